@@ -1,0 +1,42 @@
+# The three ways a target is made in this project: a library per folder, a test per source file,
+# and kernel files that need their own instruction-set flags.
+
+function(tern_compile_options target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Werror)
+  # Results must not depend on which multiply-adds a compiler decides to fuse (docs/decisions.md):
+  # kernels say std::fma or an FMA intrinsic where they mean one.
+  target_compile_options(${target} PRIVATE -ffp-contract=off)
+  if(TERN_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${TERN_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all -O1 -g)
+    target_link_options(${target} PUBLIC -fsanitize=${TERN_SANITIZE})
+  endif()
+endfunction()
+
+# tern_library(name SOURCES ... [PUBLIC targets...] [PRIVATE targets...]): folder = namespace = target.
+function(tern_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} Threads::Threads)
+  tern_compile_options(${name})
+endfunction()
+
+# tern_kernel_flags(file flags...): instruction-set flags for one per-ISA kernel source.
+function(tern_kernel_flags file)
+  set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ARGN}")
+endfunction()
+
+# tern_test(name SOURCES ... LIBRARIES ...): one GoogleTest program; each TEST is one ctest case.
+# Tests find shared data through TERN_TEST_DATA and skip with a printed reason without it.
+function(tern_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBRARIES} GTest::gmock GTest::gtest_main
+                                        Threads::Threads)
+  target_compile_definitions(${name} PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  tern_compile_options(${name})
+  include(GoogleTest)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+endfunction()

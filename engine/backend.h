@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/batch.h"
+#include "engine/kv_geometry.h"
+#include "fabric/device.h"
+
+namespace engine {
+
+// Owns what one step needs beside the weights: activation buffers, KV storage and attention. The
+// CPU is the first backend; a GPU is another with its own device.
+//
+// Threads: the engine thread only.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Output stays valid until the next Step(). Never throws for a bad row: see RowStatus.
+  // REQUIRES: the sum of row tokens <= max_batch_tokens of the options.
+  virtual StepOutput Step(const Batch& batch) = 0;
+
+  virtual const KvGeometry& kv_geometry() const = 0;
+  virtual uint32_t kv_blocks() const = 0;
+  // Copies the K and V of a whole block (copy-on-write, swapping).
+  virtual void CopyBlock(BlockId from, BlockId to) = 0;
+
+  virtual const fabric::Device& device() const = 0;
+  virtual size_t workspace_bytes() const = 0;
+};
+
+}  // namespace engine

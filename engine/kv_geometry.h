@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace engine {
+
+// A block of KV storage: `block_size` consecutive token positions, all layers. The scheduler counts
+// blocks; the engine owns their bytes.
+using BlockId = uint32_t;
+
+enum class KvType : uint8_t { kF32, kF16 };
+
+struct KvGeometry {
+  uint32_t layers = 0;
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t block_size = 16;  // tokens; a multiple of fabric::kAttentionChunk
+  KvType type = KvType::kF16;
+
+  size_t ElementBytes() const { return type == KvType::kF32 ? 4 : 2; }
+  // K and V of one block over all layers.
+  size_t BytesPerBlock() const {
+    return size_t{2} * layers * kv_heads * head_dim * block_size * ElementBytes();
+  }
+  // Blocks that hold `tokens` positions.
+  uint32_t BlocksFor(uint64_t tokens) const {
+    return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
+  }
+};
+
+}  // namespace engine

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine_options.h"
+#include "gguf/reader.h"
+
+namespace engine {
+
+enum class FfnActivation : uint8_t { kSilu, kReluSquared };
+enum class RopeKind : uint8_t { kNorm, kNeox };
+enum class RopeScaling : uint8_t { kNone, kLinear, kYarn };
+
+// Hyperparameters of a decoder-only transformer, read from metadata and validated.
+struct ModelConfig {
+  std::string architecture;  // "bitnet-b1.58", "bitnet-25", "bitnet", "llama", ...
+  std::string name;          // general.name, or the architecture
+  uint32_t layers = 0;
+  uint32_t hidden = 0;
+  uint32_t heads = 0;
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t ffn = 0;
+  uint32_t vocabulary = 0;
+  uint32_t context_length = 0;  // that the model was trained for
+  float norm_eps = 1e-5F;
+  FfnActivation activation = FfnActivation::kSilu;
+  RopeKind rope = RopeKind::kNorm;
+  uint32_t rope_dim = 0;
+  double rope_base = 10000.0;
+  RopeScaling rope_scaling = RopeScaling::kNone;
+  double rope_scaling_factor = 1.0;
+  uint32_t rope_original_context = 0;  // YaRN
+  double rope_attention_factor = 0.0;  // YaRN; 0 = from the factor
+  bool attention_sub_norm = false;
+  bool ffn_sub_norm = false;
+  bool qk_norm = false;
+  bool qkv_bias = false;
+  bool tied_head = false;
+  // Resolved from the model when the user left it to auto: bitnet*, and files whose ternary tensors
+  // have one scale per tensor, were trained with int8 per token.
+  ActivationMode ternary_activation = ActivationMode::kToken;
+
+  uint32_t query_width() const { return heads * head_dim; }
+  uint32_t kv_width() const { return kv_heads * head_dim; }
+
+  // Errors: ModelError naming the key, what was expected and found.
+  static ModelConfig FromGguf(const gguf::File& file, const EngineOptions& options);
+};
+
+}  // namespace engine

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/sampling_params.h"
+#include "engine/token.h"
+
+namespace engine {
+
+struct TokenLogprob {
+  TokenId token = 0;
+  float logprob = 0;  // raw log-softmax at temperature 1, before penalties, bias and masks
+};
+
+struct Sample {
+  TokenId token = -1;
+  TokenLogprob logprob;           // of `token`; when asked for
+  std::vector<TokenLogprob> top;  // best first; when asked for
+  bool finite = true;             // false: a logit was NaN or all were -infinity; token is -1
+};
+
+// Uniform in [0, 1) from (seed, choice, position, draw): a stateless counter-based generator
+// (Philox4x32-10, Salmon et al. 2011), so a draw never depends on what was drawn before.
+double CounterUniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw);
+
+// The state of one sequence's sampling.
+//
+// Threads: one at a time.
+class Sampler {
+ public:
+  // prompt: for the repetition penalty. choice: index among n choices. stop_tokens: masked until
+  // min_tokens were accepted, and always when ignore_eos.
+  Sampler(SamplingParams params, std::span<const TokenId> prompt, uint32_t choice,
+          std::vector<TokenId> stop_tokens);
+
+  // Draws the token that follows position `position` - 1. Deterministic in the logits, the accepted
+  // tokens, seed, choice and position. `logits` is scratch: changed by the call.
+  // mask: bit per token, 1 = allowed; empty = all.
+  Sample Draw(std::span<float> logits, uint32_t position, std::span<const uint64_t> mask = {});
+
+  // The caller keeps the token: it counts for the penalties from now on.
+  void Accept(TokenId token);
+  // Takes back the last n accepted tokens.
+  void Rollback(uint32_t n);
+
+  const SamplingParams& params() const { return params_; }
+  uint32_t accepted() const { return static_cast<uint32_t>(history_.size()); }
+
+ private:
+  SamplingParams params_;
+  uint64_t seed_ = 0;
+  uint32_t choice_ = 0;
+  std::vector<TokenId> stop_tokens_;
+  std::vector<TokenId> prompt_tokens_;  // sorted, unique
+  std::vector<TokenId> history_;        // accepted tokens in order
+};
+
+}  // namespace engine

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine_options.h"
+#include "engine/model_config.h"
+#include "fabric/aligned_buffer.h"
+#include "fabric/device.h"
+#include "gguf/reader.h"
+
+namespace engine {
+
+// A projection that lives on the device, and the precision in which it takes its input.
+struct Linear {
+  fabric::MatrixId matrix;
+  fabric::ActivationKind activation = fabric::ActivationKind::kFloat;
+  uint32_t rows = 0;
+  uint32_t cols = 0;
+  fabric::AlignedBuffer<float> bias;  // [rows] or empty
+  bool present() const { return matrix.generation != 0; }
+};
+
+using Vector = fabric::AlignedBuffer<float>;
+
+struct LayerWeights {
+  Vector attention_norm;        // [hidden]
+  Linear query, key, value;     // [query_width | kv_width, hidden]
+  Vector query_norm, key_norm;  // [head_dim], empty when the model has none
+  Vector attention_sub_norm;    // [query_width] or empty
+  Linear attention_output;      // [hidden, query_width]
+  Vector ffn_norm;              // [hidden]
+  Linear gate, up;              // [ffn, hidden]
+  Vector ffn_sub_norm;          // [ffn] or empty
+  Linear down;                  // [hidden, ffn]
+};
+
+// What a tensor became, for `tern inspect` and the load log.
+struct TensorPlacement {
+  std::string name;
+  std::string file_type;   // "I2_S"
+  std::string layout;      // "panel-2bit", "f16", ...
+  std::string activation;  // "int8 per token", "float", ...
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  uint64_t file_bytes = 0;
+  uint64_t resident_bytes = 0;
+  double zero_rate = 0;  // of trits; 0 for dense tensors
+};
+
+// The one place where a GGUF tensor becomes a fabric matrix.
+struct Weights {
+  std::shared_ptr<const fabric::DenseMatrix>
+      embedding;  // [vocabulary, hidden]; the head's own when tied
+  std::vector<LayerWeights> layers;
+  Vector output_norm;   // [hidden]
+  Linear head;          // [vocabulary, hidden]
+  Vector rope_factors;  // [rope_dim / 2] from rope_freqs.weight, or empty
+  std::vector<TensorPlacement> placements;
+  uint64_t resident_bytes = 0;
+};
+
+}  // namespace engine

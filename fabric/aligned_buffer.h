@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+namespace fabric {
+
+// Bytes are handed out in whole cache lines, so kernels may read up to 63 bytes past the last
+// element.
+inline constexpr size_t kBufferAlignment = 64;
+
+// A fixed-size array of trivial elements, 64-byte aligned, zeroed. Large ones ask for huge pages.
+//
+// Ownership: owns. Move-only. Converts to a span; the span is valid until destruction.
+// Errors:    the constructor throws std::bad_alloc.
+template <typename T>
+class AlignedBuffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(size_t size);
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  T& operator[](size_t i) { return data_.get()[i]; }
+  const T& operator[](size_t i) const { return data_.get()[i]; }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  const T* begin() const { return data(); }
+  const T* end() const { return data() + size_; }
+  operator std::span<T>() { return {data(), size_}; }
+  operator std::span<const T>() const { return {data(), size_}; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T[], Free> data_;
+  size_t size_ = 0;
+};
+
+// Zeroed, aligned memory for AlignedBuffer; throws std::bad_alloc. Free with std::free.
+void* AllocateAligned(size_t bytes);
+
+template <typename T>
+AlignedBuffer<T>::AlignedBuffer(size_t size)
+    : data_(static_cast<T*>(AllocateAligned(size * sizeof(T)))), size_(size) {}
+
+}  // namespace fabric

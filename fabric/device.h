@@ -1,0 +1,112 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "fabric/activations.h"
+#include "fabric/dense_matrix.h"
+#include "fabric/fabric_options.h"
+#include "fabric/status.h"
+#include "fabric/ternary_matrix.h"
+#include "fabric/worker_team.h"
+
+namespace fabric {
+
+// Dense matrices are shared: a tied embedding serves row look-ups on the host and the head on the
+// device.
+using Matrix = std::variant<TernaryMatrix, std::shared_ptr<const DenseMatrix>>;
+
+// A matrix that lives on a device. The generation makes a handle of freed memory detectably stale.
+struct MatrixId {
+  uint32_t index = 0;
+  uint32_t generation = 0;  // 0 is never valid
+};
+
+// What happens to v = W x + bias.
+enum class Epilogue : uint8_t {
+  kStore,           // y = v
+  kAdd,             // y += v (residual stream)
+  kReluSquaredMul,  // y = relu(y)^2 * v; y holds the gate
+  kSiluMul,         // y = silu(y) * v;   y holds the gate
+};
+
+// y = W x for a batch of tokens.
+//
+// A *Mul epilogue reads what the op right before it in the same Submit() wrote: both have the same
+// rows and y, and each worker runs both on its rows before it goes on.
+struct ProjectionOp {
+  MatrixId matrix;
+  const ActivationView* x =
+      nullptr;         // int8 for ternary and kQ8_0 (block), float for float matrices
+  float* y = nullptr;  // [x->tokens, y_stride]
+  size_t y_stride = 0;
+  const float* bias = nullptr;  // [rows] or null
+  Epilogue epilogue = Epilogue::kStore;
+};
+
+using Ticket = uint64_t;
+
+// Cumulative account of one device (docs/fabric.md has each formula). Counts are exact; the energy
+// is a proxy from a table of picojoules and is never mixed with measured joules.
+struct DeviceCounters {
+  uint64_t projections = 0;   // ternary ops, one per matrix and token
+  uint64_t total_ops = 0;     // rows * cols per projection
+  uint64_t active_ops = 0;    // weight and activation both non-zero
+  uint64_t weight_bytes = 0;  // bytes of weights that kernels streamed from memory
+  uint64_t mem_reads = 0;     // PT-5 bytes read by the modelled fabric
+  uint64_t mem_writes = 0;
+  uint64_t broadcasts = 0;
+  uint64_t residency_misses = 0;
+  uint64_t lanes_used = 0;  // summed over projections: lanes that hold a row
+  uint64_t cycles_gated = 0;
+  uint64_t cycles_column_skip = 0;
+  double fabric_cost = 0;
+  double energy_picojoules = 0;
+  double fabric_seconds = 0;  // wall time in ternary projections
+  double host_seconds = 0;    // wall time in projections of dense matrices
+  uint64_t dense_bytes = 0;   // bytes of dense weights streamed
+  uint64_t faults = 0;
+
+  double SkipRate() const {
+    return total_ops == 0 ? 0.0
+                          : 1.0 - static_cast<double>(active_ops) / static_cast<double>(total_ops);
+  }
+};
+
+// Executes projections. The Fabric accelerates inner products; attention, norms and sampling are
+// the engine's.
+//
+// Threads: one thread at a time, but Counters(), which any thread may call.
+// Errors:  by status; Upload() also throws std::bad_alloc.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view name() const = 0;
+
+  virtual Status Upload(Matrix matrix, MatrixId* id) = 0;
+  virtual Status Free(MatrixId id) noexcept = 0;
+
+  // Runs the ops in order; ops without a data dependency may overlap. Everything that the ops point
+  // to must stay until Wait(). All ops of one Submit() are checked before any runs.
+  virtual Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept = 0;
+  virtual Status Wait(Ticket ticket) noexcept = 0;
+
+  virtual DeviceCounters Counters() const noexcept = 0;
+  virtual size_t resident_bytes() const noexcept = 0;
+  virtual bool in_service() const noexcept { return true; }
+};
+
+// Submit and wait.
+Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept;
+
+// "reference": plain loops on one thread, the definition of correct. "sim": the kernels of this CPU
+// on `team` plus the exact account. Throws std::invalid_argument on another name, listing the known
+// ones. team outlives the device.
+std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team);
+
+}  // namespace fabric

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "fabric/ternary_matrix.h"
+
+namespace fabric {
+
+// The modelled hardware (docs/fabric.md): only the account depends on it, never a result.
+struct FabricGeometry {
+  uint32_t lanes_per_tile = 15;
+  uint32_t tiles = 4;  // 1..8
+  double clock_hz = 250e6;
+  uint32_t dispatch_cycles = 120;  // per kernel launch
+};
+
+// Picojoules per event, for the energy proxy. Sources in docs/fabric.md.
+struct EnergyTable {
+  double add = 0.1;
+  double skip = 0.01;
+  double sram_byte = 1.25;
+  double dram_byte = 20.0;
+  double link_byte = 10.0;
+};
+
+struct FabricOptions {
+  std::string device = "sim";  // reference | sim
+  bool account = true;         // keep the exact skip/cycle/energy account
+  TernaryLayout layout = TernaryLayout::kPanel2Bit;
+  FabricGeometry geometry;
+  EnergyTable energy;
+};
+
+}  // namespace fabric

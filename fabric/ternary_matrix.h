@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "fabric/aligned_buffer.h"
+
+namespace fabric {
+
+// How many weights share a scale.
+enum class ScaleKind : uint8_t { kTensor, kRow, kGroup };
+
+// The bytes that a kernel streams. Both hold the same trits; conversion is lossless.
+enum class TernaryLayout : uint8_t {
+  kPanel2Bit,  // 16-row panels, 2 bits per weight: four codes of a byte are columns c, c+4, c+8,
+               // c+12
+  kPanelPt5,   // 16-row panels, 1.6 bits per weight: five base-3 digits per byte
+               // (docs/ternary_format.md)
+};
+
+// A [rows, cols] matrix with entries in {-1, 0, +1} and one float scale per tensor, row or group of
+// columns: W[r][c] = scale * trit.
+//
+// Layout:    Panels of 16 rows (docs/ternary_format.md). The bytes do not depend on the CPU: what
+// is
+//            packed on one machine is read on any other.
+// Shape:     rows = output features, cols = input features. Any rows >= 1 and 1 <= cols < 2^17 (so
+//            that an int32 holds any dot product); tails are padded inside with zero trits.
+// Ownership: owns its panels and scales. Move-only.
+// Threads:   immutable once packed; SetRow() may run concurrently for different rows.
+// Errors:    the constructor throws std::invalid_argument on a shape outside the above.
+class TernaryMatrix {
+ public:
+  // group: columns per scale; a multiple of 32, ignored unless kind is kGroup.
+  TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group, TernaryLayout layout);
+  TernaryMatrix(TernaryMatrix&&) noexcept = default;
+  TernaryMatrix& operator=(TernaryMatrix&&) noexcept = default;
+
+  // trits: [cols] of -1, 0, 1.  scales: [1] for kTensor (all rows alike) and kRow,
+  // [scales_per_row()] for kGroup.
+  void SetRow(uint32_t row, std::span<const int8_t> trits, std::span<const float> scales);
+  // The inverse of SetRow for the trits; out: [cols].
+  void GetRow(uint32_t row, std::span<int8_t> trits) const;
+
+  uint32_t rows() const { return rows_; }
+  uint32_t cols() const { return cols_; }
+  ScaleKind scale_kind() const { return kind_; }
+  uint32_t group() const { return group_; }
+  TernaryLayout layout() const { return layout_; }
+  uint32_t scales_per_row() const;  // 1 unless kGroup
+  // kTensor: [1]; kRow: [rows]; kGroup: laid out for the panel kernels (ternary_matrix.cpp).
+  std::span<const float> scales() const { return scales_; }
+  float ScaleAt(uint32_t row, uint32_t col) const;
+  std::span<const uint8_t> panels() const { return panels_; }
+  size_t bytes() const { return panels_.size() + scales_.size() * sizeof(float); }
+
+  // Non-zero weights per column, for the exact skip account: [cols]. Computed by CountNonZeros().
+  void CountNonZeros();
+  std::span<const uint32_t> nonzeros_per_column() const { return nonzeros_; }
+
+ private:
+  uint32_t rows_ = 0;
+  uint32_t cols_ = 0;
+  ScaleKind kind_ = ScaleKind::kTensor;
+  uint32_t group_ = 0;
+  TernaryLayout layout_ = TernaryLayout::kPanel2Bit;
+  AlignedBuffer<uint8_t> panels_;
+  AlignedBuffer<float> scales_;
+  AlignedBuffer<uint32_t> nonzeros_;
+};
+
+}  // namespace fabric

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fabric {
+
+// Vector operations on the token path. Every one gives the same bits on every ISA: floats are
+// summed in 16 virtual lanes (element i belongs to lane i mod 16) with fused multiply-add, and the
+// lanes are added in one fixed tree: lane j += lane j+8, then +4, +2, +1. exp, sine and the like
+// are polynomials of our own. No function allocates; none reads or writes past n elements unless it
+// says so.
+
+// y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i]. y may be x. weight may be null (all ones).
+void RmsNorm(const float* x, const float* weight, float eps, size_t n, float* y) noexcept;
+
+// Quantises one vector to int8 (fabric/activations.h). codes: zero-filled up to padded_n. Returns
+// false, and writes zeros, when some x[i] is not finite.
+bool QuantizeToken(const float* x, size_t n, size_t padded_n, int8_t* codes, float* scale,
+                   int32_t* sum) noexcept;
+// scales (d = 1/s) and sums: [ceil(n / 32)].
+bool QuantizeBlocks(const float* x, size_t n, size_t padded_n, int8_t* codes, float* scales,
+                    int32_t* sums) noexcept;
+
+// Sum of a[i] * b[i].
+float Dot(const float* a, const float* b, size_t n) noexcept;
+
+// y[i] += x[i].
+void AddTo(const float* x, size_t n, float* y) noexcept;
+
+// gate[i] = act(gate[i]) * up[i], for epilogues that could not be fused.
+void ReluSquaredMul(const float* up, size_t n, float* gate) noexcept;
+void SiluMul(const float* up, size_t n, float* gate) noexcept;
+
+// Largest value and its lowest index; NaN counts as non-finite: *finite is set to false.
+size_t ArgMax(const float* x, size_t n, bool* finite) noexcept;
+
+// log(sum exp(x - max)) + max in float with a fixed order: the raw log-softmax is x[i] -
+// LogSumExp(x).
+float LogSumExp(const float* x, size_t n) noexcept;
+
+// y[i] = exp(x[i] - shift); returns the sum in the lane order. y may be x.
+float ExpShifted(const float* x, float shift, size_t n, float* y) noexcept;
+
+// Rotates `heads` consecutive heads of head_dim floats in place by cosines and sines of one
+// position (cos, sin: [rope_dim / 2]).  neox: pairs are (i, i + rope_dim/2); otherwise (2i, 2i +
+// 1). Elements at rope_dim and above are left alone.
+void Rope(float* x, uint32_t heads, uint32_t head_dim, uint32_t rope_dim, bool neox,
+          const float* cosines, const float* sines) noexcept;
+
+// float <-> fp16 (round to nearest even); exact the other way.
+void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept;
+void HalvesToFloats(const uint16_t* x, size_t n, float* y) noexcept;
+
+// How K and V are stored.
+enum class KvElement : uint8_t { kF32, kF16 };
+
+// Positions that attention takes at a time; running maxima are updated once per chunk, so chunk
+// borders must lie at absolute multiples of this.
+inline constexpr uint32_t kAttentionChunk = 16;
+
+// One chunk of online-softmax attention for the `group` query heads that share a KV head.
+struct AttentionChunk {
+  KvElement element = KvElement::kF32;
+  const void* keys = nullptr;      // [count, head_dim], contiguous
+  const void* values = nullptr;    // [count, head_dim], contiguous
+  uint32_t count = 0;              // 1..kAttentionChunk visible positions
+  const float* queries = nullptr;  // [group, head_dim]
+  uint32_t group = 0;
+  uint32_t head_dim = 0;         // any multiple of 2; fast at multiples of 16
+  float scale = 0;               // multiplies q.k
+  float* max = nullptr;          // [group]; -infinity at first
+  float* sum = nullptr;          // [group]; 0 at first
+  float* accumulator = nullptr;  // [group, head_dim]; 0 at first
+};
+void AttendChunk(const AttentionChunk& chunk) noexcept;
+
+// Merges the state of a later partition of positions into an earlier one (same definition as one
+// chunk following another), for contexts that are split over threads.
+void MergeAttention(uint32_t group, uint32_t head_dim, const float* later_max,
+                    const float* later_sum, const float* later_accumulator, float* max, float* sum,
+                    float* accumulator) noexcept;
+
+// out[h][d] = accumulator[h][d] / sum[h].
+void FinishAttention(uint32_t group, uint32_t head_dim, const float* sum, const float* accumulator,
+                     float* out) noexcept;
+
+}  // namespace fabric

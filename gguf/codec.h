@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "gguf/reader.h"
+#include "gguf/tensor_info.h"
+
+namespace gguf {
+
+// How many weights share a scale.
+enum class ScaleLayout { kTensor, kRow, kGroup };
+
+// Reads a tensor's rows as floats: the definition of what each type means.
+//
+// Threads: Dequantize() is thread-safe.
+// Source:  block layouts in docs/ternary_format.md; equal bit for bit to tests/golden/dequant.
+//
+// out: [info.cols()].  REQUIRES: row < info.rows(); bytes = File::TensorBytes(info).
+void DequantizeRow(const TensorInfo& info, std::span<const std::byte> bytes,
+                   const ReadOptions& options, uint64_t row, std::span<float> out);
+
+// Reads a ternary tensor's rows as trits and scales: w[c] = scale of c's group * trit[c].
+//
+// A Q2_0/PQ2_0 tensor is a ternary one only if no code 3 occurs; Q1_0 has no zeros.
+class TernaryDecoder {
+ public:
+  // True when `info` can be read this way. Scans the codes where the type alone does not tell.
+  static bool Accepts(const TensorInfo& info, std::span<const std::byte> bytes);
+
+  TernaryDecoder(const TensorInfo& info, std::span<const std::byte> bytes,
+                 const ReadOptions& options);
+
+  ScaleLayout scale_layout() const { return layout_; }
+  uint32_t group() const { return group_; }  // columns per scale; cols() unless kGroup
+  uint64_t scales_per_row() const;           // 1 unless kGroup
+
+  // trits: [cols], each -1, 0 or 1; scales: [scales_per_row()]. Thread-safe for any rows.
+  // Errors: FormatError on a byte that no encoder writes (for example I2_S code 3).
+  void DecodeRow(uint64_t row, std::span<int8_t> trits, std::span<float> scales) const;
+
+ private:
+  TensorInfo info_;
+  std::span<const std::byte> bytes_;
+  ReadOptions options_;
+  ScaleLayout layout_ = ScaleLayout::kTensor;
+  uint32_t group_ = 0;
+};
+
+// Encodes rows of a tensor. Ternary types take trits * scale exactly when the scales fit the type
+// (fp16 for the block types), which ternary repacking checks; other types round to nearest.
+//
+// Returns the tensor's bytes. values: [rows, cols] row-major.
+// Errors: FormatError when cols is not a multiple of what the type needs, or the type has no
+// encoder.
+std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t cols,
+                                    std::span<const float> values);
+
+// Exact encoding from trits and one scale per tensor, row or group (as TernaryDecoder yields them).
+// Errors: FormatError when the type cannot hold these scales exactly.
+std::vector<std::byte> EncodeTernary(TensorType type, uint64_t rows, uint64_t cols,
+                                     std::span<const int8_t> trits, ScaleLayout layout,
+                                     uint32_t group, std::span<const float> scales);
+
+float HalfToFloat(uint16_t half);
+uint16_t FloatToHalf(float value);  // round to nearest even
+
+}  // namespace gguf

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/engine.h"
+#include "engine/engine_options.h"
+#include "fabric/device.h"
+#include "fabric/worker_team.h"
+#include "scheduler/scheduler.h"
+#include "scheduler/scheduler_options.h"
+
+namespace scheduler {
+
+// Everything that one served model needs: device, weights, engine with its KV pool,
+// scheduler. The engine loop
+// serves runtimes round-robin; HTTP threads hold shared_ptr snapshots of a runtime, so unloading
+// never races a request.
+//
+// Threads: const members from any thread; engine() and scheduler() from the engine thread only.
+class ModelRuntime {
+ public:
+  struct Options {
+    std::string name;  // the `model` field of requests
+    std::string path;
+    fabric::FabricOptions fabric;
+    engine::EngineOptions engine;
+    SchedulerOptions scheduler;
+  };
+
+  // Errors: as engine::Model::Load and the Engine constructor. team outlives the runtime.
+  static std::shared_ptr<ModelRuntime> Load(
+      const Options& options, fabric::WorkerTeam& team,
+      const std::function<void(const engine::LoadProgress&)>& progress = {});
+
+  const std::string& name() const { return options_.name; }
+  const Options& options() const { return options_; }
+  const engine::Model& model() const { return engine_->model(); }
+  engine::Engine& engine() { return *engine_; }
+  Scheduler& scheduler() { return *scheduler_; }
+  const engine::Engine& engine() const { return *engine_; }
+  int64_t created() const { return created_; }  // Unix seconds, for /v1/models
+
+ private:
+  ModelRuntime() = default;
+  Options options_;
+  std::unique_ptr<fabric::Device> device_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<Scheduler> scheduler_;
+  int64_t created_ = 0;
+};
+
+}  // namespace scheduler

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/kv_geometry.h"
+#include "scheduler/block_pool.h"
+#include "scheduler/scheduler_options.h"
+#include "scheduler/sequence.h"
+#include "scheduler/token_event.h"
+
+namespace scheduler {
+
+enum class AdmitResult : uint8_t {
+  kOk,
+  kQueueFull,      // too many requests or tokens wait: 503 with Retry-After
+  kPromptTooLong,  // prompt + 1 does not fit the context
+  kDraining,       // no new work is taken
+};
+
+// One row of a step: tokens [first, first + count) of a sequence.
+struct PlannedRow {
+  uint64_t sequence = 0;
+  uint32_t first = 0;
+  uint32_t count = 0;
+  bool samples = false;  // the last token's logits give the next token
+};
+
+// Copy block `from` to `to` before the step runs (copy-on-write).
+struct BlockCopy {
+  BlockId from = 0;
+  BlockId to = 0;
+};
+
+// What the next step does. Pointers into the scheduler stay valid until Commit().
+struct StepPlan {
+  std::vector<PlannedRow> rows;
+  std::vector<BlockCopy> copies;
+  uint32_t tokens = 0;
+  bool empty() const { return rows.empty(); }
+};
+
+enum class RowOutcome : uint8_t { kOk, kFailed };
+
+// What came of a planned row.
+struct RowResult {
+  RowOutcome outcome = RowOutcome::kOk;
+  std::vector<engine::TokenId>
+      accepted;       // at most one without speculation; empty for prefill chunks
+  std::string error;  // kFailed: a sentence
+};
+
+struct StepResult {
+  std::vector<RowResult> rows;  // parallel to StepPlan::rows
+};
+
+// A sequence that ended in Commit(), Cancel() or Plan() (deadline), to be reported.
+struct Finished {
+  RequestId request = 0;
+  uint32_t choice = 0;
+  FinishReason reason = FinishReason::kStop;
+  std::string error;
+};
+
+struct SchedulerStats {
+  uint32_t running = 0;  // sequences
+  uint32_t waiting = 0;  // sequences
+  uint32_t waiting_tokens = 0;
+  uint32_t kv_blocks_total = 0;
+  uint32_t kv_blocks_used = 0;
+  uint64_t preemptions = 0;
+  uint64_t prompt_tokens = 0;  // computed in steps, recomputation excluded
+  uint64_t generated_tokens = 0;
+  uint64_t deadline_misses = 0;
+  double KvUsage() const {
+    return kv_blocks_total == 0
+               ? 0.0
+               : static_cast<double>(kv_blocks_used) / static_cast<double>(kv_blocks_total);
+  }
+};
+
+// Decides what each step computes: admission, KV blocks, chunked prefill beside running decodes
+// under one token budget, preemption by recompute when blocks run out.
+//
+// A pure state machine: no clock (time is an argument), no threads, no I/O, so that a seeded
+// simulator can drive it.
+//
+// Use:      Add / Cancel any time between steps; Plan(now) -> run it -> Commit(plan, result, now).
+// Threads:  one.
+// Order:    running decodes first, then prefill by (priority, arrival).
+class Scheduler {
+ public:
+  Scheduler(const SchedulerOptions& options, const engine::KvGeometry& geometry, uint32_t kv_blocks,
+            uint32_t context_length);
+  ~Scheduler();
+
+  // Adds all choices of a request. They share the prompt's KV blocks (copy-on-write).
+  AdmitResult Add(const Request& request, double now);
+  // Ends all choices of a request that have not finished; frees their blocks at once. REQUIRES: not
+  // between Plan() and Commit() (the engine loop cancels between steps).
+  void Cancel(RequestId request, FinishReason reason);
+  // Ends one choice (a stop string was found).
+  void CancelChoice(RequestId request, uint32_t choice, FinishReason reason);
+
+  StepPlan Plan(double now);
+  void Commit(const StepPlan& plan, const StepResult& result, double now);
+
+  // Endings since the last call, in order.
+  std::vector<Finished> TakeFinished();
+
+  // nullptr when it has finished and was reported.
+  const Sequence* Find(uint64_t sequence) const;
+  bool idle() const;  // nothing runs or waits
+  SchedulerStats stats() const;
+  // Checks every invariant; aborts with a message. For tests and idle debug servers.
+  void CheckIntegrity() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace scheduler

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/kv_geometry.h"
+#include "engine/sampling_params.h"
+#include "engine/token.h"
+#include "scheduler/token_event.h"
+
+namespace scheduler {
+
+// What the server asks for: one prompt, n choices.
+struct Request {
+  RequestId id = 0;
+  std::vector<engine::TokenId> prompt;  // at least one token
+  engine::SamplingParams sampling;
+  uint32_t choices = 1;                        // n
+  uint32_t max_tokens = 0;                     // per choice; 0 = what the context leaves
+  std::vector<engine::TokenId> stop_tokens;    // end the choice; the token itself is reported
+  std::vector<engine::TokenId> forced_tokens;  // teacher forcing: taken instead of the sampled ones
+  bool prompt_logprobs = false;  // echo: log-probabilities of the prompt (bypasses prefix hits)
+  int32_t priority = 0;          // lower runs first
+  std::string tenant;            // API key's name, for fair sharing
+  std::string cache_salt;        // separates prefix caches
+  std::shared_ptr<TokenSink> sink;
+};
+
+enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
+
+// One choice of a request, as the scheduler sees it: counts and block ids, no floats.
+//
+//      0            num_computed            tokens.size()
+//      |-- in KV ---------|-- to compute --------|        tokens = prompt + generated
+//
+// Invariant: num_computed <= tokens.size(); blocks.size() == ceil(num_computed' / block_size),
+// where num_computed' includes what the current plan will compute.
+struct Sequence {
+  uint64_t id = 0;  // unique in the scheduler
+  RequestId request = 0;
+  uint32_t choice = 0;
+  SequenceState state = SequenceState::kWaiting;
+  std::vector<engine::TokenId> tokens;
+  uint32_t prompt_tokens = 0;
+  uint32_t num_computed = 0;   // positions whose K and V are in the cache
+  uint32_t cached_tokens = 0;  // of the prompt, taken from the prefix cache or a sibling choice
+  uint32_t max_tokens = 0;     // generated tokens allowed; resolved, never 0
+  std::vector<engine::BlockId> blocks;
+  int32_t priority = 0;
+  double arrival = 0;
+  double first_scheduled = -1;  // -1: never
+
+  uint32_t generated() const { return static_cast<uint32_t>(tokens.size()) - prompt_tokens; }
+};
+
+}  // namespace scheduler
