@@ -1,0 +1,422 @@
+#include "config/option_table.h"
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+#include <type_traits>
+
+namespace config {
+namespace {
+
+[[noreturn]] void Refuse(const std::string& expected, const std::string& found) {
+  throw std::invalid_argument("must be " + expected + ", not \"" + found + "\"");
+}
+
+template <typename Number>
+bool ParseWhole(const std::string& text, Number* out) {
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, *out);
+  return error == std::errc() && stop == end && !text.empty();
+}
+
+// The shortest text that reads back as the same number.
+std::string NumberText(double value) {
+  char buffer[32];
+  const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, value);
+  std::string text(buffer, error == std::errc() ? end : buffer);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
+
+// Bytes as "4096", "512MiB" or "4GiB".
+uint64_t ParseBytes(const std::string& text) {
+  const std::string expected = "a number of bytes such as 1073741824, 512MiB or 4GiB";
+  const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+  uint64_t count = 0;
+  if (!ParseWhole(text.substr(0, digits), &count)) Refuse(expected, text);
+  const std::string unit = text.substr(digits);
+  int shift = 0;
+  if (unit == "KiB") {
+    shift = 10;
+  } else if (unit == "MiB") {
+    shift = 20;
+  } else if (unit == "GiB") {
+    shift = 30;
+  } else if (!unit.empty()) {
+    Refuse(expected, text);
+  }
+  if (count > std::numeric_limits<uint64_t>::max() >> shift) Refuse(expected, text);
+  return count << shift;
+}
+
+// The builders take `field`, a callable that gives the member: [](auto& c) -> auto& {...}.
+
+template <typename Field>
+Option Integer(OptionInfo info, Field field, int64_t low, int64_t high) {
+  info.kind = OptionKind::kInteger;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            int64_t value = 0;
+            if (!ParseWhole(values[0], &value) || value < low || value > high) {
+              Refuse("an integer from " + std::to_string(low) + " to " + std::to_string(high),
+                     values[0]);
+            }
+            field(config) = static_cast<std::remove_reference_t<decltype(field(config))>>(value);
+          },
+          [=](const Config& config) { return std::to_string(field(config)); }};
+}
+
+template <typename Field>
+Option Real(OptionInfo info, Field field, double low, double high) {
+  info.kind = OptionKind::kReal;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            double value = 0;
+            if (!ParseWhole(values[0], &value) || !(value >= low && value <= high)) {
+              Refuse("a number from " + NumberText(low) + " to " + NumberText(high), values[0]);
+            }
+            field(config) = value;
+          },
+          [=](const Config& config) { return NumberText(field(config)); }};
+}
+
+template <typename Field>
+Option Boolean(OptionInfo info, Field field) {
+  info.kind = OptionKind::kBoolean;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            if (values[0] != "true" && values[0] != "false") Refuse("true or false", values[0]);
+            field(config) = values[0] == "true";
+          },
+          [=](const Config& config) { return field(config) ? "true" : "false"; }};
+}
+
+template <typename Field>
+Option Text(OptionInfo info, Field field) {
+  info.kind = OptionKind::kText;
+  return {
+      info,
+      [=](Config& config, const std::vector<std::string>& values) { field(config) = values[0]; },
+      [=](const Config& config) { return Quoted(field(config)); }};
+}
+
+template <typename Field>
+Option Bytes(OptionInfo info, Field field) {
+  info.kind = OptionKind::kBytes;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            field(config) = ParseBytes(values[0]);
+          },
+          [=](const Config& config) { return std::to_string(field(config)); }};
+}
+
+template <typename Enum>
+using Names = std::vector<std::pair<std::string_view, Enum>>;
+
+template <typename Value, typename Field>
+Option Choice(OptionInfo info, Field field, Names<Value> names) {
+  info.kind = OptionKind::kText;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            std::string expected;
+            for (const auto& [name, value] : names) {
+              if (values[0] == name) {
+                field(config) = value;
+                return;
+              }
+              if (!expected.empty()) expected += " | ";
+              expected += name;
+            }
+            Refuse(names.size() == 1 ? expected : "one of " + expected, values[0]);
+          },
+          [=](const Config& config) {
+            for (const auto& [name, value] : names) {
+              if (field(config) == value) return Quoted(name);
+            }
+            return Quoted("");
+          }};
+}
+
+std::vector<server::ApiKey> ReadKeyFile(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw std::invalid_argument("must name a readable file, not \"" + path + "\"");
+  std::vector<server::ApiKey> keys;
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    std::istringstream words(line);
+    std::string first, second, rest;
+    words >> first >> second >> rest;
+    if (first.empty() || first[0] == '#') continue;
+    if (!rest.empty()) {
+      throw std::invalid_argument("must name a file with lines `KEY` or `NAME KEY`, but line " +
+                                  std::to_string(number) + " of " + path + " has more words");
+    }
+    const bool named = !second.empty();
+    keys.push_back(
+        {named ? first : "key-" + std::to_string(keys.size() + 1), named ? second : first});
+  }
+  if (keys.empty())
+    throw std::invalid_argument("must name a file with keys, but " + path + " has none");
+  return keys;
+}
+
+void SetModelNames(Config& config, const std::vector<std::string>& names) {
+  if (names.size() > config.models.size()) {
+    throw std::invalid_argument("must be given at most once per model (" +
+                                std::to_string(config.models.size()) + "), not " +
+                                std::to_string(names.size()) + " times");
+  }
+  for (size_t i = 0; i < names.size(); ++i) config.models[i].name = names[i];
+}
+
+std::string ListLiteral(const Config& config, std::string ModelEntry::*member) {
+  std::string list = "[";
+  for (const ModelEntry& model : config.models) {
+    if (list.size() > 1) list += ", ";
+    list += Quoted(model.*member);
+  }
+  return list + "]";
+}
+
+Option ModelPaths() {
+  const OptionInfo info{
+      "model",      "path",
+      "-m,--model", OptionKind::kTextList,
+      "FILE",       "GGUF file; may be given more than once (default: the bundled model)"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.models.clear();
+            for (const std::string& path : values) {
+              if (path.empty()) throw std::invalid_argument("must be a path, not empty");
+              config.models.push_back({path, ""});
+            }
+          },
+          [](const Config& config) { return ListLiteral(config, &ModelEntry::path); }};
+}
+
+Option ModelNames() {
+  const OptionInfo info{"model",
+                        "name",
+                        "--served-model-name",
+                        OptionKind::kTextList,
+                        "NAME",
+                        "name in the API of the model at the same place in the list"};
+  return {info, SetModelNames,
+          [](const Config& config) { return ListLiteral(config, &ModelEntry::name); }};
+}
+
+Option ApiKeys() {
+  const OptionInfo info{"server",    "api_keys",
+                        "--api-key", OptionKind::kTextList,
+                        "KEY",       "key that clients must send; may be given more than once"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.server.api_keys.clear();
+            for (const std::string& key : values) {
+              if (key.empty()) throw std::invalid_argument("must be a key, not empty");
+              const std::string name = "key-" + std::to_string(config.server.api_keys.size() + 1);
+              config.server.api_keys.push_back({name, key});
+            }
+          },
+          [](const Config&) { return std::string("[]"); }};
+}
+
+Option ApiKeyFile() {
+  const OptionInfo info{"server",         "api_key_file",
+                        "--api-key-file", OptionKind::kText,
+                        "FILE",           "file with one `KEY` or `NAME KEY` per line"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.server.api_keys = ReadKeyFile(values[0]);
+          },
+          [](const Config&) { return Quoted(""); }};
+}
+
+#define TERN_FIELD(member) \
+  [](auto& c) -> auto& { return c.member; }
+
+void AddServerOptions(std::vector<Option>* table) {
+  const auto add = [&](Option option) { table->push_back(std::move(option)); };
+  const auto info = [](std::string_view name, std::string_view flag, std::string_view value,
+                       std::string_view help) {
+    return OptionInfo{"server", name, flag, OptionKind::kText, value, help};
+  };
+  add(Text(info("host", "--host", "ADDRESS", "address to listen on"), TERN_FIELD(server.host)));
+  add(Integer(info("port", "--port", "PORT", "port to listen on; 0 takes a free one"),
+              TERN_FIELD(server.port), 0, 65535));
+  add(Integer(info("threads", "--http-threads", "N", "HTTP threads; 0 chooses"),
+              TERN_FIELD(server.threads), 0, 256));
+  add(ApiKeys());
+  add(ApiKeyFile());
+  add(Text(info("cors_origin", "--cors-origin", "ORIGIN",
+                "Access-Control-Allow-Origin for browsers, such as * or https://example.org"),
+           TERN_FIELD(server.cors_origin)));
+  add(Boolean(info("strict_params", "--strict-params", "",
+                   "refuse request parameters that are unknown or have no effect"),
+              TERN_FIELD(server.strict_params)));
+  add(Choice<bool>(info("metrics_aliases", "--metrics-aliases", "vllm|none",
+                        "also export metrics under the names that vLLM's dashboards use"),
+                   TERN_FIELD(server.metrics_aliases), {{"vllm", true}, {"none", false}}));
+  add(Boolean(info("log_requests", "--log-requests", "", "log one line per request on stderr"),
+              TERN_FIELD(server.log_requests)));
+  add(Real(info("drain_timeout", "--drain-timeout", "SECONDS",
+                "on shutdown, time for accepted requests to finish"),
+           TERN_FIELD(server.drain_timeout_seconds), 0, 86400));
+  add(Bytes(info("max_body", "--max-body", "BYTES", "largest request body"),
+            TERN_FIELD(server.max_body_bytes)));
+  add(Integer(info("max_header_bytes", "--max-header-bytes", "N", "largest request header"),
+              TERN_FIELD(server.max_header_bytes), 1024, 1 << 24));
+  add(Integer(info("max_header_lines", "--max-header-lines", "N", "most header lines"),
+              TERN_FIELD(server.max_header_lines), 8, 10000));
+  add(Integer(info("max_uri_bytes", "--max-uri-bytes", "N", "longest request target"),
+              TERN_FIELD(server.max_uri_bytes), 64, 1 << 20));
+  add(Integer(info("max_json_depth", "--max-json-depth", "N", "deepest JSON nesting"),
+              TERN_FIELD(server.max_json_depth), 8, 1000));
+  add(Integer(info("max_connections", "--max-connections", "N", "most open connections"),
+              TERN_FIELD(server.max_connections), 1, 1 << 20));
+  add(Real(info("header_timeout", "--header-timeout", "SECONDS", "time to send a header"),
+           TERN_FIELD(server.header_timeout_seconds), 0.1, 3600));
+  add(Real(info("body_timeout", "--body-timeout", "SECONDS", "time to send a body"),
+           TERN_FIELD(server.body_timeout_seconds), 0.1, 3600));
+  add(Real(info("idle_timeout", "--idle-timeout", "SECONDS", "how long keep-alive waits"),
+           TERN_FIELD(server.idle_timeout_seconds), 0.1, 86400));
+  add(Real(info("write_timeout", "--write-timeout", "SECONDS",
+                "a client that takes nothing for so long is cut"),
+           TERN_FIELD(server.write_timeout_seconds), 0.1, 86400));
+  add(Real(info("ping", "--ping", "SECONDS", "pause between comments on a silent stream"),
+           TERN_FIELD(server.ping_seconds), 0.1, 3600));
+  add(Real(info("heartbeat_limit", "--heartbeat-limit", "SECONDS",
+                "/health fails when the engine is silent for longer"),
+           TERN_FIELD(server.heartbeat_limit_seconds), 0.1, 3600));
+}
+
+void AddSchedulerOptions(std::vector<Option>* table) {
+  const auto add = [&](Option option) { table->push_back(std::move(option)); };
+  const auto info = [](std::string_view name, std::string_view flag, std::string_view value,
+                       std::string_view help) {
+    return OptionInfo{"scheduler", name, flag, OptionKind::kText, value, help};
+  };
+  add(Integer(info("max_sequences", "--max-sequences", "N", "sequences that run at once"),
+              TERN_FIELD(scheduler.max_sequences), 1, 4096));
+  add(Integer(info("max_batch_tokens", "--max-batch-tokens", "N", "token budget of one step"),
+              TERN_FIELD(scheduler.max_batch_tokens), 1, 65536));
+  add(Integer(info("prefill_chunk", "--prefill-chunk", "N",
+                   "most prompt tokens of one sequence in one step"),
+              TERN_FIELD(scheduler.prefill_chunk), 1, 65536));
+  add(Integer(info("max_queued_requests", "--max-queued-requests", "N",
+                   "requests that may wait; more are answered with 503"),
+              TERN_FIELD(scheduler.max_queued_requests), 1, 1 << 20));
+  add(Integer(info("max_queued_tokens", "--max-queued-tokens", "N", "prompt tokens that may wait"),
+              TERN_FIELD(scheduler.max_queued_tokens), 1, int64_t{1} << 40));
+  add(Real(info("queue_deadline", "--queue-deadline", "SECONDS",
+                "a request that waits for longer fails; 0 = waits for ever"),
+           TERN_FIELD(scheduler.queue_deadline_seconds), 0, 86400));
+}
+
+void AddEngineOptions(std::vector<Option>* table) {
+  const auto add = [&](Option option) { table->push_back(std::move(option)); };
+  const auto info = [](std::string_view name, std::string_view flag, std::string_view value,
+                       std::string_view help) {
+    return OptionInfo{"engine", name, flag, OptionKind::kText, value, help};
+  };
+  using engine::ActivationMode;
+  using engine::HeadMode;
+  using engine::KvType;
+  add(Integer(info("threads", "-t,--threads", "N", "compute threads; 0 = the CPUs allowed"),
+              TERN_FIELD(threads), 0, 1024));
+  add(Choice<ActivationMode>(
+      info("activation_quant", "--activation-quant", "MODE",
+           "input of ternary projections: auto | token | block | float; auto follows the model"),
+      TERN_FIELD(engine.activation),
+      {{"auto", ActivationMode::kAuto},
+       {"token", ActivationMode::kToken},
+       {"block", ActivationMode::kBlock},
+       {"float", ActivationMode::kFloat}}));
+  add(Choice<HeadMode>(info("head", "--head", "MODE", "how the LM head is computed: full"),
+                       TERN_FIELD(engine.head), {{"full", HeadMode::kFull}}));
+  add(Choice<KvType>(info("kv_type", "--kv-type", "TYPE", "storage of K and V: f32 | f16"),
+                     TERN_FIELD(engine.kv_type), {{"f32", KvType::kF32}, {"f16", KvType::kF16}}));
+  add(Integer(info("kv_block_size", "--kv-block-size", "N", "tokens per KV block, times 16"),
+              TERN_FIELD(engine.kv_block_size), 16, 4096));
+  add(Bytes(info("kv_bytes", "--kv-bytes", "BYTES", "size of the KV pool; 0 = from free memory"),
+            TERN_FIELD(engine.kv_bytes)));
+  add(Integer(info("context_length", "-c,--context-length", "N",
+                   "longest sequence; 0 = what the model was trained for"),
+              TERN_FIELD(engine.context_length), 0, 1 << 24));
+  add(Choice<std::string>(info("i2s_layout", "--i2s-layout", "LAYOUT",
+                               "byte layout of I2_S tensors: x86 | arm64 | interleaved4"),
+                          TERN_FIELD(engine.i2s_layout),
+                          {{"x86", "x86"}, {"arm64", "arm64"}, {"interleaved4", "interleaved4"}}));
+}
+
+void AddFabricOptions(std::vector<Option>* table) {
+  const auto add = [&](Option option) { table->push_back(std::move(option)); };
+  const auto info = [](std::string_view name, std::string_view flag, std::string_view value,
+                       std::string_view help) {
+    return OptionInfo{"fabric", name, flag, OptionKind::kText, value, help};
+  };
+  using fabric::TernaryLayout;
+  add(Choice<std::string>(
+      info("device", "--fabric-device", "NAME", "device of projections: sim | reference"),
+      TERN_FIELD(fabric.device), {{"sim", "sim"}, {"reference", "reference"}}));
+  add(Choice<TernaryLayout>(
+      info("layout", "--fabric-layout", "LAYOUT", "ternary weights in memory: 2bit | pt5"),
+      TERN_FIELD(fabric.layout),
+      {{"2bit", TernaryLayout::kPanel2Bit}, {"pt5", TernaryLayout::kPanelPt5}}));
+  add(Boolean(
+      info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
+      TERN_FIELD(fabric.account)));
+  add(Integer(info("lanes_per_tile", "--fabric-lanes", "N", "lanes of one modelled tile"),
+              TERN_FIELD(fabric.geometry.lanes_per_tile), 1, 4096));
+  add(Integer(info("tiles", "--fabric-tiles", "N", "modelled tiles"),
+              TERN_FIELD(fabric.geometry.tiles), 1, 8));
+  add(Real(info("clock_hz", "--fabric-clock", "HZ", "clock of the modelled fabric"),
+           TERN_FIELD(fabric.geometry.clock_hz), 1, 1e12));
+  add(Integer(info("dispatch_cycles", "--fabric-dispatch-cycles", "N", "cycles per launch"),
+              TERN_FIELD(fabric.geometry.dispatch_cycles), 0, 1 << 20));
+}
+
+#undef TERN_FIELD
+
+std::vector<Option> BuildTable() {
+  std::vector<Option> table;
+  // Names come after paths because they belong to the models that the paths made.
+  table.push_back(ModelPaths());
+  table.push_back(ModelNames());
+  AddServerOptions(&table);
+  AddSchedulerOptions(&table);
+  AddEngineOptions(&table);
+  AddFabricOptions(&table);
+  return table;
+}
+
+}  // namespace
+
+std::string Quoted(std::string_view text) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      quoted += '\\';
+      quoted += c;
+    } else if (byte < 0x20 || byte == 0x7F) {
+      quoted += "\\u00";
+      quoted += kHex[byte >> 4];
+      quoted += kHex[byte & 15];
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "\"";
+}
+
+std::span<const Option> OptionTable() {
+  static const std::vector<Option> table = BuildTable();
+  return table;
+}
+
+}  // namespace config

@@ -1,0 +1,230 @@
+// Property: every option can be set by file, environment and flag; the stronger source wins; and
+// every error names the place where the bad setting was given.
+
+#include "config/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <fstream>
+#include <sstream>
+
+#include "config/option_table.h"
+
+namespace config {
+namespace {
+
+using testing::HasSubstr;
+
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text) {
+    path_ = testing::TempDir() + "tern_config_" + std::to_string(getpid()) + ".toml";
+    std::ofstream(path_) << text;
+  }
+  ~ConfigFile() { unlink(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+std::string ErrorOf(const Inputs& inputs) {
+  try {
+    Load(inputs);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Config, DefaultsAreThoseOfTheOptionStructs) {
+  const Config config = Load({}).config;
+  EXPECT_EQ(config.server.port, server::ServerOptions{}.port);
+  EXPECT_EQ(config.scheduler.max_sequences, scheduler::SchedulerOptions{}.max_sequences);
+  EXPECT_EQ(config.engine.kv_block_size, engine::EngineOptions{}.kv_block_size);
+  EXPECT_TRUE(config.models.empty());
+}
+
+TEST(Config, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
+  const ConfigFile file("[server]\nport = 1001\nhost = \"file\"\nmax_connections = 7\n");
+  Inputs inputs{.file = file.path(),
+                .environment = {{"TERN_SERVER_PORT", "1002"}, {"TERN_SERVER_HOST", "env"}},
+                .flags = {{"--port", {"1003"}}}};
+  const Loaded loaded = Load(inputs);
+  EXPECT_EQ(loaded.config.server.port, 1003);
+  EXPECT_EQ(loaded.config.server.host, "env");
+  EXPECT_EQ(loaded.config.server.max_connections, 7U);
+  EXPECT_EQ(loaded.origins.at("server.port"), "--port");
+  EXPECT_EQ(loaded.origins.at("server.host"), "TERN_SERVER_HOST");
+  EXPECT_EQ(loaded.origins.at("server.max_connections"), file.path() + ":4");
+  EXPECT_EQ(loaded.origins.count("server.threads"), 0U);
+}
+
+// A value that the option takes and that is not its default.
+std::string OtherValue(const OptionInfo& info) {
+  if (info.kind == OptionKind::kBoolean) return "true";
+  if (info.name == "kv_block_size") return "32";
+  if (info.name == "max_batch_tokens") return "600";
+  if (info.name.ends_with("_bytes") && info.kind == OptionKind::kInteger) return "2048";
+  if (info.kind == OptionKind::kInteger) return "8";
+  if (info.kind == OptionKind::kReal) return "3.5";
+  if (info.kind == OptionKind::kBytes) return "12KiB";
+  if (info.name == "metrics_aliases") return "none";
+  if (info.name == "activation_quant") return "block";
+  if (info.name == "head") return "full";
+  if (info.name == "kv_type") return "f32";
+  if (info.name == "i2s_layout") return "arm64";
+  if (info.name == "device") return "reference";
+  if (info.name == "layout") return "pt5";
+  return "text";
+}
+
+TEST(Config, EveryOptionGivesTheSameFromEverySource) {
+  for (const OptionInfo& info : Options()) {
+    if (info.section == "model" || info.name.starts_with("api_key")) continue;
+    const std::string value = OtherValue(info);
+    const bool quoted = info.kind == OptionKind::kText || info.kind == OptionKind::kBytes;
+    std::string toml = "[";
+    toml.append(info.section).append("]\n").append(info.name).append(" = ");
+    toml += quoted ? Quoted(value) : value;
+    const ConfigFile file(toml);
+    std::string variable = "TERN_" + std::string(info.section) + "_" + std::string(info.name);
+    for (char& c : variable) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    std::string expected = ToToml(Load({.flags = {{info.flag, {value}}}}));
+    const auto strip = [](const std::string& text) {
+      std::string values;
+      std::istringstream lines(text);
+      for (std::string line; std::getline(lines, line);) {
+        values += line.substr(0, line.find("  #")) + "\n";
+      }
+      return values;
+    };
+    EXPECT_EQ(strip(ToToml(Load({.file = file.path()}))), strip(expected)) << info.name;
+    EXPECT_EQ(strip(ToToml(Load({.environment = {{variable, value}}}))), strip(expected))
+        << variable;
+  }
+}
+
+TEST(Config, PrintedConfigReadsBackAsItself) {
+  const Inputs inputs{.flags = {{"-m,--model", {"a.gguf", "dir/b.gguf"}},
+                                {"--served-model-name", {"first"}},
+                                {"--cors-origin", {"\"quoted\"\\\t"}},
+                                {"--kv-bytes", {"3GiB"}},
+                                {"--ping", {"0.1"}}}};
+  const std::string printed = ToToml(Load(inputs));
+  const ConfigFile file(printed);
+  const Loaded again = Load({.file = file.path()});
+  EXPECT_EQ(again.config.server.cors_origin, "\"quoted\"\\\t");
+  EXPECT_EQ(again.config.engine.kv_bytes, 3ULL << 30);
+  EXPECT_EQ(again.config.server.ping_seconds, 0.1);
+  ASSERT_EQ(again.config.models.size(), 2U);
+  EXPECT_EQ(again.config.models[0].name, "first");
+  EXPECT_EQ(again.config.models[1].name, "b");
+}
+
+TEST(Config, PrintedConfigNeverShowsAKey) {
+  const std::string printed = ToToml(Load({.flags = {{"--api-key", {"secret-1", "secret-2"}}}}));
+  EXPECT_THAT(printed, Not(HasSubstr("secret")));
+  EXPECT_THAT(printed, HasSubstr("2 set, not shown"));
+}
+
+TEST(Config, KeyFileNamesItsKeys) {
+  const ConfigFile keys("# comment\nalice k-1\nk-2\n");
+  const Config config = Load({.flags = {{"--api-key-file", {keys.path()}}}}).config;
+  ASSERT_EQ(config.server.api_keys.size(), 2U);
+  EXPECT_EQ(config.server.api_keys[0].name, "alice");
+  EXPECT_EQ(config.server.api_keys[0].key, "k-1");
+  EXPECT_EQ(config.server.api_keys[1].name, "key-2");
+}
+
+TEST(Config, WorkspaceFollowsTheStepBudget) {
+  const Config config = Load({.flags = {{"--max-batch-tokens", {"300"}}}}).config;
+  EXPECT_EQ(config.scheduler.max_batch_tokens, 300U);
+  EXPECT_EQ(config.engine.max_batch_tokens, 300U);
+}
+
+TEST(Config, ModelsOfAStrongerSourceReplaceThoseOfAWeaker) {
+  const ConfigFile file(
+      "[[model]]\npath = \"x.gguf\"\nname = \"x\"\n[[model]]\npath = \"y.gguf\"\n");
+  const Config from_file = Load({.file = file.path()}).config;
+  ASSERT_EQ(from_file.models.size(), 2U);
+  EXPECT_EQ(from_file.models[1].name, "y");
+  const Config both = Load({.file = file.path(), .flags = {{"-m,--model", {"z.gguf"}}}}).config;
+  ASSERT_EQ(both.models.size(), 1U);
+  EXPECT_EQ(both.models[0].name, "z");
+}
+
+TEST(ConfigErrors, FileNamesItsLine) {
+  const ConfigFile file("# comment\n[server]\nport = 99999\n");
+  EXPECT_EQ(ErrorOf({.file = file.path()}),
+            file.path() + ":3: server.port must be an integer from 0 to 65535, not \"99999\".");
+}
+
+TEST(ConfigErrors, FileRefusesAnotherType) {
+  const ConfigFile file("[server]\nport = \"8080\"\n");
+  EXPECT_EQ(ErrorOf({.file = file.path()}), file.path() + ":2: server.port must be an integer.");
+}
+
+TEST(ConfigErrors, UnknownKeySuggestsTheNearest) {
+  const ConfigFile file("[server]\nprot = 1\n");
+  EXPECT_EQ(ErrorOf({.file = file.path()}),
+            file.path() + ":2: unknown key \"prot\" in [server] (did you mean port?).");
+}
+
+TEST(ConfigErrors, UnknownSectionIsRefused) {
+  const ConfigFile file("[sever]\nport = 1\n");
+  EXPECT_THAT(ErrorOf({.file = file.path()}), HasSubstr(":1: unknown section \"sever\""));
+}
+
+TEST(ConfigErrors, SyntaxErrorNamesItsLine) {
+  const ConfigFile file("[server]\nport =\n");
+  EXPECT_THAT(ErrorOf({.file = file.path()}), HasSubstr(file.path() + ":2: "));
+}
+
+TEST(ConfigErrors, MissingFileIsNamed) {
+  EXPECT_THAT(ErrorOf({.file = "/nonexistent/tern.toml"}), HasSubstr("/nonexistent/tern.toml"));
+}
+
+TEST(ConfigErrors, VariableIsNamed) {
+  EXPECT_EQ(ErrorOf({.environment = {{"TERN_SERVER_PORT", "abc"}}}),
+            "TERN_SERVER_PORT must be an integer from 0 to 65535, not \"abc\".");
+}
+
+TEST(ConfigErrors, UnknownVariableOfAKnownSectionIsRefused) {
+  EXPECT_THAT(ErrorOf({.environment = {{"TERN_SERVER_PROT", "1"}}}),
+              HasSubstr("TERN_SERVER_PROT is no option of section \"server\" (did you mean "
+                        "TERN_SERVER_PORT?)"));
+  EXPECT_EQ(ErrorOf({.environment = {{"TERN_FORCE_ISA", "avx2"}, {"TERN_TEST_DATA", "/x"}}}), "");
+}
+
+TEST(ConfigErrors, FlagIsNamed) {
+  EXPECT_EQ(ErrorOf({.flags = {{"--kv-type", {"q3"}}}}),
+            "--kv-type must be one of f32 | f16, not \"q3\".");
+  EXPECT_THAT(ErrorOf({.flags = {{"-t,--threads", {"-1"}}}}),
+              testing::StartsWith("--threads must"));
+  EXPECT_THAT(ErrorOf({.flags = {{"--kv-bytes", {"99999999999GiB"}}}}),
+              HasSubstr("a number of bytes"));
+}
+
+TEST(ConfigErrors, ModelsNeedDifferentNames) {
+  EXPECT_THAT(ErrorOf({.flags = {{"-m,--model", {"a/m.gguf", "b/m.gguf"}}}}),
+              HasSubstr("Two models have the name \"m\""));
+}
+
+TEST(ConfigErrors, MoreNamesThanModelsAreRefused) {
+  EXPECT_THAT(ErrorOf({.flags = {{"-m,--model", {"a.gguf"}}, {"--served-model-name", {"x", "y"}}}}),
+              HasSubstr("--served-model-name must be given at most once per model"));
+}
+
+TEST(ConfigErrors, OptionsThatContradictNameBothOrigins) {
+  const std::string error = ErrorOf({.environment = {{"TERN_SCHEDULER_MAX_BATCH_TOKENS", "4"}},
+                                     .flags = {{"--max-sequences", {"8"}}}});
+  EXPECT_THAT(error, HasSubstr("from --max-sequences"));
+  EXPECT_THAT(error, HasSubstr("from TERN_SCHEDULER_MAX_BATCH_TOKENS"));
+}
+
+}  // namespace
+}  // namespace config
