@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "gguf/reader.h"
 #include "gguf/tensor_info.h"
@@ -58,10 +59,15 @@ std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t col
                                     std::span<const float> values);
 
 // Exact encoding from trits and one scale per tensor, row or group (as TernaryDecoder yields them).
-// Errors: FormatError when the type cannot hold these scales exactly.
+//
+// trits: [rows, cols]; scales: one, [rows], or [rows, ceil(cols / group)]; group matters for
+// kGroup. Scales of weights that are all zero do not count: a block of TQ2_0 that is all zero may
+// carry 0 while its tensor has one scale everywhere else. Errors: FormatError when the type cannot
+// hold these scales exactly.
 std::vector<std::byte> EncodeTernary(TensorType type, uint64_t rows, uint64_t cols,
                                      std::span<const int8_t> trits, ScaleLayout layout,
-                                     uint32_t group, std::span<const float> scales);
+                                     uint32_t group, std::span<const float> scales,
+                                     I2SLayout i2s_layout = I2SLayout::kX86);
 
 float HalfToFloat(uint16_t half);
 uint16_t FloatToHalf(float value);  // round to nearest even

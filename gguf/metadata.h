@@ -51,6 +51,9 @@ struct MetadataValue {
 // Find*:  std::nullopt when the key is absent; a wrong type still throws.
 class Metadata {
  public:
+  // Errors: FormatError when a key occurs twice.
+  static Metadata FromEntries(std::vector<std::pair<std::string, MetadataValue>> entries);
+
   bool Has(std::string_view key) const { return FindValue(key) != nullptr; }
   const MetadataValue* FindValue(std::string_view key) const;
   const std::vector<std::pair<std::string, MetadataValue>>& entries() const { return entries_; }

@@ -15,7 +15,10 @@ namespace gguf {
 //
 // Use: set metadata(), add every tensor (bytes, or a producer called while writing so that a large
 // synthetic model never sits in memory whole), then WriteFile() or Serialize().
-// Errors: FormatError names the path and the system's reason; a half-written file is removed.
+// Metadata keys that describe the container (general.alignment, split.*) are not copied, so that
+// the metadata of a file that was read can be passed on whole.
+// Errors: FormatError names the path and the system's reason. A file appears under its name only
+// when complete (it is written as PATH.partial first), so the source of a copy may be its target.
 class Writer {
  public:
   // Appends exactly `byte_size` bytes by calling `emit` any number of times.
@@ -36,6 +39,8 @@ class Writer {
     TensorInfo info;
     Producer producer;
   };
+  void WriteTo(const Emit& emit) const;
+
   Metadata metadata_;
   std::vector<Pending> tensors_;
 };

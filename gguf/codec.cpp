@@ -1,0 +1,58 @@
+#include "gguf/codec.h"
+
+#include <cassert>
+#include <string>
+
+#include "gguf/block_codec.h"
+#include "gguf/error.h"
+#include "gguf/ternary_format.h"
+#include "gguf/type_layout.h"
+#include "gguf/writer.h"
+
+namespace gguf {
+namespace {
+
+const BlockCodec* FindBlockCodec(TensorType type) {
+  for (const auto find : {FindFloatCodec, FindLegacyCodec}) {
+    if (const BlockCodec* codec = find(type)) return codec;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void DequantizeRow(const TensorInfo& info, std::span<const std::byte> bytes,
+                   const ReadOptions& options, uint64_t row, std::span<float> out) {
+  assert(row < info.rows() && out.size() == info.cols() && bytes.size() == info.byte_size);
+  if (const TernaryFormat* format = FindTernaryFormat(info.type, options.i2s_layout)) {
+    return DequantizeTernaryRow(*format, info, bytes, options, row, out);
+  }
+  const BlockCodec* codec = FindBlockCodec(info.type);
+  if (codec == nullptr) {
+    throw FormatError("tensor type " + std::string(TypeName(info.type)) + " has no decoder");
+  }
+  const TypeLayout& layout = *FindTypeLayout(info.type);
+  const uint64_t blocks_per_row = info.cols() / layout.block_cols;
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  codec->decode(data + row * blocks_per_row * layout.block_bytes, blocks_per_row, out.data());
+}
+
+std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t cols,
+                                    std::span<const float> values) {
+  assert(values.size() == rows * cols);
+  const uint64_t size = TensorByteSize(type, rows, cols);
+  if (FindTernaryFormat(type, I2SLayout::kX86) != nullptr) {
+    return EncodeTernaryFromFloats(type, rows, cols, values);
+  }
+  const BlockCodec* codec = FindBlockCodec(type);
+  if (codec == nullptr || codec->encode == nullptr) {
+    throw FormatError("tensor type " + std::string(TypeName(type)) +
+                      " has no encoder: use F32, F16, BF16, Q8_0 or a ternary type");
+  }
+  std::vector<std::byte> bytes(size);
+  codec->encode(values.data(), rows * cols / FindTypeLayout(type)->block_cols,
+                reinterpret_cast<uint8_t*>(bytes.data()));
+  return bytes;
+}
+
+}  // namespace gguf
