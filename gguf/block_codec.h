@@ -19,5 +19,9 @@ struct BlockCodec {
 // nullptr when `type` belongs to another family.
 const BlockCodec* FindFloatCodec(TensorType type);
 const BlockCodec* FindLegacyCodec(TensorType type);
+const BlockCodec* FindKQuantCodec(TensorType type);
+
+// 32 weights of IQ4_NL and IQ4_XS: scale times one of 16 unevenly spaced levels per nibble.
+void DecodeNonlinear(const uint8_t* nibbles, float scale, float* out);
 
 }  // namespace gguf

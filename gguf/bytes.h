@@ -23,4 +23,8 @@ void Store(T value, uint8_t* bytes) {
 inline float LoadHalf(const uint8_t* bytes) { return HalfToFloat(Load<uint16_t>(bytes)); }
 inline void StoreHalf(float value, uint8_t* bytes) { Store(FloatToHalf(value), bytes); }
 
+// The value as it comes back from float16: quantising with it instead of the exact one rounds every
+// weight to the nearest level that the reader will see.
+inline float RoundToHalf(float value) { return HalfToFloat(FloatToHalf(value)); }
+
 }  // namespace gguf

@@ -1,6 +1,7 @@
 #include "gguf/codec.h"
 
 #include <cassert>
+#include <cmath>
 #include <string>
 
 #include "gguf/block_codec.h"
@@ -13,10 +14,21 @@ namespace gguf {
 namespace {
 
 const BlockCodec* FindBlockCodec(TensorType type) {
-  for (const auto find : {FindFloatCodec, FindLegacyCodec}) {
+  for (const auto find : {FindFloatCodec, FindLegacyCodec, FindKQuantCodec}) {
     if (const BlockCodec* codec = find(type)) return codec;
   }
   return nullptr;
+}
+
+// Every type but F32 and BF16 keeps values or scales as float16.
+void CheckRange(TensorType type, std::span<const float> values) {
+  constexpr float kLargestHalf = 65504.0f;
+  if (type == TensorType::kF32 || type == TensorType::kBF16) return;
+  for (const float value : values) {
+    if (std::fabs(value) <= kLargestHalf) continue;  // false for NaN
+    throw FormatError("a weight is " + std::to_string(value) + ": " + std::string(TypeName(type)) +
+                      " holds numbers up to 65504");
+  }
 }
 
 }  // namespace
@@ -47,8 +59,9 @@ std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t col
   const BlockCodec* codec = FindBlockCodec(type);
   if (codec == nullptr || codec->encode == nullptr) {
     throw FormatError("tensor type " + std::string(TypeName(type)) +
-                      " has no encoder: use F32, F16, BF16, Q8_0 or a ternary type");
+                      " has no encoder: use F32, F16, BF16, Q4_0 to Q8_0, Q6_K or a ternary type");
   }
+  CheckRange(type, values);
   std::vector<std::byte> bytes(size);
   codec->encode(values.data(), rows * cols / FindTypeLayout(type)->block_cols,
                 reinterpret_cast<uint8_t*>(bytes.data()));

@@ -336,7 +336,7 @@ void CheckScale(const TernaryFormat& format, const TypeLayout& layout, float sca
   if (!std::isfinite(scale)) {
     throw FormatError("a ternary scale is " + std::to_string(scale) + ": expected a finite number");
   }
-  if (IsHalf(format.scale_place) && HalfToFloat(FloatToHalf(scale)) != scale) {
+  if (IsHalf(format.scale_place) && RoundToHalf(scale) != scale) {
     throw FormatError("the scale " + std::to_string(scale) + " is not exact in the float16 that " +
                       std::string(layout.name) + " stores");
   }
@@ -550,7 +550,7 @@ std::vector<std::byte> EncodeTernaryFromFloats(TensorType type, uint64_t rows, u
       trits[begin + i] =
           binary ? (part[i] < 0 ? int8_t{-1} : int8_t{1}) : NearestTrit(part[i], largest);
     }
-    scales.push_back(IsHalf(format.scale_place) ? HalfToFloat(FloatToHalf(largest)) : largest);
+    scales.push_back(IsHalf(format.scale_place) ? RoundToHalf(largest) : largest);
   }
   return EncodeTernary(type, rows, cols, trits, layout, static_cast<uint32_t>(group), scales);
 }

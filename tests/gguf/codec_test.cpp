@@ -65,13 +65,18 @@ TEST_P(Golden, DequantizesBitForBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Golden,
-                         testing::Values(GoldenVector{"F16", TensorType::kF16},
-                                         GoldenVector{"BF16", TensorType::kBF16},
-                                         GoldenVector{"Q8_0", TensorType::kQ8_0},
-                                         GoldenVector{"TQ1_0", TensorType::kTQ1_0},
-                                         GoldenVector{"TQ2_0", TensorType::kTQ2_0}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Types, Golden,
+    testing::Values(
+        GoldenVector{"F16", TensorType::kF16}, GoldenVector{"BF16", TensorType::kBF16},
+        GoldenVector{"Q4_0", TensorType::kQ4_0}, GoldenVector{"Q4_1", TensorType::kQ4_1},
+        GoldenVector{"Q5_0", TensorType::kQ5_0}, GoldenVector{"Q5_1", TensorType::kQ5_1},
+        GoldenVector{"Q8_0", TensorType::kQ8_0}, GoldenVector{"Q2_K", TensorType::kQ2_K},
+        GoldenVector{"Q3_K", TensorType::kQ3_K}, GoldenVector{"Q4_K", TensorType::kQ4_K},
+        GoldenVector{"Q5_K", TensorType::kQ5_K}, GoldenVector{"Q6_K", TensorType::kQ6_K},
+        GoldenVector{"IQ4_NL", TensorType::kIQ4_NL}, GoldenVector{"IQ4_XS", TensorType::kIQ4_XS},
+        GoldenVector{"TQ1_0", TensorType::kTQ1_0}, GoldenVector{"TQ2_0", TensorType::kTQ2_0}),
+    [](const auto& info) { return info.param.name; });
 
 TEST(Half, EveryValueSurvivesTheRoundTrip) {
   for (uint32_t half = 0; half < 65536; ++half) {

@@ -104,5 +104,26 @@ TEST(RealFiles, VocabularyOnlyFilesOpen) {
   }
 }
 
+TEST(RealFiles, EveryTinyModelOpensAndDequantizes) {
+  const std::string folder = DataPath("golden/tiny");
+  SKIP_WITHOUT(folder);
+  int opened = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".gguf") continue;
+    const File file = File::Open(entry.path());
+    const TensorInfo* embedding = file.FindTensor("token_embd.weight");
+    ASSERT_NE(embedding, nullptr) << entry.path();
+    EXPECT_EQ(embedding->cols(), 256u);
+    EXPECT_EQ(embedding->rows(), 512u);
+    for (const TensorInfo& info : file.tensors()) {
+      std::vector<float> row(info.cols());
+      DequantizeRow(info, file.TensorBytes(info), {}, info.rows() - 1, row);
+      for (const float value : row) ASSERT_LT(std::abs(value), 100.0f) << info.name;
+    }
+    ++opened;
+  }
+  EXPECT_EQ(opened, 14);
+}
+
 }  // namespace
 }  // namespace gguf
