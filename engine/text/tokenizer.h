@@ -13,6 +13,9 @@
 
 namespace engine::text {
 
+class SpecialMatcher;
+class StringIndex;
+
 enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
 struct EncodeOptions {
@@ -32,16 +35,20 @@ class Tokenizer {
   static std::unique_ptr<const Tokenizer> FromMetadata(const gguf::Metadata& metadata);
   virtual ~Tokenizer() = default;
 
-  virtual std::vector<TokenId> Encode(std::string_view text,
-                                      const EncodeOptions& options) const = 0;
+  // Special tokens in the text are matched leftmost first, the longest at each place.
+  std::vector<TokenId> Encode(std::string_view text, const EncodeOptions& options) const;
 
   // The bytes that a token stands for in running text: a byte token is one raw byte, SPM's U+2581
   // is a space, a control token is empty unless `special` asks for its name.
   virtual std::string TokenBytes(TokenId token, bool special) const = 0;
 
-  // Bytes of all tokens joined; SPM's leading space is dropped where the model added one. May be
-  // cut inside a UTF-8 sequence if the tokens are.
-  virtual std::string Decode(std::span<const TokenId> tokens, bool special) const = 0;
+  // Bytes of all tokens joined; SPM's leading space is dropped where Encode() added one. May be cut
+  // inside a UTF-8 sequence if the tokens are.
+  virtual std::string Decode(std::span<const TokenId> tokens, bool special) const;
+
+  // One step of Decode(). *drop_space: the next text starts what Encode() would prefix with a space
+  // (the whole, or what follows a special token that is shown); kept up to date.
+  void AppendText(TokenId token, bool special, bool* drop_space, std::string* out) const;
 
   // True when the first token's leading space was added by Encode() and Decode() drops it.
   virtual bool adds_space_prefix() const = 0;
@@ -60,17 +67,33 @@ class Tokenizer {
   bool IsStop(TokenId token) const;
 
  protected:
-  struct PieceIndex;
-  explicit Tokenizer(const gguf::Metadata& metadata);
+  // What holds where the metadata says nothing.
+  struct Defaults {
+    bool adds_bos = false;
+    std::string_view bos_piece =
+        {};  // BOS and EOS, where the vocabulary has them as control tokens
+    std::string_view eos_piece = {};
+    bool escapes_spaces = false;  // U+2581 in a user-defined piece is a space of the text
+  };
+  Tokenizer(const gguf::Metadata& metadata, const Defaults& defaults);
+
+  // The token that a key names; nullopt when it is absent or says -1.
+  std::optional<TokenId> FindTokenId(const gguf::Metadata& metadata, std::string_view key) const;
+
+  // The family's part of Encode(): a text between special tokens, not empty; appends its ids.
+  virtual void EncodeText(std::string_view text, std::vector<TokenId>* out) const = 0;
 
   std::vector<std::string> pieces_;
   std::vector<TokenKind> kinds_;
-  std::shared_ptr<const PieceIndex> index_;
+  std::shared_ptr<const StringIndex> index_;
   std::optional<TokenId> bos_;
   std::optional<TokenId> eos_;
   bool adds_bos_ = false;
   bool adds_eos_ = false;
   std::vector<TokenId> stop_tokens_;  // ascending
+  // Finds special tokens in text: all of them, and those that users of the vocabulary added.
+  std::shared_ptr<const SpecialMatcher> all_specials_;
+  std::shared_ptr<const SpecialMatcher> user_defined_;
 };
 
 }  // namespace engine::text
