@@ -34,6 +34,8 @@ struct ModelConfig {
   double rope_scaling_factor = 1.0;
   uint32_t rope_original_context = 0;  // YaRN
   double rope_attention_factor = 0.0;  // YaRN; 0 = from the factor
+  double rope_beta_fast = 32.0;        // YaRN: rotations over the original context above which a
+  double rope_beta_slow = 1.0;         // frequency is kept, and below which it is interpolated
   bool attention_sub_norm = false;
   bool ffn_sub_norm = false;
   bool qk_norm = false;
