@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,5 +62,18 @@ struct Weights {
   std::vector<TensorPlacement> placements;
   uint64_t resident_bytes = 0;
 };
+
+// Checks every tensor's shape against `config`, repacks and uploads them, in parallel within each
+// tensor. Nothing keeps a view of the file.
+//
+// Scales that agree collapse: all groups alike -> one per tensor, alike within rows -> one per row,
+// so the same trits and scales give the same matrix from every file format. `.scale` tensors are
+// folded in. A tensor that this engine does not know is refused, for without it the model's output
+// would be fluent nonsense.
+//
+// progress: called with the fraction done, 0..1, on the calling thread.
+// Errors:   ModelError, gguf::FormatError; what was uploaded by then is freed again.
+Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
+                    const std::function<void(double)>& progress = {});
 
 }  // namespace engine
