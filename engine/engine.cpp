@@ -1,0 +1,72 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <string>
+
+#include "engine/cpu_backend.h"
+#include "engine/errors.h"
+#include "engine/memory.h"
+#include "fabric/vector_ops.h"
+
+namespace engine {
+namespace {
+
+// The pool when its size is left to us: room for many full contexts of a small model, but never
+// more than half of the memory that is left after loading.
+constexpr uint64_t kAutoContexts = 16;
+constexpr uint64_t kAutoBytes = uint64_t{256} << 20;
+
+uint32_t ResolveContext(const ModelConfig& config, const EngineOptions& options) {
+  if (options.context_length > config.context_length) {
+    throw ModelError("A context of " + std::to_string(options.context_length) +
+                     " tokens was asked for, but the model was made for " +
+                     std::to_string(config.context_length) + ".");
+  }
+  return options.context_length == 0 ? config.context_length : options.context_length;
+}
+
+KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& options) {
+  if (options.kv_block_size == 0 || options.kv_block_size % fabric::kAttentionChunk != 0 ||
+      options.kv_block_size > 4096) {
+    throw ModelError("The KV block size must be a multiple of " +
+                     std::to_string(fabric::kAttentionChunk) + " and at most 4096, but it is " +
+                     std::to_string(options.kv_block_size) + ".");
+  }
+  return {.layers = config.layers,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .block_size = options.kv_block_size,
+          .type = options.kv_type};
+}
+
+uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint64_t kv_bytes) {
+  const uint64_t block = geometry.BytesPerBlock();
+  const uint64_t context_bytes = block * geometry.BlocksFor(context_length);
+  uint64_t pool = kv_bytes;
+  if (pool == 0) {
+    pool = std::max(context_bytes, std::min(std::max(kAutoBytes, kAutoContexts * context_bytes),
+                                            AvailableMemoryBytes() / 2));
+  }
+  if (pool < context_bytes) {
+    throw ModelError("The KV pool of " + std::to_string(pool) +
+                     " bytes cannot hold one full context of " + std::to_string(context_length) +
+                     " tokens, which takes " + std::to_string(context_bytes) +
+                     " bytes; enlarge the pool or shorten the context.");
+  }
+  return static_cast<uint32_t>(std::min<uint64_t>(pool / block, UINT32_MAX));
+}
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
+               fabric::Device& device, fabric::WorkerTeam& team)
+    : model_(std::move(model)),
+      context_length_(ResolveContext(model_->config(), options)),
+      max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {
+  const KvGeometry geometry = ResolveGeometry(model_->config(), options);
+  const uint32_t blocks = ResolveBlocks(geometry, context_length_, options.kv_bytes);
+  backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, max_batch_tokens_,
+                                          context_length_, device, team);
+}
+
+}  // namespace engine

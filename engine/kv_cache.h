@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/kv_geometry.h"
+#include "fabric/aligned_buffer.h"
+
+namespace engine {
+
+// The bytes of all KV blocks. Which block belongs to whom is the scheduler's business.
+//
+// Layout:  [layers][blocks][K, V][kv_heads][block_size][head_dim]: what one query head reads of one
+//          block is contiguous, and so is what a copied or swapped block holds of one layer.
+// Threads: one writer per (layer, block, position); readers of other positions may run beside it.
+class KvCache {
+ public:
+  // Errors: std::bad_alloc.
+  KvCache(const KvGeometry& geometry, uint32_t blocks);
+
+  const KvGeometry& geometry() const { return geometry_; }
+  uint32_t blocks() const { return blocks_; }
+  size_t bytes() const { return bytes_.size(); }
+
+  // [block_size, head_dim] of geometry().type.
+  const void* Keys(uint32_t layer, BlockId block, uint32_t kv_head) const {
+    return bytes_.data() + Offset(layer, block, kv_head);
+  }
+  const void* Values(uint32_t layer, BlockId block, uint32_t kv_head) const {
+    return bytes_.data() + Offset(layer, block, kv_head) + half_;
+  }
+
+  // Rounds one position's keys and values, [kv_heads, head_dim] each, to the storage type. Queries
+  // read nothing else, so a token sees its own chunk as every later one does.
+  void Write(uint32_t layer, BlockId block, uint32_t offset, const float* keys,
+             const float* values) noexcept;
+
+  // Copies all layers of a block.
+  void CopyBlock(BlockId from, BlockId to) noexcept;
+
+ private:
+  size_t Offset(uint32_t layer, BlockId block, uint32_t kv_head) const {
+    return (size_t{layer} * blocks_ + block) * (2 * half_) + kv_head * head_;
+  }
+
+  KvGeometry geometry_;
+  uint32_t blocks_;
+  size_t head_;  // bytes of one head's keys in a block
+  size_t half_;  // bytes of all heads' keys in a block
+  fabric::AlignedBuffer<std::byte> bytes_;
+};
+
+}  // namespace engine

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+
+#include "engine/attention.h"
+#include "engine/kv_cache.h"
+#include "engine/model_config.h"
+#include "engine/projection_input.h"
+#include "engine/rope.h"
+#include "engine/step_rows.h"
+#include "engine/weights.h"
+#include "fabric/aligned_buffer.h"
+#include "fabric/device.h"
+#include "fabric/worker_team.h"
+
+namespace engine {
+
+// The layers of a decoder-only transformer, from token ids to the residual stream after the last
+// layer. For every layer, with N the RMS norm and the sub-norms where the model has them:
+//
+//   h = N(x);      q, k, v = Wq h, Wk h, Wv h;      rotate q and k; store k and v
+//   x = x + Wo N'(attention(q, K, V))
+//   h = N(x);      x = x + Wdown N'(act(Wgate h) * Wup h)
+//
+// Memory:  all activations for max_tokens are allocated by the constructor; Run() allocates
+// nothing. Threads: one thread at a time; work on many tokens is spread over `team`.
+class Transformer {
+ public:
+  // References outlive the transformer.
+  Transformer(const ModelConfig& config, const Weights& weights, fabric::Device& device,
+              fabric::WorkerTeam& team, KvCache& cache, uint32_t max_tokens, uint32_t max_context);
+
+  // Runs all layers over the rows' tokens and writes their keys and values to the cache. Sets
+  // rows->non_finite of tokens that met a NaN or an infinity; adds to the seconds and bytes of
+  // *stats. On another status than kOk nothing but the rows' own cache positions has changed, so
+  // the call may be repeated.
+  // REQUIRES: rows->size() <= max_tokens; ids below the vocabulary.
+  fabric::Status Run(StepRows* rows, StepStats* stats) noexcept;
+
+  // The residual stream of a token after the last layer, [hidden]; valid until the next Run().
+  const float* Hidden(uint32_t token) const {
+    return residual_.data() + size_t{token} * config_.hidden;
+  }
+
+  size_t workspace_bytes() const;
+
+ private:
+  using Floats = fabric::AlignedBuffer<float>;
+
+  void Embed(const StepRows& rows);
+  fabric::Status AttentionBlock(uint32_t index, StepRows* rows, StepStats* stats);
+  fabric::Status FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats);
+  void RotateAndStore(uint32_t index, const StepRows& rows);
+
+  // buffer[t] = norm(source[t]) (a null norm copies nothing: source is then buffer), encoded for
+  // the linears that read it.
+  void NormAndEncode(const float* source, const Vector& norm, float* buffer, uint32_t cols,
+                     std::initializer_list<const Linear*> readers, StepRows* rows);
+  fabric::ProjectionOp Op(const Linear& linear, float* y, fabric::Epilogue epilogue) const;
+  fabric::Status Project(std::span<const fabric::ProjectionOp> ops, StepStats* stats);
+  // Calls task(token) for every token, by the team when there are enough of them.
+  template <typename Task>
+  void ForTokens(uint32_t tokens, const Task& task);
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  fabric::Device& device_;
+  fabric::WorkerTeam& team_;
+  KvCache& cache_;
+  RopeTable rope_;
+  Attention attention_;
+  ProjectionInput input_;
+  Floats residual_;   // [tokens, hidden]
+  Floats normed_;     // [tokens, hidden]
+  Floats query_;      // [tokens, query_width]
+  Floats key_;        // [tokens, kv_width]
+  Floats value_;      // [tokens, kv_width]
+  Floats attended_;   // [tokens, query_width]
+  Floats activated_;  // [tokens, ffn]: the gate, then act(gate) * up
+  Floats cosines_;    // [tokens, rope_dim / 2]
+  Floats sines_;      // [tokens, rope_dim / 2]
+};
+
+}  // namespace engine
