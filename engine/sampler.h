@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
+#include "engine/batch.h"
 #include "engine/sampling_params.h"
 #include "engine/token.h"
 
@@ -27,6 +29,11 @@ double CounterUniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_
 
 // The state of one sequence's sampling.
 //
+// Order:   logit bias; repetition penalty (a positive logit is divided by it, another multiplied),
+//          frequency and presence penalty; masks; temperature; top_k; top_p over what is left,
+//          renormalised; min_p; the draw walks what is left, best first (or by id when nothing was
+//          cut off). Equal logits rank by ascending id.
+// Cost:    selections are partial: a vocabulary is never sorted whole.
 // Threads: one at a time.
 class Sampler {
  public:
@@ -53,8 +60,30 @@ class Sampler {
   uint64_t seed_ = 0;
   uint32_t choice_ = 0;
   std::vector<TokenId> stop_tokens_;
-  std::vector<TokenId> prompt_tokens_;  // sorted, unique
-  std::vector<TokenId> history_;        // accepted tokens in order
+  std::vector<TokenId> prompt_tokens_;            // sorted, unique
+  std::vector<TokenId> history_;                  // accepted tokens in order
+  std::unordered_map<TokenId, uint32_t> counts_;  // of the tokens in history_
+
+  struct RawLogit {
+    TokenId token;
+    float logit;
+  };
+  void Penalise(std::span<float> logits);
+  void Mask(std::span<float> logits, std::span<const uint64_t> mask) const;
+  float& Change(std::span<float> logits, TokenId token);
+  TokenId Choose(std::span<const float> logits, uint32_t position);
+  double SumWeights(std::span<const float> logits, float best);
+  TokenId DrawFromAll(std::span<const float> logits, float best, double uniform);
+  TokenId DrawFromBest(std::span<const float> logits, float best, double uniform);
+  void CollectAbove(std::span<const float> logits, float best, float least_weight);
+  void CutTail(float best, double total);
+  void AppendWeights(size_t end, float best);
+
+  // Scratch of one Draw(), kept for its capacity.
+  std::vector<RawLogit> raw_;  // logits as they were before bias and penalties changed them
+  std::vector<Candidate> candidates_;
+  std::vector<float> weights_;  // of the first candidates
+  std::vector<double> chunk_sums_;
 };
 
 }  // namespace engine

@@ -14,7 +14,7 @@ namespace engine {
 // top_p, min_p, draw.
 struct SamplingParams {
   float temperature = 1.0F;           // 0 = greedy; [0, 2]
-  int32_t top_k = 0;                  // 0 = all
+  int32_t top_k = 0;                  // 0 or -1 = all
   float top_p = 1.0F;                 // (0, 1]
   float min_p = 0.0F;                 // [0, 1]; relative to the best probability
   float presence_penalty = 0.0F;      // [-2, 2]; over generated tokens
