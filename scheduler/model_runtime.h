@@ -10,13 +10,13 @@
 #include "fabric/worker_team.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/scheduler_options.h"
+#include "scheduler/step_runner.h"
 
 namespace scheduler {
 
-// Everything that one served model needs: device, weights, engine with its KV pool,
-// scheduler. The engine loop
-// serves runtimes round-robin; HTTP threads hold shared_ptr snapshots of a runtime, so unloading
-// never races a request.
+// Everything that one served model needs: device, weights, engine with its KV pool, scheduler. The
+// engine loop serves runtimes round-robin; HTTP threads hold shared_ptr snapshots of a runtime, so
+// unloading never races a request.
 //
 // Threads: const members from any thread; engine() and scheduler() from the engine thread only.
 class ModelRuntime {
@@ -34,11 +34,18 @@ class ModelRuntime {
       const Options& options, fabric::WorkerTeam& team,
       const std::function<void(const engine::LoadProgress&)>& progress = {});
 
+  // A runtime whose steps are made by `runner`: it has a scheduler and a name but no model or
+  // engine. For tests of the loop.
+  static std::shared_ptr<ModelRuntime> WithRunner(const Options& options,
+                                                  std::unique_ptr<StepRunner> runner);
+
   const std::string& name() const { return options_.name; }
   const Options& options() const { return options_; }
   const engine::Model& model() const { return engine_->model(); }
   engine::Engine& engine() { return *engine_; }
   Scheduler& scheduler() { return *scheduler_; }
+  StepRunner& runner() { return *runner_; }
+  const StepRunner& runner() const { return *runner_; }
   const engine::Engine& engine() const { return *engine_; }
   int64_t created() const { return created_; }  // Unix seconds, for /v1/models
 
@@ -47,6 +54,7 @@ class ModelRuntime {
   Options options_;
   std::unique_ptr<fabric::Device> device_;
   std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Scheduler> scheduler_;
   int64_t created_ = 0;
 };

@@ -33,7 +33,7 @@ struct PlannedRow {
   bool samples = false;  // the last token's logits give the next token
 };
 
-// Copy block `from` to `to` before the step runs (copy-on-write).
+// Copy block `from` to `to` before the step runs, in the order given (copy-on-write).
 struct BlockCopy {
   BlockId from = 0;
   BlockId to = 0;
@@ -70,9 +70,10 @@ struct Finished {
 };
 
 struct SchedulerStats {
-  uint32_t running = 0;  // sequences
-  uint32_t waiting = 0;  // sequences
-  uint32_t waiting_tokens = 0;
+  uint32_t running = 0;          // sequences
+  uint32_t waiting = 0;          // sequences: in the queue, preempted, or behind a sibling's prompt
+  uint32_t queued_requests = 0;  // no choice has been in a step yet; what the queue bound counts
+  uint32_t waiting_tokens = 0;   // prompt tokens of queued requests, once per choice
   uint32_t kv_blocks_total = 0;
   uint32_t kv_blocks_used = 0;
   uint64_t preemptions = 0;

@@ -1,0 +1,69 @@
+#include "scheduler/model_runtime.h"
+
+#include <chrono>
+#include <utility>
+
+namespace scheduler {
+namespace {
+
+class EngineRunner : public StepRunner {
+ public:
+  explicit EngineRunner(engine::Engine& engine) : engine_(engine) {}
+
+  engine::StepOutput Step(const engine::Batch& batch) override { return engine_.Step(batch); }
+  void CopyBlock(engine::BlockId from, engine::BlockId to) override { engine_.CopyBlock(from, to); }
+
+  const engine::KvGeometry& kv_geometry() const override { return engine_.kv_geometry(); }
+  uint32_t kv_blocks() const override { return engine_.kv_blocks(); }
+  uint32_t context_length() const override { return engine_.context_length(); }
+  uint32_t vocabulary() const override { return engine_.model().config().vocabulary; }
+  fabric::DeviceCounters Counters() const noexcept override { return engine_.device().Counters(); }
+
+ private:
+  engine::Engine& engine_;
+};
+
+int64_t UnixSeconds() {
+  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
+}
+
+std::unique_ptr<Scheduler> MakeScheduler(const SchedulerOptions& options,
+                                         const StepRunner& runner) {
+  return std::make_unique<Scheduler>(options, runner.kv_geometry(), runner.kv_blocks(),
+                                     runner.context_length());
+}
+
+}  // namespace
+
+std::shared_ptr<ModelRuntime> ModelRuntime::Load(
+    const Options& options, fabric::WorkerTeam& team,
+    const std::function<void(const engine::LoadProgress&)>& progress) {
+  const std::shared_ptr<ModelRuntime> runtime(new ModelRuntime());
+  runtime->options_ = options;
+  // The scheduler plans the steps, so its budget is the size of the engine's workspace.
+  runtime->options_.engine.max_batch_tokens = options.scheduler.max_batch_tokens;
+  const engine::EngineOptions& engine_options = runtime->options_.engine;
+
+  runtime->device_ = fabric::CreateDevice(options.fabric, team);
+  std::shared_ptr<const engine::Model> model =
+      engine::Model::Load(options.path, engine_options, *runtime->device_, team, progress);
+  runtime->engine_ =
+      std::make_unique<engine::Engine>(std::move(model), engine_options, *runtime->device_, team);
+  runtime->runner_ = std::make_unique<EngineRunner>(*runtime->engine_);
+  runtime->scheduler_ = MakeScheduler(options.scheduler, *runtime->runner_);
+  runtime->created_ = UnixSeconds();
+  return runtime;
+}
+
+std::shared_ptr<ModelRuntime> ModelRuntime::WithRunner(const Options& options,
+                                                       std::unique_ptr<StepRunner> runner) {
+  const std::shared_ptr<ModelRuntime> runtime(new ModelRuntime());
+  runtime->options_ = options;
+  runtime->runner_ = std::move(runner);
+  runtime->scheduler_ = MakeScheduler(options.scheduler, *runtime->runner_);
+  runtime->created_ = UnixSeconds();
+  return runtime;
+}
+
+}  // namespace scheduler

@@ -1,0 +1,346 @@
+#include "scheduler/step_executor.h"
+
+#include <algorithm>
+#include <cassert>
+#include <exception>
+#include <utility>
+
+namespace scheduler {
+namespace {
+
+// Why a request cannot be served at all; empty when it can.
+std::string Unservable(const Request& request, uint32_t vocabulary) {
+  if (request.prompt.empty()) return "The prompt has no tokens; at least one is needed.";
+  const auto check = [vocabulary](const std::vector<engine::TokenId>& tokens, const char* what) {
+    for (const engine::TokenId token : tokens) {
+      if (token >= 0 && static_cast<uint32_t>(token) < vocabulary) continue;
+      return std::string(what) + " " + std::to_string(token) + " is outside the vocabulary of " +
+             std::to_string(vocabulary) + " tokens.";
+    }
+    return std::string();
+  };
+  std::string error = check(request.prompt, "Prompt token");
+  return error.empty() ? check(request.forced_tokens, "Forced token") : error;
+}
+
+std::string_view Describe(engine::RowStatus status) {
+  switch (status) {
+    case engine::RowStatus::kOk:
+      return "";
+    case engine::RowStatus::kNonFinite:
+      return "The model produced a value that is not finite for this request.";
+    case engine::RowStatus::kDeviceFault:
+      return "The device failed on this request.";
+  }
+  return "The engine failed on this request.";
+}
+
+constexpr char kNoFiniteLogit[] = "The model produced no finite logits for this request.";
+
+}  // namespace
+
+struct StepExecutor::Choice {
+  std::optional<engine::Sampler> sampler;  // made for the first draw
+  double scheduled = 0;                    // first time in a step
+  uint32_t generated = 0;
+  const Finished* ending = nullptr;  // while the step that ended it is published
+  bool told_end = false;
+};
+
+struct StepExecutor::Active {
+  Request request;
+  double enqueued = 0;
+  std::vector<Choice> choices;
+  uint32_t unfinished = 0;
+  std::unique_ptr<TokenScorer> scorer;         // made for the first prompt or forced token
+  std::vector<PromptLogprob> prompt_logprobs;  // filled while choice 0 computes the prompt
+};
+
+// A planned row and what the step gave for it.
+struct StepExecutor::Row {
+  const PlannedRow* planned = nullptr;
+  const Sequence* sequence = nullptr;
+  Active* active = nullptr;
+  Choice* choice = nullptr;
+  std::vector<uint32_t> outputs;  // indices into the row's tokens that need logits
+  uint32_t outputs_seen = 0;
+  std::optional<engine::Sample> sample;
+  std::string error;
+};
+
+class StepExecutor::Sink : public engine::LogitsSink {
+ public:
+  explicit Sink(StepExecutor& executor) : executor_(executor) {}
+
+  // Called from inside the engine's step, where an exception of one row must not reach the others.
+  void OnLogits(size_t row, size_t /*output*/, std::span<float> logits) override {
+    Row& target = executor_.rows_[row];
+    if (!target.error.empty()) return;
+    try {
+      executor_.TakeLogits(target, logits);
+    } catch (const std::exception& e) {
+      target.error = std::string("Sampling failed: ") + e.what() + ".";
+    }
+  }
+
+ private:
+  StepExecutor& executor_;
+};
+
+StepExecutor::StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock)
+    : scheduler_(scheduler), runner_(runner), clock_(std::move(clock)) {}
+
+StepExecutor::~StepExecutor() = default;
+
+uint32_t StepExecutor::last_rows() const { return static_cast<uint32_t>(rows_.size()); }
+
+void StepExecutor::Accept(Submission submission) {
+  const std::string error = Unservable(submission.request, runner_.vocabulary());
+  if (!error.empty()) return Refuse(submission, error);
+  // The inbox keeps the same bounds, so the scheduler refuses only what no caller should send.
+  if (scheduler_.Add(submission.request, submission.enqueued) != AdmitResult::kOk) {
+    return Refuse(submission, "The request does not fit the queue or the context.");
+  }
+  auto active = std::make_unique<Active>();
+  active->choices.resize(submission.request.choices);
+  active->unfinished = submission.request.choices;
+  active->enqueued = submission.enqueued;
+  active->request = std::move(submission.request);
+  if (active->request.prompt_logprobs) {
+    active->prompt_logprobs.resize(active->request.prompt.size());
+  }
+  const RequestId id = active->request.id;
+  requests_[id] = std::move(active);
+}
+
+void StepExecutor::Refuse(const Submission& submission, const std::string& error) {
+  for (uint32_t choice = 0; choice < submission.request.choices; ++choice) {
+    TokenEvent event;
+    event.request = submission.request.id;
+    event.choice = choice;
+    event.finished = true;
+    event.reason = FinishReason::kError;
+    event.error = error;
+    event.enqueued = submission.enqueued;
+    event.now = clock_();
+    submission.request.sink->OnEvent(std::move(event));
+  }
+  ++ended_;
+}
+
+void StepExecutor::Cancel(RequestId request, FinishReason reason) {
+  scheduler_.Cancel(request, reason);
+  PublishEndings();
+}
+
+void StepExecutor::CancelChoice(RequestId request, uint32_t choice, FinishReason reason) {
+  scheduler_.CancelChoice(request, choice, reason);
+  PublishEndings();
+}
+
+void StepExecutor::CancelAll(FinishReason reason) {
+  for (const auto& [id, active] : requests_) scheduler_.Cancel(id, reason);
+  PublishEndings();
+}
+
+bool StepExecutor::Step() {
+  const StepPlan plan = scheduler_.Plan(clock_());
+  PublishEndings();  // queue deadlines
+  if (plan.empty()) return false;
+  PrepareRows(plan);
+  RunBatch(plan);
+  const StepResult result = Collect();
+  scheduler_.Commit(plan, result, clock_());
+  PublishTokens(result);
+  return true;
+}
+
+void StepExecutor::PrepareRows(const StepPlan& plan) {
+  rows_.clear();
+  rows_.resize(plan.rows.size());
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    Row& row = rows_[i];
+    row.planned = &plan.rows[i];
+    row.sequence = scheduler_.Find(row.planned->sequence);
+    row.active = requests_.at(row.sequence->request).get();
+    row.choice = &row.active->choices[row.sequence->choice];
+    row.choice->scheduled = row.sequence->first_scheduled;
+
+    // A prompt position predicts the next prompt token; after preemption its score is known.
+    const auto& scores = row.active->prompt_logprobs;
+    const bool scores_prompt = !scores.empty() && row.sequence->choice == 0;
+    const uint32_t last = row.planned->count - 1;
+    for (uint32_t j = 0; j < row.planned->count; ++j) {
+      const uint32_t next = row.planned->first + j + 1;
+      const bool scored = scores_prompt && next < scores.size() && !scores[next].has_logprob;
+      if (scored || (j == last && row.planned->samples)) row.outputs.push_back(j);
+    }
+  }
+}
+
+// Copies blocks and runs the step. Whatever is thrown is the error of every row.
+void StepExecutor::RunBatch(const StepPlan& plan) {
+  last_step_ = {};
+  try {
+    for (const BlockCopy& copy : plan.copies) runner_.CopyBlock(copy.from, copy.to);
+    std::vector<engine::BatchRow> batch_rows(rows_.size());
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const Row& row = rows_[i];
+      batch_rows[i].tokens =
+          std::span(row.sequence->tokens).subspan(row.planned->first, row.planned->count);
+      batch_rows[i].first_position = row.planned->first;
+      batch_rows[i].block_table = row.sequence->blocks;
+      batch_rows[i].outputs = row.outputs;
+      batch_rows[i].output_kind =
+          row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
+    }
+    Sink sink(*this);
+    const engine::StepOutput output = runner_.Step({.rows = batch_rows, .sink = &sink});
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      if (output.rows[i].status == engine::RowStatus::kOk) continue;
+      rows_[i].error = Describe(output.rows[i].status);
+    }
+    last_step_ = output.stats;
+  } catch (const std::exception& e) {
+    for (Row& row : rows_) row.error = std::string("The step failed: ") + e.what() + ".";
+  }
+  totals_.steps += 1;
+  totals_.tokens += last_step_.tokens;
+  totals_.kv_bytes_read += last_step_.kv_bytes;
+  totals_.seconds += last_step_.seconds;
+  totals_.projection_seconds += last_step_.projection_seconds;
+  totals_.attention_seconds += last_step_.attention_seconds;
+  totals_.head_seconds += last_step_.head_seconds;
+}
+
+void StepExecutor::TakeLogits(Row& row, std::span<float> logits) {
+  const uint32_t index = row.outputs[row.outputs_seen++];
+  const uint32_t next = row.planned->first + index + 1;
+  if (next < row.sequence->tokens.size()) {
+    ScorePrompt(row, next, logits);
+  } else {
+    DrawToken(row, next, logits);
+  }
+}
+
+void StepExecutor::ScorePrompt(Row& row, uint32_t position, std::span<float> logits) {
+  Active& active = *row.active;
+  engine::Sample sample = ScorerOf(active).Score(logits, position, active.request.prompt[position]);
+  if (!sample.finite) {
+    row.error = kNoFiniteLogit;
+    return;
+  }
+  PromptLogprob& score = active.prompt_logprobs[position];
+  score.has_logprob = true;
+  score.logprob = sample.logprob;
+  score.top = std::move(sample.top);
+}
+
+// Draws the next token of the row's choice, or scores the one that it is forced to take.
+void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logits) {
+  const Request& request = row.active->request;
+  Choice& choice = *row.choice;
+  if (choice.generated < request.forced_tokens.size()) {
+    const engine::TokenId token = request.forced_tokens[choice.generated];
+    row.sample = ScorerOf(*row.active).Score(logits, position, token);
+  } else {
+    if (!choice.sampler) {
+      choice.sampler.emplace(request.sampling, request.prompt, row.sequence->choice,
+                             request.stop_tokens);
+    }
+    row.sample = choice.sampler->Draw(logits, position);
+  }
+  if (!row.sample->finite) row.error = kNoFiniteLogit;
+}
+
+TokenScorer& StepExecutor::ScorerOf(Active& active) {
+  if (!active.scorer) {
+    const Request& request = active.request;
+    const int32_t asked = request.sampling.logprobs;
+    active.scorer = std::make_unique<TokenScorer>(
+        runner_.vocabulary(), request.prompt_logprobs ? std::max(asked, 0) : asked);
+  }
+  return *active.scorer;
+}
+
+StepResult StepExecutor::Collect() {
+  StepResult result;
+  result.rows.resize(rows_.size());
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    Row& row = rows_[i];
+    RowResult& out = result.rows[i];
+    if (row.error.empty() && row.planned->samples && !row.sample) {
+      row.error = "The engine gave no logits for this request.";
+    }
+    if (!row.error.empty()) {
+      out.outcome = RowOutcome::kFailed;
+      out.error = row.error;
+      continue;
+    }
+    if (!row.sample) continue;
+    if (row.choice->sampler) row.choice->sampler->Accept(row.sample->token);
+    row.choice->generated += 1;
+    out.accepted = {row.sample->token};
+  }
+  return result;
+}
+
+// Tells the sinks of the step's tokens, the last one of a choice together with its end.
+void StepExecutor::PublishTokens(const StepResult& result) {
+  std::vector<Finished> endings = scheduler_.TakeFinished();
+  for (const Finished& ending : endings) {
+    requests_.at(ending.request)->choices[ending.choice].ending = &ending;
+  }
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    if (result.rows[i].accepted.empty()) continue;
+    Row& row = rows_[i];
+    TokenEvent event;
+    event.choice = static_cast<uint32_t>(row.choice - row.active->choices.data());
+    event.has_token = true;
+    event.token = row.sample->token;
+    event.logprob = row.sample->logprob;
+    event.top = std::move(row.sample->top);
+    if (event.choice == 0 && row.choice->generated == 1) {
+      event.prompt_logprobs = std::move(row.active->prompt_logprobs);
+    }
+    if (row.choice->ending != nullptr) {
+      event.finished = true;
+      event.reason = row.choice->ending->reason;
+      row.choice->told_end = true;
+    }
+    Deliver(*row.active, *row.choice, std::move(event));
+  }
+  Close(endings);
+}
+
+void StepExecutor::PublishEndings() { Close(scheduler_.TakeFinished()); }
+
+// Tells the ends that no token event has told, and forgets requests without unfinished choices.
+void StepExecutor::Close(const std::vector<Finished>& endings) {
+  for (const Finished& ending : endings) {
+    const auto it = requests_.find(ending.request);
+    Active& active = *it->second;
+    Choice& choice = active.choices[ending.choice];
+    if (!choice.told_end) {
+      TokenEvent event;
+      event.choice = ending.choice;
+      event.finished = true;
+      event.reason = ending.reason;
+      event.error = ending.error;
+      Deliver(active, choice, std::move(event));
+    }
+    if (--active.unfinished > 0) continue;
+    requests_.erase(it);
+    ++ended_;
+  }
+}
+
+void StepExecutor::Deliver(Active& active, Choice& choice, TokenEvent event) {
+  event.request = active.request.id;
+  event.enqueued = active.enqueued;
+  event.scheduled = choice.scheduled;
+  event.now = clock_();
+  active.request.sink->OnEvent(std::move(event));
+}
+
+}  // namespace scheduler

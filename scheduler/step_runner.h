@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/batch.h"
+#include "engine/kv_geometry.h"
+#include "fabric/device.h"
+
+namespace scheduler {
+
+// What the loop needs of an engine, so that tests can give it one that fails on purpose.
+//
+// Threads: the engine thread, but Counters(), which any thread may call.
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+
+  // As engine::Engine. Anything thrown fails the rows of the batch, not the loop.
+  virtual engine::StepOutput Step(const engine::Batch& batch) = 0;
+  virtual void CopyBlock(engine::BlockId from, engine::BlockId to) = 0;
+
+  virtual const engine::KvGeometry& kv_geometry() const = 0;
+  virtual uint32_t kv_blocks() const = 0;
+  virtual uint32_t context_length() const = 0;
+  virtual uint32_t vocabulary() const = 0;
+  virtual fabric::DeviceCounters Counters() const noexcept = 0;
+};
+
+}  // namespace scheduler

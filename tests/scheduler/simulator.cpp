@@ -1,0 +1,501 @@
+#include "tests/scheduler/simulator.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <random>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "scheduler/scheduler.h"
+
+namespace scheduler {
+namespace {
+
+using engine::TokenId;
+
+constexpr TokenId kVocabulary = 64;
+
+std::atomic<uint64_t> current_seed{0};
+
+std::string ReplayLine(uint64_t seed) {
+  return "replay: scheduler_sim --trace --seeds " + std::to_string(seed) + ".." +
+         std::to_string(seed);
+}
+
+uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+// What the fake engine gives after `tokens`: any change of any token changes it.
+TokenId NextToken(const std::vector<TokenId>& tokens, uint32_t choice) {
+  uint64_t hash = 0x9E3779B97F4A7C15U + choice;
+  for (const TokenId token : tokens) hash = Mix(hash + static_cast<uint64_t>(token) + 1);
+  return static_cast<TokenId>(hash % kVocabulary);
+}
+
+// One position of the fake KV cache.
+struct Cell {
+  TokenId token = -1;
+  uint32_t position = 0;
+  bool operator==(const Cell&) const = default;
+};
+
+// What the simulator knows of a choice, kept apart from the scheduler's own record.
+struct Choice {
+  std::vector<TokenId> tokens;
+  uint32_t computed = 0;
+  bool decoding = false;  // took a token in the last step
+  bool cancelled = false;
+  bool failed = false;  // a row of it was made to fail
+  bool finished = false;
+  FinishReason cancel_reason = FinishReason::kCancelled;
+};
+
+struct Client {
+  Request request;
+  double arrival = 0;
+  bool started = false;
+  std::vector<Choice> choices;
+  uint32_t max_tokens = 0;
+
+  bool done() const {
+    return std::all_of(choices.begin(), choices.end(), [](const Choice& c) { return c.finished; });
+  }
+};
+
+class Simulation {
+ public:
+  Simulation(uint64_t seed, bool trace) : seed_(seed), trace_(trace), random_(Mix(seed + 1)) {
+    MakeWorld();
+  }
+
+  SimulationReport Run();
+
+ private:
+  uint32_t Pick(uint32_t low, uint32_t high) {
+    return low + static_cast<uint32_t>(random_() % (uint64_t{high} - low + 1));
+  }
+  bool Chance(uint32_t percent) { return Pick(1, 100) <= percent; }
+  void Check(bool good, const std::string& rule) const {
+    if (!good) throw SimulationFailure(rule + "; " + ReplayLine(seed_));
+  }
+
+  void MakeWorld();
+  void Arrive();
+  Request MakeRequest();
+  void CancelSomething();
+  void Step();
+  void CheckPlan(const StepPlan& plan, uint64_t preempted);
+  void CheckRow(const PlannedRow& row);
+  void RunCopiesAndWrites(const StepPlan& plan);
+  std::vector<TokenId> ReadBack(const PlannedRow& row, const Sequence& sequence) const;
+  RowResult RunRow(const PlannedRow& row, bool step_fails);
+  void TakeEndings();
+  void CheckEnding(const Client& client, const Choice& choice, const Finished& ending);
+  void CheckOutputs(const Client& client, uint32_t index) const;
+  bool StopsAt(const Client& client, const Choice& choice) const;
+  Choice& ChoiceOf(const Sequence& sequence) {
+    return clients_.at(sequence.request).choices[sequence.choice];
+  }
+
+  const uint64_t seed_;
+  const bool trace_;
+  std::mt19937_64 random_;
+  SchedulerOptions options_;
+  uint32_t block_size_ = 0;
+  uint32_t context_ = 0;
+  uint32_t kv_blocks_ = 0;
+  uint32_t arrivals_left_ = 0;
+  uint32_t cancel_percent_ = 0;
+  uint32_t fail_percent_ = 0;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<std::vector<Cell>> kv_;
+  std::map<RequestId, Client> clients_;
+  std::set<RequestId> open_;
+  double now_ = 0;
+  uint64_t work_ = 0;  // tokens that all requests could need
+  SimulationReport report_;
+};
+
+void Simulation::MakeWorld() {
+  constexpr uint32_t kBlockSizes[] = {1, 2, 3, 4, 8, 16};
+  block_size_ = kBlockSizes[Pick(0, 5)];
+  context_ = Pick(3, Chance(20) ? 120 : 48);
+  const uint32_t least = (context_ + block_size_ - 1) / block_size_;
+  kv_blocks_ = least + (Chance(30) ? 0 : Pick(0, 4 * least));
+  options_.max_sequences = Pick(1, 12);
+  options_.max_batch_tokens = Pick(1, Chance(50) ? 16 : 64);
+  options_.prefill_chunk = Pick(1, 40);
+  options_.max_queued_requests = Pick(1, 12);
+  options_.max_queued_tokens = Pick(20, 600);
+  options_.queue_deadline_seconds = Chance(25) ? Pick(1, 30) : 0;
+  arrivals_left_ = Pick(1, 14);
+  cancel_percent_ = Chance(50) ? Pick(1, 15) : 0;
+  fail_percent_ = Chance(30) ? Pick(1, 4) : 0;
+  engine::KvGeometry geometry;
+  geometry.block_size = block_size_;
+  scheduler_ = std::make_unique<Scheduler>(options_, geometry, kv_blocks_, context_);
+  kv_.assign(kv_blocks_, std::vector<Cell>(block_size_));
+}
+
+SimulationReport Simulation::Run() {
+  uint64_t quiet_steps = 0;  // since the last arrival
+  while (arrivals_left_ > 0 || !scheduler_->idle()) {
+    while (arrivals_left_ > 0 && (scheduler_->idle() || Chance(35))) Arrive();
+    if (Chance(cancel_percent_)) CancelSomething();
+    Step();
+    now_ += 0.01 * Pick(0, 100);
+    if (arrivals_left_ > 0) continue;
+    Check(++quiet_steps <= 4 * work_ + 16, "a request starves");
+  }
+  TakeEndings();
+  Check(open_.empty(), "a request has no end though the scheduler is idle");
+  const SchedulerStats stats = scheduler_->stats();
+  Check(stats.kv_blocks_used == 0, "an idle scheduler holds blocks");
+  Check(stats.running + stats.waiting + stats.queued_requests + stats.waiting_tokens == 0,
+        "an idle scheduler counts sequences");
+  Check(stats.generated_tokens == report_.tokens, "generated tokens are miscounted");
+  report_.preemptions = stats.preemptions;
+  return report_;
+}
+
+Request Simulation::MakeRequest() {
+  Request request;
+  request.id = 1000 + clients_.size() + report_.refusals;
+  const uint32_t length = Chance(10) ? Pick(1, context_ + 2) : Pick(1, (context_ + 2) / 2);
+  for (uint32_t i = 0; i < length; ++i) {
+    request.prompt.push_back(static_cast<TokenId>(Pick(0, kVocabulary - 1)));
+  }
+  request.choices = Chance(35) ? Pick(2, 6) : 1;
+  request.max_tokens = Chance(20) ? 0 : Pick(1, 12);
+  for (uint32_t i = Pick(0, 3); i > 0; --i) {
+    request.stop_tokens.push_back(static_cast<TokenId>(Pick(0, kVocabulary - 1)));
+  }
+  if (Chance(10)) {
+    for (uint32_t i = Pick(1, 8); i > 0; --i) {
+      request.forced_tokens.push_back(static_cast<TokenId>(Pick(0, kVocabulary - 1)));
+    }
+  }
+  request.priority = Chance(30) ? static_cast<int32_t>(Pick(0, 2)) - 1 : 0;
+  return request;
+}
+
+void Simulation::Arrive() {
+  --arrivals_left_;
+  Client client;
+  client.request = MakeRequest();
+  const Request& request = client.request;
+  client.arrival = now_;
+  const auto length = static_cast<uint32_t>(request.prompt.size());
+  const uint64_t tokens = uint64_t{length} * request.choices;
+  const SchedulerStats before = scheduler_->stats();
+  const AdmitResult result = scheduler_->Add(request, now_);
+  if (trace_) {
+    std::printf("%.2f add %lu prompt %u n %u max %u priority %d -> %d\n", now_,
+                static_cast<unsigned long>(request.id), length, request.choices, request.max_tokens,
+                request.priority, static_cast<int>(result));
+  }
+  if (length + 1 > context_) {
+    Check(result == AdmitResult::kPromptTooLong, "a prompt that does not fit was taken");
+  } else {
+    const bool full =
+        before.queued_requests >= options_.max_queued_requests ||
+        (before.queued_requests > 0 && before.waiting_tokens + tokens > options_.max_queued_tokens);
+    Check(result == (full ? AdmitResult::kQueueFull : AdmitResult::kOk), "the queue bound is off");
+  }
+  if (result != AdmitResult::kOk) {
+    ++report_.refusals;
+    return;
+  }
+  const uint32_t room = context_ - length;
+  const auto forced = static_cast<uint32_t>(request.forced_tokens.size());
+  const uint32_t wanted = forced > 0 ? forced : request.max_tokens;
+  client.max_tokens = wanted == 0 ? room : std::min(wanted, room);
+  client.choices.resize(request.choices);
+  for (Choice& choice : client.choices) choice.tokens = request.prompt;
+  work_ += uint64_t{request.choices} * (length + client.max_tokens);
+  report_.choices += request.choices;
+  open_.insert(request.id);
+  clients_.emplace(request.id, std::move(client));
+}
+
+void Simulation::CancelSomething() {
+  if (open_.empty() || Chance(5)) {
+    scheduler_->Cancel(7, FinishReason::kCancelled);  // unknown: ignored
+    return;
+  }
+  auto it = open_.begin();
+  std::advance(it, Pick(0, static_cast<uint32_t>(open_.size()) - 1));
+  Client& client = clients_.at(*it);
+  const FinishReason reason = Chance(50) ? FinishReason::kCancelled : FinishReason::kStop;
+  const auto cancel = [&](Choice& choice) {
+    if (choice.finished) return;
+    choice.cancelled = true;
+    choice.cancel_reason = reason;
+  };
+  ++report_.cancels;
+  if (Chance(50)) {
+    for (Choice& choice : client.choices) cancel(choice);
+    scheduler_->Cancel(*it, reason);
+  } else {
+    const uint32_t index = Pick(0, client.request.choices - 1);
+    cancel(client.choices[index]);
+    scheduler_->CancelChoice(*it, index, reason);
+  }
+  if (trace_) std::printf("%.2f cancel in %lu\n", now_, static_cast<unsigned long>(*it));
+  if (Chance(50)) TakeEndings();
+}
+
+void Simulation::Step() {
+  const uint64_t preemptions = scheduler_->stats().preemptions;
+  const StepPlan plan = scheduler_->Plan(now_);
+  scheduler_->CheckIntegrity();
+  TakeEndings();
+  if (plan.empty()) {
+    Check(scheduler_->idle(), "the plan is empty though sequences wait");
+    return;
+  }
+  CheckPlan(plan, scheduler_->stats().preemptions - preemptions);
+  RunCopiesAndWrites(plan);
+
+  const bool step_fails = fail_percent_ > 0 && Chance(1);
+  StepResult result;
+  for (const PlannedRow& row : plan.rows) result.rows.push_back(RunRow(row, step_fails));
+  scheduler_->Commit(plan, result, now_);
+  scheduler_->CheckIntegrity();
+  ++report_.steps;
+  report_.rows += plan.rows.size();
+  report_.copies += plan.copies.size();
+  TakeEndings();
+}
+
+void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
+  std::set<uint64_t> seen;
+  std::map<BlockId, uint32_t> readers;
+  uint32_t tokens = 0;
+  for (const PlannedRow& row : plan.rows) {
+    Check(seen.insert(row.sequence).second, "a sequence has two rows");
+    tokens += row.count;
+    CheckRow(row);
+    const Sequence& sequence = *scheduler_->Find(row.sequence);
+    for (const BlockId block : std::set(sequence.blocks.begin(), sequence.blocks.end())) {
+      ++readers[block];
+    }
+  }
+  Check(tokens == plan.tokens, "the plan's tokens are miscounted");
+  Check(tokens <= options_.max_batch_tokens, "the token budget is exceeded");
+  Check(plan.rows.size() <= options_.max_sequences, "too many sequences run");
+  Check(scheduler_->stats().running <= options_.max_sequences, "too many sequences are running");
+  for (const PlannedRow& row : plan.rows) {
+    const Sequence& sequence = *scheduler_->Find(row.sequence);
+    for (uint32_t p = row.first; p < row.first + row.count; ++p) {
+      Check(readers[sequence.blocks[p / block_size_]] == 1, "a row writes what another reads");
+    }
+  }
+  std::set<std::pair<RequestId, uint32_t>> planned;
+  for (const PlannedRow& row : plan.rows) {
+    const Sequence& sequence = *scheduler_->Find(row.sequence);
+    planned.emplace(sequence.request, sequence.choice);
+  }
+  for (const RequestId id : open_) {
+    std::vector<Choice>& choices = clients_.at(id).choices;
+    for (uint32_t i = 0; i < choices.size(); ++i) {
+      if (choices[i].finished || planned.contains({id, i})) continue;
+      Check(!choices[i].decoding || preempted > 0, "a running decode was left out of a step");
+      choices[i].decoding = false;
+    }
+  }
+}
+
+void Simulation::CheckRow(const PlannedRow& row) {
+  const Sequence* sequence = scheduler_->Find(row.sequence);
+  Check(sequence != nullptr, "a row has no sequence");
+  Choice& choice = ChoiceOf(*sequence);
+  const auto prompt = static_cast<uint32_t>(clients_.at(sequence->request).request.prompt.size());
+  if (trace_) {
+    std::printf("%.2f row %lu/%u [%u, %u) of %zu%s\n", now_,
+                static_cast<unsigned long>(sequence->request), sequence->choice, row.first,
+                row.first + row.count, sequence->tokens.size(), row.samples ? " samples" : "");
+  }
+  Check(!choice.finished, "a finished choice is planned");
+  Check(sequence->tokens == choice.tokens, "a sequence's tokens are not those it was given");
+  const bool restarts = row.first == 0 || row.first == prompt - 1;
+  Check(row.first == choice.computed || restarts, "positions are computed out of order");
+  Check(row.count > 0 && row.first + row.count <= choice.tokens.size(), "a row is out of range");
+  Check(row.samples == (row.first + row.count == choice.tokens.size()), "a row samples wrongly");
+  Check(row.count == 1 || row.count <= options_.prefill_chunk, "a chunk is too long");
+  Check(sequence->blocks.size() * block_size_ >= row.first + row.count, "a block table is short");
+  if (choice.computed == 0 && row.first > 0) ++report_.shared_starts;
+  clients_.at(sequence->request).started = true;
+}
+
+// Copies in order, then all rows write before any reads: the hardest order for a wrong table.
+void Simulation::RunCopiesAndWrites(const StepPlan& plan) {
+  for (const BlockCopy& copy : plan.copies) kv_[copy.to] = kv_[copy.from];
+  for (const PlannedRow& row : plan.rows) {
+    const Sequence& sequence = *scheduler_->Find(row.sequence);
+    for (uint32_t p = row.first; p < row.first + row.count; ++p) {
+      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {sequence.tokens[p], p};
+    }
+  }
+}
+
+std::vector<TokenId> Simulation::ReadBack(const PlannedRow& row, const Sequence& sequence) const {
+  std::vector<TokenId> tokens;
+  for (uint32_t p = 0; p < row.first + row.count; ++p) {
+    const Cell& cell = kv_[sequence.blocks[p / block_size_]][p % block_size_];
+    Check(cell == Cell{sequence.tokens[p], p}, "the KV cache holds another token");
+    tokens.push_back(cell.token);
+  }
+  return tokens;
+}
+
+RowResult Simulation::RunRow(const PlannedRow& row, bool step_fails) {
+  const Sequence& sequence = *scheduler_->Find(row.sequence);
+  const Client& client = clients_.at(sequence.request);
+  Choice& choice = ChoiceOf(sequence);
+  const std::vector<TokenId> tokens = ReadBack(row, sequence);
+  choice.computed = row.first + row.count;
+  choice.decoding = false;
+  RowResult result;
+  if (step_fails || Chance(fail_percent_)) {
+    choice.failed = true;
+    ++report_.failures;
+    result.outcome = RowOutcome::kFailed;
+    result.error = "made to fail";
+    return result;
+  }
+  if (!row.samples) return result;
+  const uint32_t generated = sequence.generated();
+  const std::vector<TokenId>& forced = client.request.forced_tokens;
+  result.accepted = {generated < forced.size() ? forced[generated]
+                                               : NextToken(tokens, sequence.choice)};
+  choice.tokens.push_back(result.accepted[0]);
+  choice.decoding = true;
+  ++report_.tokens;
+  return result;
+}
+
+bool Simulation::StopsAt(const Client& client, const Choice& choice) const {
+  const std::vector<TokenId>& stops = client.request.stop_tokens;
+  return client.request.forced_tokens.empty() &&
+         choice.tokens.size() > client.request.prompt.size() &&
+         std::find(stops.begin(), stops.end(), choice.tokens.back()) != stops.end();
+}
+
+void Simulation::TakeEndings() {
+  for (const Finished& ending : scheduler_->TakeFinished()) {
+    Check(clients_.contains(ending.request), "an unknown request ended");
+    Client& client = clients_.at(ending.request);
+    Choice& choice = client.choices[ending.choice];
+    Check(!choice.finished, "a choice ended twice");
+    choice.finished = true;
+    CheckEnding(client, choice, ending);
+    CheckOutputs(client, ending.choice);
+    if (trace_) {
+      std::printf("%.2f end %lu/%u %s\n", now_, static_cast<unsigned long>(ending.request),
+                  ending.choice, std::string(FinishReasonName(ending.reason)).c_str());
+    }
+    if (client.done()) open_.erase(ending.request);
+  }
+  for (const RequestId id : open_) {
+    const Client& client = clients_.at(id);
+    for (const Choice& choice : client.choices) {
+      if (choice.finished) continue;
+      const auto generated = choice.tokens.size() - client.request.prompt.size();
+      Check(!choice.cancelled && !choice.failed, "a cancelled or failed choice goes on");
+      Check(!StopsAt(client, choice), "a choice goes on after a stop token");
+      Check(generated < client.max_tokens, "a choice goes on after its last token");
+    }
+  }
+}
+
+void Simulation::CheckEnding(const Client& client, const Choice& choice, const Finished& ending) {
+  if (choice.cancelled) {
+    Check(ending.reason == choice.cancel_reason, "a cancelled choice ended for another reason");
+    return;
+  }
+  if (choice.failed) {
+    Check(ending.reason == FinishReason::kError && ending.error == "made to fail",
+          "a failed row ended without its error");
+    return;
+  }
+  if (ending.reason == FinishReason::kError) {
+    const double limit = options_.queue_deadline_seconds;
+    Check(limit > 0 && now_ - client.arrival > limit && !client.started && !ending.error.empty(),
+          "a choice failed for no reason");
+    ++report_.deadlines;
+    return;
+  }
+  const auto generated = choice.tokens.size() - client.request.prompt.size();
+  const bool stops = StopsAt(client, choice);
+  Check(stops || generated == client.max_tokens, "a choice ended too early");
+  Check(ending.reason == (stops ? FinishReason::kStop : FinishReason::kLength),
+        "a choice ended for the wrong reason");
+}
+
+// The tokens of a choice are those of a run alone, as far as it came.
+void Simulation::CheckOutputs(const Client& client, uint32_t index) const {
+  const Choice& choice = client.choices[index];
+  std::vector<TokenId> alone = client.request.prompt;
+  const std::vector<TokenId>& forced = client.request.forced_tokens;
+  for (size_t k = 0; alone.size() < choice.tokens.size(); ++k) {
+    alone.push_back(k < forced.size() ? forced[k] : NextToken(alone, index));
+  }
+  Check(alone == choice.tokens, "a choice's tokens depend on what ran beside it");
+}
+
+extern "C" void OnAbort(int) {
+  const std::string line = "\n" + ReplayLine(current_seed) + "\n";
+  const auto written = write(STDERR_FILENO, line.data(), line.size());
+  static_cast<void>(written);
+}
+
+}  // namespace
+
+SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
+  steps += other.steps;
+  rows += other.rows;
+  tokens += other.tokens;
+  copies += other.copies;
+  shared_starts += other.shared_starts;
+  preemptions += other.preemptions;
+  refusals += other.refusals;
+  cancels += other.cancels;
+  failures += other.failures;
+  deadlines += other.deadlines;
+  choices += other.choices;
+  return *this;
+}
+
+std::string SimulationReport::ToString() const {
+  char text[400];
+  std::snprintf(text, sizeof text,
+                "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
+                "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
+                "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu}",
+                static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
+                static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
+                static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
+                static_cast<unsigned long>(preemptions), static_cast<unsigned long>(refusals),
+                static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
+                static_cast<unsigned long>(deadlines));
+  return text;
+}
+
+SimulationReport Simulate(uint64_t seed, bool trace) {
+  current_seed = seed;
+  return Simulation(seed, trace).Run();
+}
+
+void PrintReplayOnAbort() { std::signal(SIGABRT, OnAbort); }
+
+}  // namespace scheduler

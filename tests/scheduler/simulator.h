@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace scheduler {
+
+// A rule of the scheduler was broken; the message names the rule and how to replay the seed.
+class SimulationFailure : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// How much of what can happen did happen, so that a test can see that a rule was exercised.
+struct SimulationReport {
+  uint64_t steps = 0;
+  uint64_t rows = 0;
+  uint64_t tokens = 0;
+  uint64_t copies = 0;
+  uint64_t shared_starts = 0;  // choices that began with a sibling's prompt
+  uint64_t preemptions = 0;
+  uint64_t refusals = 0;
+  uint64_t cancels = 0;
+  uint64_t failures = 0;  // rows and steps that were made to fail
+  uint64_t deadlines = 0;
+  uint64_t choices = 0;
+
+  SimulationReport& operator+=(const SimulationReport& other);
+  std::string ToString() const;
+};
+
+// Drives a Scheduler in virtual time: a world of random size, requests at random moments, and a
+// fake engine whose KV cache holds token ids and whose next token is a hash of what the cache reads
+// back. Everything follows from the seed.
+//
+// Checks at each step: blocks are conserved and references are those of the tables; a row's block
+// table reads back exactly the sequence's tokens; no row writes what another reads; positions are
+// computed in order; budget, sequence and queue bounds hold; decodes run in every step; each choice
+// ends once, for the right reason, and is silent after; outputs equal those of a run alone; every
+// request ends within a bound of steps.
+//
+// Errors: SimulationFailure.
+SimulationReport Simulate(uint64_t seed, bool trace = false);
+
+// A failed integrity check aborts; from now on that prints the replay line too.
+void PrintReplayOnAbort();
+
+}  // namespace scheduler
