@@ -1,0 +1,191 @@
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/bench_runner.h"
+#include "cli/command.h"
+#include "cli/config_flags.h"
+#include "cli/model_path.h"
+#include "cli/synthetic_model.h"
+#include "fabric/machine_limits.h"
+#include "server/json.h"
+
+namespace cli {
+namespace {
+
+using server::Json;
+
+constexpr const char* kExamples =
+    "pp is prompt processing, tg is generation. Each figure is the median of -r runs after a "
+    "warm-up.\n"
+    "The limit is what this machine's memory bandwidth or int8 arithmetic allows at best, measured "
+    "in\n"
+    "the same run with the same threads.\n"
+    "\n"
+    "Examples:\n"
+    "  tern bench --model m.gguf -p 256 -n 48 -t 2 -r 3\n"
+    "  tern bench --shape 2b --format pt5 --embedding-type Q6_K --batch 1,8,16 --json\n"
+    "  tern bench --depth 0,4096 -p 0 -n 32            generation behind a long context";
+
+struct BenchFlags {
+  ConfigFlags config;
+  std::string model;
+  std::string shape;
+  std::string format;
+  std::string embedding_type = "F16";
+  uint32_t prompt = 256;
+  uint32_t generate = 48;
+  uint32_t repetitions = 3;
+  std::vector<uint32_t> batches = {1};
+  std::vector<uint32_t> depths = {0};
+  bool json = false;
+};
+
+// A synthetic model that is gone from the disk with this object.
+class TemporaryModel {
+ public:
+  explicit TemporaryModel(const SyntheticOptions& options)
+      : path_(std::filesystem::temp_directory_path() /
+              ("tern-bench-" + std::to_string(getpid()) + ".gguf")) {
+    std::cerr << "writing a synthetic model to " << path_.string() << "\n";
+    WriteSyntheticModel(options, path_);
+  }
+  TemporaryModel(const TemporaryModel&) = delete;
+  TemporaryModel& operator=(const TemporaryModel&) = delete;
+  ~TemporaryModel() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  std::string path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// "pt5" and "2bit" name layouts in memory, everything else a type in the file.
+void ApplyFormat(const std::string& format, config::Config* config, SyntheticOptions* options) {
+  if (format.empty()) return;
+  if (format == "pt5") {
+    config->fabric.layout = fabric::TernaryLayout::kPanelPt5;
+  } else if (format == "2bit") {
+    config->fabric.layout = fabric::TernaryLayout::kPanel2Bit;
+  } else {
+    options->type = ParseTensorType(format);
+  }
+}
+
+std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, config::Config config) {
+  SyntheticOptions options;
+  ApplyFormat(flags.format, &config, &options);
+  if (flags.shape.empty()) {
+    return std::make_unique<LocalModel>(ChooseModelPath(flags.model, config), config);
+  }
+  options.shape = FindShape(flags.shape);
+  options.embedding_type = ParseTensorType(flags.embedding_type);
+  const TemporaryModel file(options);
+  return std::make_unique<LocalModel>(file.path(), config);
+}
+
+void Print(const BenchResult& result, bool json) {
+  if (json) {
+    const Json line = {{"test", result.test},
+                       {"batch", result.batch},
+                       {"depth", result.depth},
+                       {"threads", result.threads},
+                       {"isa", result.isa},
+                       {"head", "full"},
+                       {"tokens_per_second",
+                        {{"median", result.median}, {"min", result.min}, {"max", result.max}}},
+                       {"bytes_per_token", result.bytes_per_token},
+                       {"limit_tokens_per_second", result.limit_tokens_per_second},
+                       {"limit", result.memory_bound ? "memory" : "compute"}};
+    std::cout << server::Dump(line) << std::endl;
+    return;
+  }
+  std::printf("%-8s %5u %6u %7d %-7s %10.2f %10.2f %10.2f %9.1f %10.1f %-7s %5.1f %%\n",
+              result.test.c_str(), result.batch, result.depth, result.threads, result.isa.c_str(),
+              result.median, result.min, result.max, result.bytes_per_token / 1e6,
+              result.limit_tokens_per_second, result.memory_bound ? "memory" : "compute",
+              100.0 * result.median / result.limit_tokens_per_second);
+  std::fflush(stdout);
+}
+
+void CheckFlags(const BenchFlags& flags) {
+  if (!flags.shape.empty() && !flags.model.empty()) {
+    throw UsageError("Give --model or --shape, not both.");
+  }
+  if (flags.shape.empty() && !flags.format.empty() && flags.format != "pt5" &&
+      flags.format != "2bit") {
+    throw UsageError("--format " + flags.format +
+                     " is a file type and needs --shape; a model's layout is pt5 or 2bit.");
+  }
+}
+
+int RunBench(const BenchFlags& flags) {
+  CheckFlags(flags);
+  const std::unique_ptr<LocalModel> model = LoadModel(flags, flags.config.Load().config);
+  BenchRunner runner(*model, {.prompt = flags.prompt,
+                              .generate = flags.generate,
+                              .repetitions = flags.repetitions,
+                              .batches = flags.batches,
+                              .depths = flags.depths});
+  std::cerr << "measuring the machine's limits\n";
+  const fabric::MachineLimits limits = runner.MeasureLimits();
+  std::cerr << model->model().config().name << ", " << runner.isa() << ", " << model->threads()
+            << " threads, DRAM " << limits.read_bytes_per_second / 1e9 << " GB/s, int8 "
+            << limits.int8_macs_per_second / 1e12 << " T MAC/s\n";
+  if (!flags.json) {
+    std::printf("%-8s %5s %6s %7s %-7s %10s %10s %10s %9s %10s %-7s %7s\n", "test", "batch",
+                "depth", "threads", "isa", "t/s", "min", "max", "MB/token", "limit t/s", "by",
+                "reached");
+  }
+  runner.Run(limits, [&](const BenchResult& result) { Print(result, flags.json); });
+  return kSuccess;
+}
+
+}  // namespace
+
+void AddBench(CLI::App& root, Run* run) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = root.add_subcommand("bench", "Tokens per second, and what limits them");
+  command->footer(kExamples);
+  command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
+      ->type_name("FILE");
+  command->add_option("--shape", flags->shape, "synthetic model instead: " + ShapeNames())
+      ->type_name("NAME");
+  command
+      ->add_option("--format", flags->format,
+                   "layout in memory (pt5, 2bit) or the synthetic file's type (I2_S, TQ1_0, ...)")
+      ->type_name("NAME");
+  command->add_option("--embedding-type", flags->embedding_type, "of the synthetic model")
+      ->type_name("TYPE")
+      ->capture_default_str();
+  command->add_option("-p,--prompt", flags->prompt, "prompt tokens per sequence; 0 = no pp test")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("-n,--generate", flags->generate, "generated tokens; 0 = no tg test")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("-r,--repetitions", flags->repetitions, "measured runs")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("-b,--batch", flags->batches, "sequences at once; several with commas")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  command->add_option("-d,--depth", flags->depths, "tokens already in the context")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1 << 20));
+  command->add_flag("--json", flags->json, "one JSON object per result");
+  flags->config.AddTo(*command, {"engine", "fabric"});
+  command->callback([flags, run] { *run = [flags] { return RunBench(*flags); }; });
+}
+
+}  // namespace cli

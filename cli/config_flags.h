@@ -1,0 +1,37 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <deque>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+
+namespace cli {
+
+// The options of some sections of config::Options() as flags of a subcommand, and --config.
+//
+// Lifetime: lives until the subcommand has run; CLI11 writes into it while parsing.
+class ConfigFlags {
+ public:
+  ConfigFlags() = default;
+  ConfigFlags(const ConfigFlags&) = delete;
+  ConfigFlags& operator=(const ConfigFlags&) = delete;
+
+  void AddTo(CLI::App& command, std::initializer_list<std::string_view> sections);
+
+  // Merges defaults, --config file, environment and the flags that were given.
+  // Errors: config::ConfigError.
+  config::Loaded Load() const;
+
+ private:
+  void Add(CLI::App& command, const config::OptionInfo& info);
+
+  std::string file_;
+  // A deque: CLI11 keeps pointers to the values.
+  std::deque<config::FlagValue> values_;
+};
+
+}  // namespace cli

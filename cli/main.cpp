@@ -1,0 +1,80 @@
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "cli/command.h"
+#include "config/config.h"
+
+namespace cli {
+namespace {
+
+constexpr const char* kDescription =
+    "Tern serves ternary language models: weights in {-1, 0, +1}, as in BitNet b1.58.";
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  tern serve                                     the bundled model on http://127.0.0.1:8080\n"
+    "  tern serve --model model.gguf --port 9000\n"
+    "  tern chat --model model.gguf                   talk to a model on the terminal\n"
+    "  tern generate --prompt \"Once upon a time\" --max-tokens 64\n"
+    "  tern bench --model model.gguf -p 256 -n 48     tokens per second, and what limits them\n"
+    "\n"
+    "Every option of `tern serve` can also come from a TOML file (--config) or the environment\n"
+    "(TERN_<SECTION>_<NAME>). `tern COMMAND --help` shows each command's options and examples.\n"
+    "Exit codes: 0 ok, 1 failed, 2 bad usage.";
+
+void PrintError(const std::exception& error) { std::cerr << "tern: " << error.what() << "\n"; }
+
+// CLI11 prints help and version itself; what is wrong with the arguments is one sentence for us.
+int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::cerr << "tern: " << error.what() << "\nTry `tern --help` or `tern COMMAND --help`.\n";
+  return kBadUsage;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(kDescription, "tern");
+  app.footer(kExamples);
+  app.set_version_flag("--version", "tern " TERN_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+
+  Run run;
+  AddServe(app, &run);
+  AddChat(app, &run);
+  AddGenerate(app, &run);
+  AddBench(app, &run);
+  AddPerplexity(app, &run);
+  AddInspect(app, &run);
+  AddTokenize(app, &run);
+  AddTemplate(app, &run);
+  AddSynth(app, &run);
+  AddHealth(app, &run);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return ExitOfParse(app, error);
+  }
+  try {
+    return run();
+  } catch (const UsageError& error) {
+    PrintError(error);
+    return kBadUsage;
+  } catch (const config::ConfigError& error) {
+    PrintError(error);
+    return kBadUsage;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "tern: not enough memory.\n";
+    return kFailed;
+  } catch (const std::exception& error) {
+    PrintError(error);
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace cli
+
+int main(int argc, char** argv) { return cli::Main(argc, argv); }

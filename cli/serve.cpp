@@ -1,0 +1,176 @@
+#include <pthread.h>
+
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "cli/command.h"
+#include "cli/config_flags.h"
+#include "cli/model_path.h"
+#include "config/config.h"
+#include "fabric/worker_team.h"
+#include "server/app.h"
+
+namespace cli {
+namespace {
+
+constexpr const char* kExamples =
+    "Without --model the bundled demo model is served. Settings come from, weakest first: "
+    "defaults,\n"
+    "the TOML file of --config, the environment (TERN_SERVER_PORT=9000), flags.\n"
+    "\n"
+    "Examples:\n"
+    "  tern serve\n"
+    "  tern serve --model m.gguf --served-model-name bitnet --port 9000\n"
+    "  tern serve --host 0.0.0.0 --api-key-file keys.txt\n"
+    "  tern serve --config tern.toml --print-config     what would be used, and where it came "
+    "from\n"
+    "\n"
+    "SIGTERM or SIGINT drains: accepted requests finish within --drain-timeout. A second one cuts\n"
+    "what is left.";
+
+struct ServeFlags {
+  ConfigFlags config;
+  bool print_config = false;
+};
+
+// Turns SIGTERM and SIGINT into BeginShutdown(), on a thread of its own.
+//
+// The signals are blocked in the constructor, so that every thread started later inherits the mask
+// and none is interrupted. SIGUSR1 to this thread alone ends it.
+class ShutdownSignals {
+ public:
+  ShutdownSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    // A client that goes away is seen as an error of write().
+    std::signal(SIGPIPE, SIG_IGN);
+  }
+  ShutdownSignals(const ShutdownSignals&) = delete;
+  ShutdownSignals& operator=(const ShutdownSignals&) = delete;
+  ~ShutdownSignals() { Stop(); }
+
+  void Forward(server::App* app) {
+    thread_ = std::thread([this, app] {
+      bool draining = false;
+      while (true) {
+        int signal = 0;
+        if (sigwait(&signals_, &signal) != 0) continue;
+        if (stopping_) return;
+        if (signal == SIGUSR1) continue;
+        std::cerr << (draining ? "tern: shutting down now; what is left is cut\n"
+                               : "tern: draining; accepted requests may finish\n");
+        draining = true;
+        app->BeginShutdown();
+      }
+    });
+  }
+
+  void Stop() {
+    if (!thread_.joinable()) return;
+    stopping_ = true;
+    pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+
+ private:
+  sigset_t signals_;
+  std::thread thread_;
+  std::atomic<bool> stopping_ = false;
+};
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+std::string UrlOf(const server::ServerOptions& options, uint16_t port) {
+  // An address that means "every interface" is none that a client can use.
+  std::string host = options.host;
+  if (host == "0.0.0.0" || host == "::") host = "127.0.0.1";
+  if (host.find(':') != std::string::npos) host = "[" + host + "]";
+  return "http://" + host + ":" + std::to_string(port);
+}
+
+std::string CurlOf(const std::string& url, const std::string& model, bool with_key) {
+  std::string curl = "curl " + url + "/v1/chat/completions -H 'Content-Type: application/json'";
+  if (with_key) curl += " -H \"Authorization: Bearer $TERN_API_KEY\"";
+  return curl + " -d '{\"model\": \"" + model +
+         "\", \"messages\": [{\"role\": \"user\", \"content\": \"Do you like movies?\"}]}'";
+}
+
+std::vector<scheduler::ModelRuntime::Options> RuntimesOf(const config::Config& config) {
+  std::vector<scheduler::ModelRuntime::Options> runtimes;
+  for (const config::ModelEntry& model : config.models) {
+    runtimes.push_back({.name = model.name,
+                        .path = model.path,
+                        .fabric = config.fabric,
+                        .engine = config.engine,
+                        .scheduler = config.scheduler});
+  }
+  return runtimes;
+}
+
+void Warn(const server::ServerOptions& options) {
+  if (!IsLoopback(options.host) && options.api_keys.empty()) {
+    std::cerr << "tern: warning: listening on " << options.host
+              << " without an API key; anyone who reaches this port can use the model "
+                 "(--api-key-file)\n";
+  }
+}
+
+// The bundled model is named like a file of the user's.
+void AddBundledModel(config::Loaded* loaded) {
+  const std::string path = BundledModelPath();
+  const size_t name = path.find_last_of('/') + 1;
+  loaded->config.models.push_back({path, path.substr(name, path.size() - name - 5)});
+}
+
+int RunServe(const ServeFlags& flags) {
+  config::Loaded loaded = flags.config.Load();
+  if (loaded.config.models.empty()) AddBundledModel(&loaded);
+  const config::Config& config = loaded.config;
+  if (flags.print_config) {
+    std::cout << config::ToToml(loaded) << std::flush;
+    return kSuccess;
+  }
+  Warn(config.server);
+  ShutdownSignals signals;
+  fabric::WorkerTeam team(config.threads);
+  server::App app(config.server, RuntimesOf(config), team);
+  const std::string model = config.models.front().name;
+  app.OnReady([&](bool ok, const std::string& message) {
+    if (!ok) {
+      std::cerr << "tern: " << message << "\n";
+      return;
+    }
+    const std::string url = UrlOf(config.server, app.port());
+    // One write: other threads log to the same stream.
+    std::cerr << "tern: ready at " + url + " (model " + model + ")\n" +
+                     CurlOf(url, model, !config.server.api_keys.empty()) + "\n";
+  });
+  app.Start();
+  signals.Forward(&app);
+  const int result = app.Wait();
+  signals.Stop();
+  return result;
+}
+
+}  // namespace
+
+void AddServe(CLI::App& root, Run* run) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* command = root.add_subcommand("serve", "Serve models over HTTP (OpenAI's API)");
+  command->footer(kExamples);
+  command->add_flag("--print-config", flags->print_config,
+                    "print the effective settings as TOML and end");
+  flags->config.AddTo(*command, {"model", "server", "scheduler", "engine", "fabric"});
+  command->callback([flags, run] { *run = [flags] { return RunServe(*flags); }; });
+}
+
+}  // namespace cli
