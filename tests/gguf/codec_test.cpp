@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -112,6 +114,131 @@ TEST(Half, RoundsToNearestEven) {
   EXPECT_EQ(FloatToHalf(65519.996f), 0x7bff);
   EXPECT_EQ(FloatToHalf(65520.0f), 0x7c00);
   EXPECT_EQ(FloatToHalf(1e-30f), 0);
+}
+
+// Values in [-1, 1] with some exact zeros, the same in every run.
+std::vector<float> Weights(uint64_t count) {
+  std::mt19937 random(11);
+  std::vector<float> values(count);
+  for (float& value : values) {
+    value = random() % 16 == 0 ? 0.0f : static_cast<float>(random() % 20001) / 10000.0f - 1.0f;
+  }
+  return values;
+}
+
+TEST(EncodeTensor, FloatTypesRoundToNearest) {
+  const std::vector<float> values = Weights(512);
+  EXPECT_EQ(Dequantize(TensorType::kF32, 2, 256, EncodeTensor(TensorType::kF32, 2, 256, values)),
+            values);
+  const auto half =
+      Dequantize(TensorType::kF16, 2, 256, EncodeTensor(TensorType::kF16, 2, 256, values));
+  const auto bf16 =
+      Dequantize(TensorType::kBF16, 2, 256, EncodeTensor(TensorType::kBF16, 2, 256, values));
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_LE(std::fabs(half[i] - values[i]), std::fabs(values[i]) * 0x1p-11f + 0x1p-25f);
+    EXPECT_LE(std::fabs(bf16[i] - values[i]), std::fabs(values[i]) * 0x1p-8f);
+  }
+}
+
+TEST(EncodeTensor, Bf16RoundsToEvenAndKeepsNaN) {
+  const std::array values = {std::bit_cast<float>(0x3f808000u), std::bit_cast<float>(0x3f818000u),
+                             std::bit_cast<float>(0x7f800001u), -std::numeric_limits<float>::max()};
+  const auto back =
+      Dequantize(TensorType::kBF16, 1, 4, EncodeTensor(TensorType::kBF16, 1, 4, values));
+  EXPECT_EQ(std::bit_cast<uint32_t>(back[0]), 0x3f800000u);
+  EXPECT_EQ(std::bit_cast<uint32_t>(back[1]), 0x3f820000u);
+  EXPECT_TRUE(std::isnan(back[2]));
+  EXPECT_EQ(back[3], -std::numeric_limits<float>::infinity());
+}
+
+struct Rounding {
+  const char* name;
+  TensorType type;
+  float bound;  // largest error for weights in [-1, 1], derived at the instantiation
+};
+
+class Encoder : public testing::TestWithParam<Rounding> {};
+
+TEST_P(Encoder, ErrsByHalfALevelAtMost) {
+  const std::vector<float> values = Weights(1024);
+  const auto back =
+      Dequantize(GetParam().type, 2, 512, EncodeTensor(GetParam().type, 2, 512, values));
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_LE(std::fabs(back[i] - values[i]), GetParam().bound) << i;
+  }
+}
+
+TEST_P(Encoder, KeepsZerosAndIsStable) {
+  const std::vector<float> zeros(512, 0.0f);
+  EXPECT_EQ(Dequantize(GetParam().type, 1, 512, EncodeTensor(GetParam().type, 1, 512, zeros)),
+            zeros);
+  std::vector<float> lopsided(512, 0.25f);  // one sign only: the offset types take their minimum
+  lopsided[3] = 1.0f;
+  const auto back =
+      Dequantize(GetParam().type, 1, 512, EncodeTensor(GetParam().type, 1, 512, lopsided));
+  EXPECT_NEAR(back[3], 1.0f, GetParam().bound);
+}
+
+// Half a step, where the step is the range over the levels: symmetric types span [-1, 1) so the end
+// opposite to the extreme may be clipped by a whole step; those with a minimum span 2 over
+// levels-1. A thousandth covers the rounding of the float16 scale.
+INSTANTIATE_TEST_SUITE_P(
+    Types, Encoder,
+    testing::Values(Rounding{"Q4_0", TensorType::kQ4_0, 1.0f / 8 + 1e-3f},
+                    Rounding{"Q4_1", TensorType::kQ4_1, 1.0f / 15 + 1e-3f},
+                    Rounding{"Q5_0", TensorType::kQ5_0, 1.0f / 16 + 1e-3f},
+                    Rounding{"Q5_1", TensorType::kQ5_1, 1.0f / 31 + 1e-3f},
+                    Rounding{"Q8_0", TensorType::kQ8_0, 0.5f / 127 + 1e-3f},
+                    // The sub-block's scale is itself rounded to 1/128 of the largest.
+                    Rounding{"Q6_K", TensorType::kQ6_K, 1.0f / 32 + 0.5f / 128 + 1e-3f}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(EncodeTensor, TernaryTypesKeepExactTernaryWeights) {
+  std::mt19937 random(5);
+  std::vector<float> values(4 * 256);
+  for (float& value : values)
+    value = 0.375f * static_cast<float>(static_cast<int>(random() % 3) - 1);
+  for (const TensorType type :
+       {TensorType::kTQ1_0, TensorType::kTQ2_0, TensorType::kI2_S, TensorType::kQ2_0,
+        TensorType::kQ2_0_G128, TensorType::kPQ2_0, TensorType::kPTQ1_0, TensorType::kIQ1_BN,
+        TensorType::kIQ2_BN, TensorType::kIQ2_BN_R4}) {
+    EXPECT_EQ(Dequantize(type, 4, 256, EncodeTensor(type, 4, 256, values)), values)
+        << TypeName(type);
+  }
+}
+
+TEST(EncodeTensor, TernaryTypesRoundToTheNearestOfThree) {
+  std::vector<float> values(256, 0.0f);
+  values[0] = -1.0f;
+  values[1] = 0.49f;
+  values[2] = -0.51f;
+  const auto back =
+      Dequantize(TensorType::kTQ2_0, 1, 256, EncodeTensor(TensorType::kTQ2_0, 1, 256, values));
+  EXPECT_EQ(back[0], -1.0f);
+  EXPECT_EQ(back[1], 0.0f);
+  EXPECT_EQ(back[2], -1.0f);
+}
+
+std::string EncodeRefusal(TensorType type, uint64_t cols, float value) {
+  try {
+    EncodeTensor(type, 1, cols, std::vector<float>(cols, value));
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(EncodeTensor, RefusesWhatTheTypeCannotHold) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const TensorType type : {TensorType::kQ8_0, TensorType::kQ6_K, TensorType::kTQ1_0,
+                                TensorType::kI2_S, TensorType::kF16}) {
+    EXPECT_NE(EncodeRefusal(type, 256, nan), "") << TypeName(type);
+  }
+  EXPECT_NE(EncodeRefusal(TensorType::kQ8_0, 256, 1e9f), "");
+  EXPECT_NE(EncodeRefusal(TensorType::kTQ2_0, 256, 1e9f), "");
+  EXPECT_EQ(EncodeRefusal(TensorType::kI2_S, 256, 1e9f), "");
+  EXPECT_NE(EncodeRefusal(TensorType::kQ4_K, 256, 1.0f), "");  // no encoder
+  EXPECT_NE(EncodeRefusal(TensorType::kQ8_0, 40, 1.0f), "");   // no whole blocks
 }
 
 }  // namespace
