@@ -6,7 +6,6 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
-#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,14 +21,6 @@ constexpr std::chrono::milliseconds kIdleBeat{500};
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// For requests without a seed: unpredictable, and different for each.
-int64_t FreshSeed() {
-  static const uint64_t start = (uint64_t{std::random_device{}()} << 32) | std::random_device{}();
-  static std::atomic<uint64_t> count{0};
-  // The golden ratio's fraction spreads consecutive counts over all bits (Weyl sequence).
-  return static_cast<int64_t>(start + (count.fetch_add(1) + 1) * 0x9E3779B97F4A7C15U);
 }
 
 struct Cancellation {
@@ -245,7 +236,6 @@ AdmitResult EngineLoop::Submit(const std::shared_ptr<ModelRuntime>& runtime, Req
   if (request.prompt.size() >= runtime->runner().context_length()) {
     return AdmitResult::kPromptTooLong;
   }
-  if (!request.sampling.seed) request.sampling.seed = FreshSeed();
   {
     const std::lock_guard lock(impl_->mutex);
     const std::shared_ptr<Slot> slot = impl_->Find(runtime.get());

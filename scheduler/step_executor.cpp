@@ -63,7 +63,6 @@ struct StepExecutor::Row {
   Active* active = nullptr;
   Choice* choice = nullptr;
   std::vector<uint32_t> outputs;  // indices into the row's tokens that need logits
-  uint32_t outputs_seen = 0;
   std::optional<engine::Sample> sample;
   std::string error;
 };
@@ -73,11 +72,11 @@ class StepExecutor::Sink : public engine::LogitsSink {
   explicit Sink(StepExecutor& executor) : executor_(executor) {}
 
   // Called from inside the engine's step, where an exception of one row must not reach the others.
-  void OnLogits(size_t row, size_t /*output*/, std::span<float> logits) override {
+  void OnLogits(size_t row, size_t output, std::span<float> logits) override {
     Row& target = executor_.rows_[row];
     if (!target.error.empty()) return;
     try {
-      executor_.TakeLogits(target, logits);
+      executor_.TakeLogits(target, target.outputs[output], logits);
     } catch (const std::exception& e) {
       target.error = std::string("Sampling failed: ") + e.what() + ".";
     }
@@ -213,8 +212,8 @@ void StepExecutor::RunBatch(const StepPlan& plan) {
   totals_.head_seconds += last_step_.head_seconds;
 }
 
-void StepExecutor::TakeLogits(Row& row, std::span<float> logits) {
-  const uint32_t index = row.outputs[row.outputs_seen++];
+// The logits after token `index` of the row.
+void StepExecutor::TakeLogits(Row& row, uint32_t index, std::span<float> logits) {
   const uint32_t next = row.planned->first + index + 1;
   if (next < row.sequence->tokens.size()) {
     ScorePrompt(row, next, logits);

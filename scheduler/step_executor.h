@@ -68,7 +68,7 @@ class StepExecutor {
 
   void PrepareRows(const StepPlan& plan);
   void RunBatch(const StepPlan& plan);
-  void TakeLogits(Row& row, std::span<float> logits);
+  void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);
   StepResult Collect();

@@ -1,0 +1,193 @@
+#include "tests/scheduler/fake_runner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <stdexcept>
+
+#include "scheduler/engine_loop.h"
+
+namespace scheduler {
+namespace {
+
+using engine::TokenId;
+
+constexpr std::chrono::seconds kPatience{60};
+
+uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+bool Contains(std::span<const TokenId> tokens, TokenId token) {
+  return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+}
+
+}  // namespace
+
+FakeRunner::FakeRunner(Options options) : options_(options) {
+  geometry_.block_size = options.block_size;
+  kv_.assign(options.kv_blocks, std::vector<TokenId>(options.block_size, -1));
+}
+
+engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
+  PassGate();
+  ++steps;
+  if (on_step) on_step(batch);
+  outputs_.assign(batch.rows.size(), {});
+  engine::StepStats stats;
+  std::vector<float> logits(kVocabulary);
+  for (const engine::BatchRow& row : batch.rows) {
+    if (Contains(row.tokens, faults.throwing_token)) throw std::runtime_error("the fake is broken");
+    stats.tokens += static_cast<uint32_t>(row.tokens.size());
+  }
+  for (size_t i = 0; i < batch.rows.size(); ++i) {
+    const engine::BatchRow& row = batch.rows[i];
+    if (Contains(row.tokens, faults.non_finite_token)) {
+      outputs_[i].status = engine::RowStatus::kNonFinite;
+      continue;
+    }
+    if (Contains(row.tokens, faults.device_fault_token)) {
+      outputs_[i].status = engine::RowStatus::kDeviceFault;
+      continue;
+    }
+    WriteAndRead(row, row.tokens.size());
+    if (Contains(row.tokens, faults.silent_token)) continue;
+    for (size_t j = 0; j < row.outputs.size(); ++j) {
+      Logits(WriteAndRead(row, row.outputs[j] + 1), &logits);
+      if (Contains(row.tokens, faults.nan_logits_token)) {
+        logits[3] = std::numeric_limits<float>::quiet_NaN();
+      }
+      batch.sink->OnLogits(i, j, logits);
+    }
+  }
+  return {outputs_, stats};
+}
+
+// Writes the row's tokens and reads the sequence back up to the row's token `tokens` - 1.
+std::vector<TokenId> FakeRunner::WriteAndRead(const engine::BatchRow& row, size_t tokens) {
+  const uint32_t size = options_.block_size;
+  for (uint32_t i = 0; i < row.tokens.size(); ++i) {
+    const uint32_t position = row.first_position + i;
+    kv_[row.block_table[position / size]][position % size] = row.tokens[i];
+  }
+  std::vector<TokenId> prefix;
+  for (uint32_t p = 0; p < row.first_position + tokens; ++p) {
+    prefix.push_back(kv_[row.block_table[p / size]][p % size]);
+  }
+  return prefix;
+}
+
+void FakeRunner::Logits(const std::vector<TokenId>& prefix, std::vector<float>* logits) const {
+  uint64_t hash = 0x9E3779B97F4A7C15U;
+  for (const TokenId token : prefix) hash = Mix(hash + static_cast<uint64_t>(token) + 1);
+  for (uint32_t t = 0; t < kVocabulary; ++t) {
+    (*logits)[t] = static_cast<float>(Mix(hash + t) % 4096) / 512.0F;
+  }
+}
+
+void FakeRunner::CopyBlock(engine::BlockId from, engine::BlockId to) {
+  ++copies;
+  kv_[to] = kv_[from];
+}
+
+void FakeRunner::PassGate() {
+  std::unique_lock lock(mutex_);
+  if (steps != closes_before_) return;
+  closed_ = true;
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return !closed_; });
+}
+
+void FakeRunner::CloseGateBefore(uint64_t step) {
+  const std::lock_guard lock(mutex_);
+  closes_before_ = step;
+}
+
+void FakeRunner::OpenGate() {
+  const std::lock_guard lock(mutex_);
+  closed_ = false;
+  closes_before_ = UINT64_MAX;
+  changed_.notify_all();
+}
+
+bool FakeRunner::AwaitStepAtGate() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [this] { return closed_; });
+}
+
+FakeRuntime::FakeRuntime(const SchedulerOptions& scheduler, FakeRunner::Options options) {
+  ModelRuntime::Options runtime_options;
+  runtime_options.name = "fake";
+  runtime_options.scheduler = scheduler;
+  auto owned = std::make_unique<FakeRunner>(options);
+  runner = owned.get();
+  runtime = ModelRuntime::WithRunner(runtime_options, std::move(owned));
+}
+
+void RecordingSink::OnEvent(TokenEvent event) noexcept {
+  const std::lock_guard lock(mutex_);
+  ends_ += event.finished ? 1 : 0;
+  events_.push_back(std::move(event));
+  changed_.notify_all();
+}
+
+bool RecordingSink::AwaitEnd() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [this] { return ends_ >= choices_; });
+}
+
+bool RecordingSink::AwaitEvents(size_t count) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return events_.size() >= count; });
+}
+
+bool RecordingSink::ended() const {
+  const std::lock_guard lock(mutex_);
+  return ends_ >= choices_;
+}
+
+std::vector<TokenEvent> RecordingSink::events() const {
+  const std::lock_guard lock(mutex_);
+  return events_;
+}
+
+std::vector<TokenId> RecordingSink::tokens(uint32_t choice) const {
+  std::vector<TokenId> tokens;
+  for (const TokenEvent& event : events()) {
+    if (event.choice == choice && event.has_token) tokens.push_back(event.token);
+  }
+  return tokens;
+}
+
+TokenEvent RecordingSink::end(uint32_t choice) const {
+  std::vector<TokenEvent> ends;
+  bool silent_after = true;
+  for (const TokenEvent& event : events()) {
+    if (event.choice != choice) continue;
+    silent_after &= ends.empty();
+    if (event.finished) ends.push_back(event);
+  }
+  EXPECT_EQ(ends.size(), 1U) << "choice " << choice << " must end exactly once";
+  EXPECT_TRUE(silent_after) << "choice " << choice << " spoke after its end";
+  return ends.empty() ? TokenEvent{} : ends.front();
+}
+
+std::pair<Request, std::shared_ptr<RecordingSink>> RecordedRequest(std::vector<TokenId> prompt,
+                                                                   uint32_t max_tokens,
+                                                                   uint32_t choices) {
+  auto sink = std::make_shared<RecordingSink>(choices);
+  Request request;
+  request.id = EngineLoop::NextRequestId();
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  request.choices = choices;
+  request.sampling.temperature = 0;
+  request.sink = sink;
+  return {std::move(request), sink};
+}
+
+}  // namespace scheduler
