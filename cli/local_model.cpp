@@ -62,6 +62,15 @@ void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
   engine_ = std::make_unique<engine::Engine>(model_, options, *device_, team_);
 }
 
+fabric::Isa LocalModel::isa() const {
+  // The reference device is plain loops whatever the CPU can do.
+  return device_->name() == "reference" ? fabric::Isa::kScalar : fabric::ActiveIsa();
+}
+
+fabric::MachineLimits LocalModel::MeasureLimits() {
+  return fabric::MeasureMachineLimits(team_, isa());
+}
+
 LocalSequence::LocalSequence(LocalModel& model, uint32_t index) : model_(model) {
   const engine::Engine& engine = model.engine();
   blocks_.resize(engine.kv_geometry().BlocksFor(engine.context_length()));

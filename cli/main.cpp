@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "config/config.h"
+#include "fabric/cpu/isa.h"
 
 namespace cli {
 namespace {
@@ -58,6 +59,8 @@ int Main(int argc, char** argv) {
     return ExitOfParse(app, error);
   }
   try {
+    // Decided here, where a wrong TERN_FORCE_ISA can be told to the user.
+    fabric::ActiveIsa();
     return run();
   } catch (const UsageError& error) {
     PrintError(error);
