@@ -63,6 +63,27 @@ TEST(Config, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
   EXPECT_EQ(loaded.origins.count("server.threads"), 0U);
 }
 
+// Settings without their origins.
+std::string Values(const Loaded& loaded) {
+  std::string values;
+  std::istringstream lines(ToToml(loaded));
+  for (std::string line; std::getline(lines, line);) {
+    values += line.substr(0, line.find("  #")) + "\n";
+  }
+  return values;
+}
+
+TEST(Config, ExampleFileShowsEveryOptionWithItsDefault) {
+  const Loaded example = Load({.file = TERN_SOURCE_DIR "/config/example.toml"});
+  EXPECT_EQ(Values(example), Values(Load({})));
+  for (const OptionInfo& info : Options()) {
+    if (info.section == "model" || info.name.starts_with("api_key")) continue;
+    std::string key(info.section);
+    key.append(".").append(info.name);
+    EXPECT_EQ(example.origins.count(key), 1U) << key;
+  }
+}
+
 // A value that the option takes and that is not its default.
 std::string OtherValue(const OptionInfo& info) {
   if (info.kind == OptionKind::kBoolean) return "true";
@@ -93,18 +114,9 @@ TEST(Config, EveryOptionGivesTheSameFromEverySource) {
     const ConfigFile file(toml);
     std::string variable = "TERN_" + std::string(info.section) + "_" + std::string(info.name);
     for (char& c : variable) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-    std::string expected = ToToml(Load({.flags = {{info.flag, {value}}}}));
-    const auto strip = [](const std::string& text) {
-      std::string values;
-      std::istringstream lines(text);
-      for (std::string line; std::getline(lines, line);) {
-        values += line.substr(0, line.find("  #")) + "\n";
-      }
-      return values;
-    };
-    EXPECT_EQ(strip(ToToml(Load({.file = file.path()}))), strip(expected)) << info.name;
-    EXPECT_EQ(strip(ToToml(Load({.environment = {{variable, value}}}))), strip(expected))
-        << variable;
+    const std::string expected = Values(Load({.flags = {{info.flag, {value}}}}));
+    EXPECT_EQ(Values(Load({.file = file.path()})), expected) << info.name;
+    EXPECT_EQ(Values(Load({.environment = {{variable, value}}})), expected) << variable;
   }
 }
 

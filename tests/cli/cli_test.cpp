@@ -1,0 +1,307 @@
+// Property: every subcommand keeps the contract of docs/cli.md: results on stdout (one JSON object
+// per line with --json), everything else on stderr, exit codes 0, 1 and 2, errors in one sentence.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/process.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// A tiny model of our own, made once: no test here needs the shared data.
+class Cli : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = new ScratchFile("gguf");
+    const ProcessResult made =
+        RunTern({"synth", "--shape", "tiny", "--type", "TQ2_0", "-o", model_->path()});
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+  }
+  static void TearDownTestSuite() {
+    delete model_;
+    model_ = nullptr;
+  }
+  static std::string Model() { return model_->path(); }
+
+  static ScratchFile* model_;
+};
+
+ScratchFile* Cli::model_ = nullptr;
+
+int Lines(const std::string& text) {
+  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+}
+
+TEST_F(Cli, NoSubcommandIsBadUsage) {
+  const ProcessResult result = RunTern({});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+}
+
+TEST_F(Cli, UnknownFlagIsBadUsage) {
+  const ProcessResult result = RunTern({"generate", "--no-such-flag"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("--no-such-flag"));
+}
+
+TEST_F(Cli, HelpTeachesWithExamples) {
+  for (const char* command : {"serve", "chat", "generate", "bench", "perplexity", "inspect",
+                              "tokenize", "template", "synth", "health"}) {
+    const ProcessResult result = RunTern({command, "--help"});
+    EXPECT_EQ(result.exit_code, 0) << command;
+    EXPECT_THAT(result.out, HasSubstr("Examples:")) << command;
+  }
+  EXPECT_THAT(RunTern({"--help"}).out, HasSubstr("Exit codes"));
+}
+
+TEST_F(Cli, VersionGoesToStandardOutput) {
+  const ProcessResult result = RunTern({"--version"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, StartsWith("tern "));
+}
+
+TEST_F(Cli, MissingModelFileFailsWithOneSentence) {
+  const ProcessResult result =
+      RunTern({"generate", "--model", "/nonexistent.gguf", "--prompt", "x"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(Lines(result.err), 1) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("/nonexistent.gguf"));
+}
+
+TEST_F(Cli, ConfigErrorIsBadUsageAndNamesTheVariable) {
+  const ProcessResult result =
+      RunTern({"generate", "--model", Model(), "--prompt", "x"}, "", {"TERN_ENGINE_KV_TYPE=q3"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("TERN_ENGINE_KV_TYPE must be one of"));
+}
+
+TEST_F(Cli, GenerateJsonHasEveryField) {
+  const ProcessResult result =
+      RunTern({"generate", "--model", Model(), "--prompt", "hello", "--max-tokens", "5",
+               "--temperature", "0", "--ignore-eos", "--logprobs", "3", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(Lines(result.out), 1);
+  const json answer = json::parse(result.out);
+  EXPECT_EQ(answer["prompt_tokens"][0], 1);
+  ASSERT_EQ(answer["tokens"].size(), 5U);
+  EXPECT_EQ(answer["finish_reason"], "length");
+  ASSERT_EQ(answer["logprobs"].size(), 5U);
+  for (size_t i = 0; i < 5; ++i) {
+    const json& entry = answer["logprobs"][i];
+    EXPECT_EQ(entry["token"], answer["tokens"][i]);
+    ASSERT_EQ(entry["top"].size(), 3U);
+    // Greedy: what was taken is the best, and the best come first.
+    EXPECT_EQ(entry["top"][0]["token"], entry["token"]);
+    EXPECT_EQ(entry["top"][0]["logprob"], entry["logprob"]);
+    EXPECT_GE(entry["top"][0]["logprob"], entry["top"][1]["logprob"]);
+  }
+  EXPECT_TRUE(answer["text"].is_string());
+  EXPECT_GT(answer["timings"]["prompt_tokens_per_second"], 0.0);
+}
+
+TEST_F(Cli, GreedyIsTheSameForAnyThreadsAndBatchLimit) {
+  const std::vector<std::string> base = {
+      "generate",      "--model", Model(),        "--prompt",   "hello there", "--max-tokens", "24",
+      "--temperature", "0",       "--ignore-eos", "--logprobs", "2",           "--json"};
+  const json reference = json::parse(RunTern(base).out);
+  for (const std::vector<std::string>& extra : std::vector<std::vector<std::string>>{
+           {"-t", "1"}, {"-t", "3"}, {"--fabric-layout", "pt5"}}) {
+    std::vector<std::string> arguments = base;
+    arguments.insert(arguments.end(), extra.begin(), extra.end());
+    const json other = json::parse(RunTern(arguments).out);
+    EXPECT_EQ(other["tokens"], reference["tokens"]) << extra[0];
+    EXPECT_EQ(other["logprobs"], reference["logprobs"]) << extra[0];
+  }
+}
+
+TEST_F(Cli, ForcedTokensGiveTheLogprobsOfGreedyOnItsOwnPath) {
+  const std::vector<std::string> base = {"generate",  "--model",    Model(), "--prompt-tokens",
+                                         "1,300,301", "--logprobs", "4",     "--json"};
+  std::vector<std::string> greedy = base;
+  greedy.insert(greedy.end(), {"--temperature", "0", "--max-tokens", "8", "--ignore-eos"});
+  const json free = json::parse(RunTern(greedy).out);
+  EXPECT_EQ(free["prompt_tokens"], json({1, 300, 301}));
+  std::string ids;
+  for (const json& token : free["tokens"]) ids += (ids.empty() ? "" : ",") + token.dump();
+  std::vector<std::string> forced = base;
+  forced.insert(forced.end(), {"--force-tokens", ids});
+  const json answer = json::parse(RunTern(forced).out);
+  EXPECT_EQ(answer["tokens"], free["tokens"]);
+  EXPECT_EQ(answer["logprobs"], free["logprobs"]);
+}
+
+TEST_F(Cli, SeedDecidesTheSample) {
+  const auto sample = [&](const std::string& seed) {
+    return json::parse(RunTern({"generate", "--model", Model(), "--prompt", "x", "--max-tokens",
+                                "16", "--ignore-eos", "--seed", seed, "--json"})
+                           .out)["tokens"];
+  };
+  EXPECT_EQ(sample("7"), sample("7"));
+  EXPECT_NE(sample("7"), sample("8"));
+}
+
+TEST_F(Cli, GenerateStreamsPlainText) {
+  const ProcessResult result = RunTern(
+      {"generate", "--model", Model(), "--prompt", "x", "--max-tokens", "4", "--ignore-eos"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "");
+  EXPECT_TRUE(result.out.ends_with("\n"));
+}
+
+TEST_F(Cli, BadTokenListIsBadUsage) {
+  for (const char* list : {"1,,2", "1,", "x", "-1", "99999999", "1 2"}) {
+    const ProcessResult result =
+        RunTern({"generate", "--model", Model(), "--prompt-tokens", list, "--json"});
+    EXPECT_EQ(result.exit_code, 2) << list;
+    EXPECT_THAT(result.err, HasSubstr("--prompt-tokens")) << list;
+  }
+}
+
+TEST_F(Cli, SamplingOutsideItsRangeIsBadUsage) {
+  const ProcessResult result =
+      RunTern({"generate", "--model", Model(), "--prompt", "x", "--temperature", "3"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("temperature"));
+}
+
+TEST_F(Cli, PromptLongerThanTheContextIsRefused) {
+  const ProcessResult result = RunTern(
+      {"generate", "--model", Model(), "--context-length", "4", "--prompt-tokens", "1,2,3,4,5"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("5 tokens"));
+}
+
+TEST_F(Cli, PerplexityOfUniformModelIsFinite) {
+  std::string text;
+  for (int i = 0; i < 600; ++i) text += "word ";
+  const ScratchFile file("txt", text + "\n");
+  const ProcessResult result = RunTern(
+      {"perplexity", "--model", Model(), "--file", file.path(), "--context", "64", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json score = json::parse(result.out);
+  // Positions 32 .. 62 of each chunk.
+  EXPECT_EQ(score["tokens_scored"].get<int>(), score["chunks"].get<int>() * 31);
+  EXPECT_GT(score["perplexity"], 1.0);
+  EXPECT_GT(score["stderr"], 0.0);
+  EXPECT_THAT(result.err, HasSubstr("chunk 1 of"));
+}
+
+TEST_F(Cli, PerplexityOfTooShortATextFails) {
+  const ScratchFile file("txt", "short");
+  const ProcessResult result =
+      RunTern({"perplexity", "--model", Model(), "--file", file.path(), "--json"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("one chunk needs 512"));
+}
+
+TEST_F(Cli, BenchPrintsOneLinePerResult) {
+  const ProcessResult result =
+      RunTern({"bench", "--model", Model(), "-p", "16", "-n", "4", "-r", "2", "--batch", "1,3",
+               "--depth", "0,8", "-t", "1", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(Lines(result.out), 8);
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) {
+    const json entry = json::parse(line);
+    EXPECT_TRUE(entry["test"] == "pp16" || entry["test"] == "tg4");
+    EXPECT_EQ(entry["threads"], 1);
+    EXPECT_LE(entry["tokens_per_second"]["min"], entry["tokens_per_second"]["median"]);
+    EXPECT_LE(entry["tokens_per_second"]["median"], entry["tokens_per_second"]["max"]);
+    EXPECT_GT(entry["bytes_per_token"], 0.0);
+    EXPECT_GT(entry["limit_tokens_per_second"], 0.0);
+    EXPECT_TRUE(entry["limit"] == "memory" || entry["limit"] == "compute");
+  }
+}
+
+TEST_F(Cli, BenchOfASyntheticShapeNeedsNoFile) {
+  const ProcessResult result =
+      RunTern({"bench", "--shape", "tiny", "--format", "tq1_0", "-p", "8", "-n", "2", "-r", "1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("pp8"));
+  EXPECT_EQ(RunTern({"bench", "--shape", "huge"}).exit_code, 2);
+}
+
+TEST_F(Cli, InspectReportsTensorsAndMemory) {
+  const ProcessResult result = RunTern({"inspect", Model(), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);
+  EXPECT_EQ(report["metadata"]["general.architecture"], "bitnet-b1.58");
+  EXPECT_EQ(report["tensors"].size(), 2U + 2U * 11U);
+  EXPECT_NEAR(report["zero_rate"].get<double>(), 0.42, 0.01);
+  EXPECT_GT(report["run"]["memory"]["weights_bytes"], 0);
+  EXPECT_EQ(report["run"]["activation"], "int8 per token");
+  EXPECT_THAT(RunTern({"inspect", Model()}).out, HasSubstr("blk.0.attn_q.weight"));
+}
+
+TEST_F(Cli, TokenizeGivesOneLinePerText) {
+  const ProcessResult plain = RunTern({"tokenize", "--model", Model(), "--text", "a b"});
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_EQ(Lines(plain.out), 1);
+  EXPECT_THAT(RunTern({"tokenize", "--model", Model(), "--text", "a b", "--add-special"}).out,
+              StartsWith("1 "));
+  const ScratchFile cases("inp", "a\n__ggml_vocab_test__\n\n__ggml_vocab_test__\n");
+  EXPECT_EQ(Lines(RunTern({"tokenize", "--model", Model(), "--cases", cases.path()}).out), 2);
+  const ScratchFile open("inp", "a\n__ggml_vocab_test__\nb");
+  EXPECT_EQ(RunTern({"tokenize", "--model", Model(), "--cases", open.path()}).exit_code, 1);
+}
+
+TEST_F(Cli, TemplatePrintsTheRenderingAndNothingElse) {
+  const ScratchFile source("jinja",
+                           "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}");
+  const std::string input = R"({"messages":[{"role":"user","content":"hi"}]})";
+  const ProcessResult result =
+      RunTern({"template", "--file", source.path(), "--input", "-"}, input);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, "[user] hi");
+  EXPECT_EQ(result.err, "");
+}
+
+TEST_F(Cli, TemplateThatRaisesFailsWithItsOwnMessage) {
+  const ScratchFile source("jinja", "before{{ raise_exception('Roles must alternate!') }}");
+  const ProcessResult result = RunTern({"template", "--file", source.path(), "--input", "-"}, "{}");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err, "Roles must alternate!\n");
+}
+
+TEST_F(Cli, TemplateTimeCanBeFixed) {
+  const ScratchFile source("jinja", "{{ strftime_now('%Y-%m-%d') }}");
+  EXPECT_EQ(
+      RunTern({"template", "--file", source.path(), "--input", "-", "--now", "86400"}, "{}").out,
+      "1970-01-02");
+}
+
+TEST_F(Cli, ChatAnswersEachLine) {
+  const ProcessResult result =
+      RunTern({"chat", "--model", Model(), "--max-tokens", "3", "--temperature", "0"},
+              "hello\n/reset\nhello\n/exit\n");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const size_t half = result.out.size() / 2;
+  // The same message to an empty conversation twice: the same answer twice.
+  EXPECT_EQ(result.out.substr(0, half), result.out.substr(half));
+}
+
+TEST_F(Cli, HealthFailsWhenNothingListens) {
+  const ProcessResult result = RunTern({"health", "--url", "http://127.0.0.1:1/health"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(RunTern({"health", "--url", "ftp://x"}).exit_code, 2);
+}
+
+TEST_F(Cli, WrongForcedIsaIsTold) {
+  const ProcessResult result =
+      RunTern({"tokenize", "--model", Model(), "--text", "x"}, "", {"TERN_FORCE_ISA=quantum"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("quantum"));
+}
+
+}  // namespace
+}  // namespace cli

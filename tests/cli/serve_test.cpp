@@ -1,0 +1,63 @@
+// Property: `tern serve` becomes ready, prints how to reach it, answers its own health check, and
+// SIGTERM ends it with 0.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "tests/cli/process.h"
+
+namespace cli {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr double kPatience = 120;
+
+std::string UrlIn(const std::string& text) {
+  const size_t begin = text.find("http://");
+  return begin == std::string::npos ? "" : text.substr(begin, text.find(' ', begin) - begin);
+}
+
+TEST(Serve, StartsAnswersAndDrains) {
+  const ScratchFile model("gguf");
+  ASSERT_EQ(RunTern({"synth", "--shape", "tiny", "-o", model.path()}).exit_code, 0);
+  BackgroundTern server({"serve", "--model", model.path(), "--served-model-name", "little",
+                         "--port", "0", "--kv-bytes", "16MiB"});
+  ASSERT_TRUE(server.WaitFor("curl http://127.0.0.1:", kPatience)) << server.Errors();
+  EXPECT_THAT(server.Errors(), HasSubstr("\"model\": \"little\""));
+  EXPECT_THAT(server.Errors(), testing::Not(HasSubstr("warning")));
+  const std::string url = UrlIn(server.Errors());
+  const ProcessResult health = RunTern({"health", "--url", url + "/health"});
+  EXPECT_EQ(health.exit_code, 0) << health.err;
+  EXPECT_THAT(health.out, HasSubstr(" 200 "));
+  EXPECT_EQ(RunTern({"health", "--url", url + "/no-such-page"}).exit_code, 1);
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0) << server.Errors();
+  EXPECT_THAT(server.Errors(), HasSubstr("draining"));
+}
+
+TEST(Serve, ModelThatDoesNotLoadEndsWithItsSentence) {
+  const ScratchFile model("gguf", "not a model");
+  const ProcessResult result = RunTern({"serve", "--model", model.path(), "--port", "0"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("GGUF"));
+}
+
+TEST(Serve, PrintConfigShowsOriginsAndStartsNothing) {
+  const ScratchFile file("toml", "[server]\nport = 1234\n");
+  const ProcessResult result =
+      RunTern({"serve", "--model", "x.gguf", "--config", file.path(), "--print-config"}, "",
+              {"TERN_SERVER_HOST=::1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("port = 1234  # " + file.path() + ":2"));
+  EXPECT_THAT(result.out, HasSubstr("host = \"::1\"  # TERN_SERVER_HOST"));
+}
+
+TEST(Serve, BadOptionIsBadUsage) {
+  EXPECT_EQ(RunTern({"serve", "--port", "70000"}).exit_code, 2);
+  EXPECT_EQ(RunTern({"serve", "--kv-block-size", "17"}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace cli

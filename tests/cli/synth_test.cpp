@@ -1,0 +1,83 @@
+// Property: a synthetic model is deterministic, holds the same weights in every format, and has
+// the shape and zero rate that were asked for.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "gguf/codec.h"
+#include "gguf/reader.h"
+#include "tests/cli/process.h"
+
+namespace cli {
+namespace {
+
+std::string Bytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+ProcessResult Synth(const std::string& path, const std::vector<std::string>& extra) {
+  std::vector<std::string> arguments = {"synth", "--shape", "tiny", "-o", path};
+  arguments.insert(arguments.end(), extra.begin(), extra.end());
+  return RunTern(arguments);
+}
+
+TEST(Synth, SameOptionsGiveTheSameBytes) {
+  const ScratchFile a("gguf"), b("gguf"), c("gguf");
+  ASSERT_EQ(Synth(a.path(), {}).exit_code, 0);
+  ASSERT_EQ(Synth(b.path(), {}).exit_code, 0);
+  ASSERT_EQ(Synth(c.path(), {"--seed", "2"}).exit_code, 0);
+  EXPECT_EQ(Bytes(a.path()), Bytes(b.path()));
+  EXPECT_NE(Bytes(a.path()), Bytes(c.path()));
+}
+
+TEST(Synth, EveryFormatHoldsTheSameWeights) {
+  std::vector<float> first;
+  for (const char* type : {"F32", "I2_S", "TQ1_0", "TQ2_0", "tq2_0", "F16"}) {
+    const ScratchFile file("gguf");
+    const ProcessResult made = Synth(file.path(), {"--type", type});
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    const gguf::File model = gguf::File::Open(file.path());
+    const gguf::TensorInfo* info = model.FindTensor("blk.1.ffn_down.weight");
+    ASSERT_NE(info, nullptr);
+    ASSERT_EQ(info->cols(), 768U);
+    ASSERT_EQ(info->rows(), 256U);
+    std::vector<float> row(info->cols());
+    gguf::DequantizeRow(*info, model.TensorBytes(*info), model.options(), 255, row);
+    if (first.empty()) first = row;
+    EXPECT_EQ(row, first) << type;
+  }
+}
+
+TEST(Synth, EmbeddingTakesItsOwnType) {
+  const ScratchFile file("gguf");
+  ASSERT_EQ(Synth(file.path(), {"--embedding-type", "Q6_K"}).exit_code, 0);
+  const gguf::File model = gguf::File::Open(file.path());
+  EXPECT_EQ(model.FindTensor("token_embd.weight")->type, gguf::TensorType::kQ6_K);
+  EXPECT_EQ(model.FindTensor("output.weight"), nullptr);
+}
+
+TEST(Synth, VocabularyOfAnotherFileIsCopied) {
+  const ScratchFile donor("gguf"), copy("gguf");
+  ASSERT_EQ(Synth(donor.path(), {}).exit_code, 0);
+  const ProcessResult made = Synth(copy.path(), {"--vocab", donor.path(), "--seed", "3"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const gguf::File a = gguf::File::Open(donor.path());
+  const gguf::File b = gguf::File::Open(copy.path());
+  EXPECT_EQ(*a.metadata().FindStrings("tokenizer.ggml.tokens"),
+            *b.metadata().FindStrings("tokenizer.ggml.tokens"));
+}
+
+TEST(Synth, UnknownNamesAreBadUsage) {
+  const ScratchFile file("gguf");
+  const ProcessResult type = Synth(file.path(), {"--type", "Q9"});
+  EXPECT_EQ(type.exit_code, 2);
+  EXPECT_THAT(type.err, testing::HasSubstr("TQ1_0"));
+  EXPECT_EQ(RunTern({"synth", "--shape", "9b", "-o", file.path()}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace cli
