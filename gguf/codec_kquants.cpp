@@ -11,6 +11,15 @@ namespace {
 // Superblocks of 256 weights whose sub-blocks have small integer scales.
 constexpr int kBlock = 256;
 
+// Where the first of 16 weights of a sub-block of Q2_K and Q3_K lies; the others follow bytewise.
+struct TwoBitPlace {
+  int byte, shift;
+};
+
+constexpr TwoBitPlace PlaceTwoBit(int sub) {
+  return {sub / 8 * 32 + sub % 2 * 16, sub / 2 % 4 * 2};
+}
+
 // Q2_K: u8 scales[16] (scale low, minimum high), u8 qs[64], f16 d, f16 dmin.
 // Weight 128 h + 32 l + m is field l of qs[32 h + m]; sub-blocks of 16; w = d sc q - dmin mn.
 void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
@@ -19,12 +28,14 @@ void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
     const uint8_t* qs = block + 16;
     const float d = LoadHalf(block + 80);
     const float dmin = LoadHalf(block + 82);
-    for (int i = 0; i < kBlock; ++i) {
-      const int q = (qs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3;
-      const uint8_t packed = block[i / 16];
-      const float scale = d * static_cast<float>(packed & 15);
-      const float minimum = dmin * static_cast<float>(packed >> 4);
-      out[i] = scale * static_cast<float>(q) - minimum;
+    for (int sub = 0; sub < 16; ++sub) {
+      const float scale = d * static_cast<float>(block[sub] & 15);
+      const float minimum = dmin * static_cast<float>(block[sub] >> 4);
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        const int q = (qs[at.byte + i] >> at.shift) & 3;
+        out[16 * sub + i] = scale * static_cast<float>(q) - minimum;
+      }
     }
   }
 }
@@ -44,11 +55,14 @@ void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
   for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
     const uint8_t* qs = block + 32;
     const float d = LoadHalf(block + 108);
-    for (int i = 0; i < kBlock; ++i) {
-      const int low = (qs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3;
-      const int high = (block[i % 32] >> (i / 32)) & 1;
-      const float scale = d * static_cast<float>(Q3Scale(block + 96, i / 16));
-      out[i] = scale * static_cast<float>(low + high * 4 - 4);
+    for (int sub = 0; sub < 16; ++sub) {
+      const float scale = d * static_cast<float>(Q3Scale(block + 96, sub));
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        const int low = (qs[at.byte + i] >> at.shift) & 3;
+        const int high = (block[sub % 2 * 16 + i] >> (sub / 2)) & 1;
+        out[16 * sub + i] = scale * static_cast<float>(low + high * 4 - 4);
+      }
     }
   }
 }
@@ -80,11 +94,16 @@ void DecodeQ45_K(const uint8_t* block, uint64_t count, float* out) {
   for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
     const float d = LoadHalf(block);
     const float dmin = LoadHalf(block + 2);
-    for (int i = 0; i < kBlock; ++i) {
-      const ScaleMin sub = UnpackScaleMin(block + 4, i / 32);
-      int q = (block[kLow + i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4)) & 15;
-      if (kFifthBit) q += ((block[kHigh + i % 32] >> (i / 32)) & 1) * 16;
-      out[i] = d * sub.scale * static_cast<float>(q) - dmin * sub.minimum;
+    for (int sub = 0; sub < 8; ++sub) {
+      const ScaleMin packed = UnpackScaleMin(block + 4, sub);
+      const float scale = d * packed.scale;
+      const float minimum = dmin * packed.minimum;
+      const uint8_t* low = block + kLow + sub / 2 * 32;
+      for (int i = 0; i < 32; ++i) {
+        int q = (low[i] >> (sub % 2 * 4)) & 15;
+        if (kFifthBit) q += ((block[kHigh + i] >> sub) & 1) * 16;
+        out[32 * sub + i] = scale * static_cast<float>(q) - minimum;
+      }
     }
   }
 }
@@ -97,26 +116,29 @@ constexpr int kQ6High = 128;
 constexpr int kQ6Scales = 192;
 constexpr int kQ6D = 208;
 
+// Where the first of 16 weights of a sub-block lies; the others follow bytewise.
 struct Q6Place {
   int low_byte, low_shift, high_byte, high_shift;
 };
 
-constexpr Q6Place PlaceQ6(int i) {
-  const int half = i / 128;
-  const int field = i / 32 % 4;
-  return {half * 64 + field % 2 * 32 + i % 32, field / 2 * 4, kQ6High + half * 32 + i % 32,
-          field * 2};
+constexpr Q6Place PlaceQ6(int sub) {
+  const int half = sub / 8;
+  const int field = sub / 2 % 4;
+  const int odd = sub % 2 * 16;
+  return {half * 64 + field % 2 * 32 + odd, field / 2 * 4, kQ6High + half * 32 + odd, field * 2};
 }
 
 void DecodeQ6_K(const uint8_t* block, uint64_t count, float* out) {
   for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out += kBlock) {
     const float d = LoadHalf(block + kQ6D);
-    for (int i = 0; i < kBlock; ++i) {
-      const Q6Place at = PlaceQ6(i);
-      const int q = ((block[at.low_byte] >> at.low_shift) & 15) |
-                    ((block[at.high_byte] >> at.high_shift) & 3) << 4;
-      const auto scale = static_cast<int8_t>(block[kQ6Scales + i / 16]);
-      out[i] = d * static_cast<float>(scale) * static_cast<float>(q - 32);
+    for (int sub = 0; sub < 16; ++sub) {
+      const Q6Place at = PlaceQ6(sub);
+      const float scale = d * static_cast<float>(static_cast<int8_t>(block[kQ6Scales + sub]));
+      for (int i = 0; i < 16; ++i) {
+        const int q = ((block[at.low_byte + i] >> at.low_shift) & 15) |
+                      ((block[at.high_byte + i] >> at.high_shift) & 3) << 4;
+        out[16 * sub + i] = scale * static_cast<float>(q - 32);
+      }
     }
   }
 }
@@ -130,29 +152,35 @@ float Q6SubScale(const float* values) {
   return extreme / -32.0f;
 }
 
+// Writes the levels of one sub-block of 16 into zeroed bytes.
+void EncodeQ6Levels(const float* values, float step, int sub, uint8_t* block) {
+  const Q6Place at = PlaceQ6(sub);
+  for (int i = 0; i < 16; ++i) {
+    const float level = step == 0 ? 0 : std::nearbyint(values[i] / step);
+    const int q = static_cast<int>(std::clamp(level, -32.0f, 31.0f)) + 32;
+    uint8_t& low = block[at.low_byte + i];
+    uint8_t& high = block[at.high_byte + i];
+    low = static_cast<uint8_t>(low | (q & 15) << at.low_shift);
+    high = static_cast<uint8_t>(high | (q >> 4) << at.high_shift);
+  }
+}
+
 void EncodeQ6_K(const float* values, uint64_t count, uint8_t* block) {
   for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, values += kBlock) {
     std::array<float, 16> sub_scales;
     float extreme = 0;
-    for (size_t s = 0; s < 16; ++s) {
-      sub_scales[s] = Q6SubScale(values + 16 * s);
-      if (std::fabs(sub_scales[s]) > std::fabs(extreme)) extreme = sub_scales[s];
+    for (size_t sub = 0; sub < 16; ++sub) {
+      sub_scales[sub] = Q6SubScale(values + 16 * sub);
+      if (std::fabs(sub_scales[sub]) > std::fabs(extreme)) extreme = sub_scales[sub];
     }
     const float d = RoundToHalf(extreme / -128.0f);
     std::fill(block, block + kQ6Bytes, uint8_t{0});
     StoreHalf(d, block + kQ6D);
-    if (d == 0) continue;
-    for (size_t s = 0; s < 16; ++s) {
-      const float scale = std::clamp(std::nearbyint(sub_scales[s] / d), -128.0f, 127.0f);
-      block[kQ6Scales + s] = static_cast<uint8_t>(static_cast<int8_t>(scale));
-    }
-    for (int i = 0; i < kBlock; ++i) {
-      const float step = d * static_cast<float>(static_cast<int8_t>(block[kQ6Scales + i / 16]));
-      const float level = step == 0 ? 0 : std::nearbyint(values[i] / step);
-      const int q = static_cast<int>(std::clamp(level, -32.0f, 31.0f)) + 32;
-      const Q6Place at = PlaceQ6(i);
-      block[at.low_byte] = static_cast<uint8_t>(block[at.low_byte] | (q & 15) << at.low_shift);
-      block[at.high_byte] = static_cast<uint8_t>(block[at.high_byte] | (q >> 4) << at.high_shift);
+    for (int sub = 0; sub < 16; ++sub) {
+      const float ratio = d == 0 ? 0 : sub_scales[static_cast<size_t>(sub)] / d;
+      const float scale = std::clamp(std::nearbyint(ratio), -128.0f, 127.0f);
+      block[kQ6Scales + sub] = static_cast<uint8_t>(static_cast<int8_t>(scale));
+      EncodeQ6Levels(values + 16 * sub, d * scale, sub, block);
     }
   }
 }

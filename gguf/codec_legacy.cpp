@@ -27,11 +27,13 @@ struct Nibbles {
       const float d = LoadHalf(block);
       const float m = kMinimum ? LoadHalf(block + 2) : 0.0f;
       const uint32_t high = kFifthBit ? Load<uint32_t>(block + kHighOffset) : 0;
-      for (int i = 0; i < kBlock; ++i) {
-        const int nibble = (block[kNibbleOffset + i % 16] >> (i / 16 * 4)) & 15;
-        const int q = nibble + static_cast<int>((high >> i) & 1) * 16;
-        const float product = d * static_cast<float>(q - kZero);
-        out[i] = kMinimum ? product + m : product;
+      for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 16; ++i) {
+          const int nibble = (block[kNibbleOffset + i] >> (4 * half)) & 15;
+          const int q = nibble + static_cast<int>((high >> (16 * half + i)) & 1) * 16;
+          const float product = d * static_cast<float>(q - kZero);
+          out[16 * half + i] = kMinimum ? product + m : product;
+        }
       }
     }
   }

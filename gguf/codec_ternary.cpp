@@ -407,6 +407,16 @@ int8_t NearestTrit(float value, float scale) {
   return value < 0 ? int8_t{-1} : int8_t{1};
 }
 
+// Returns false when a code is 3.
+bool ToTrits(const uint8_t* codes, uint32_t count, int8_t* trits) {
+  uint8_t both_bits = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    both_bits = static_cast<uint8_t>(both_bits | (codes[i] & (codes[i] >> 1)));
+    trits[i] = static_cast<int8_t>(codes[i] - 1);
+  }
+  return both_bits == 0;
+}
+
 [[noreturn]] void ThrowMalformed(const TensorInfo& info, uint64_t row, const char* what) {
   throw FormatError("tensor " + Quoted(info.name) + " of type " + std::string(TypeName(info.type)) +
                     ", row " + std::to_string(row) + ": " + what);
@@ -489,12 +499,9 @@ void TernaryDecoder::DecodeRow(uint64_t row, std::span<int8_t> trits,
     if (!format.unpack(block + format.code_offset, place.lane, codes.data())) {
       ThrowMalformed(info_, row, "a byte is none that an encoder writes: the file is damaged");
     }
-    uint32_t largest = 0;
-    for (uint32_t i = 0; i < layout.block_cols; ++i) {
-      largest = std::max<uint32_t>(largest, codes[i]);
-      *trit++ = static_cast<int8_t>(codes[i] - 1);
-    }
-    if (largest > 2) ThrowMalformed(info_, row, "a code is 3: expected 0, 1 or 2");
+    if (!ToTrits(codes.data(), layout.block_cols, trit))
+      ThrowMalformed(info_, row, "a code is 3: expected 0, 1 or 2");
+    trit += layout.block_cols;
     const float scale = LoadScale(format, place, block);
     if (!std::isfinite(scale)) ThrowMalformed(info_, row, "a scale is not finite");
     scales[layout_ == ScaleLayout::kGroup ? b : 0] = scale;
