@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "fabric/aligned_buffer.h"
 
@@ -15,15 +16,14 @@ enum class ScaleKind : uint8_t { kTensor, kRow, kGroup };
 enum class TernaryLayout : uint8_t {
   kPanel2Bit,  // 16-row panels, 2 bits per weight: four codes of a byte are columns c, c+4, c+8,
                // c+12
-  kPanelPt5,   // 16-row panels, 1.6 bits per weight: five base-3 digits per byte
-               // (docs/ternary_format.md)
+  kPanelPt5,   // 16-row panels, 1.6 bits per weight: the five base-3 digits of a byte are columns
+               // c, c+4, c+8, c+12, c+16
 };
 
 // A [rows, cols] matrix with entries in {-1, 0, +1} and one float scale per tensor, row or group of
 // columns: W[r][c] = scale * trit.
 //
-// Layout:    Panels of 16 rows (docs/ternary_format.md). The bytes do not depend on the CPU: what
-// is
+// Layout:    Panels of 16 rows (fabric/panel_layout.h). The bytes do not depend on the CPU: what is
 //            packed on one machine is read on any other.
 // Shape:     rows = output features, cols = input features. Any rows >= 1 and 1 <= cols < 2^17 (so
 //            that an int32 holds any dot product); tails are padded inside with zero trits.
@@ -49,13 +49,20 @@ class TernaryMatrix {
   uint32_t group() const { return group_; }
   TernaryLayout layout() const { return layout_; }
   uint32_t scales_per_row() const;  // 1 unless kGroup
-  // kTensor: [1]; kRow: [rows]; kGroup: laid out for the panel kernels (ternary_matrix.cpp).
-  std::span<const float> scales() const { return scales_; }
+  // As SetRow() took them: kTensor [1], kRow [rows], kGroup [rows, scales_per_row()].
+  std::vector<float> CopyScales() const;
   float ScaleAt(uint32_t row, uint32_t col) const;
+  // [panel_count(), panel_bytes()]
   std::span<const uint8_t> panels() const { return panels_; }
+  uint32_t panel_count() const;
+  size_t panel_bytes() const;
+  // What the kernels read: 16 floats per panel and scale, [panel_count(), scales_per_row(), 16];
+  // one entry of 16 equal floats for kTensor.
+  std::span<const float> panel_scales() const { return scales_; }
   size_t bytes() const { return panels_.size() + scales_.size() * sizeof(float); }
 
-  // Non-zero weights per column, for the exact skip account: [cols]. Computed by CountNonZeros().
+  // Non-zero weights per column, for the exact skip account: [cols], empty before CountNonZeros();
+  // Device::Upload() computes them when they are missing.
   void CountNonZeros();
   std::span<const uint32_t> nonzeros_per_column() const { return nonzeros_; }
 
