@@ -1,0 +1,542 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fabric/kernels/dense_tile.h"
+#include "fabric/kernels/float_ops.h"
+
+namespace fabric::kernels {
+
+// The float kernels, written once over a vector type V of 16 float lanes: AVX-512 is one register,
+// AVX2 two, scalar an array. One text gives one order of operations, which is what makes the bits
+// equal everywhere; tails are padded with zeros to whole vectors.
+//
+// V is a type of the including file's anonymous namespace, so each instruction set compiles copies
+// of its own that the linker cannot mix. For the same reason nothing here calls an inline function
+// of the standard library.
+//
+// V has: kRowBlock, kTokenBlock (register blocking of Dense), kHeadBlock, kKeyBlock (of attention),
+//   and static
+//   Zero, Set(float), Load(const float*), Store(float*, V), LoadHalf/LoadBFloat16(const uint8_t*),
+//   StoreHalf(uint16_t*, V),
+//   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max(a, b) = a > b ? a : b, Min(a, b) likewise <,
+//   Scale(x, n) = x * 2^n, rounded once, for integral -160 <= n <= 129 and 0.5 < x < 2,
+//   Sum(V) = the tree: lane j += lane j + 8, then + 4, + 2, + 1;
+//   DotBlock(const uint8_t* weights, const int8_t* codes, int32_t sum) of 32 int8 pairs,
+//   HalfToFloat(uint16_t), SquareRoot(float), Fma1(float, float, float).
+template <class V>
+struct FloatLanes {
+  static constexpr size_t kLanes = 16;
+  // Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest even integer.
+  static constexpr float kRounder = 12582912.0F;
+
+  // First n < 16 elements, then zeros.
+  static V LoadFirst(const float* x, size_t n) noexcept {
+    alignas(64) float lanes[kLanes] = {};
+    for (size_t i = 0; i < n; ++i) lanes[i] = x[i];
+    return V::Load(lanes);
+  }
+  static void StoreFirst(float* y, V v, size_t n) noexcept {
+    alignas(64) float lanes[kLanes];
+    V::Store(lanes, v);
+    for (size_t i = 0; i < n; ++i) y[i] = lanes[i];
+  }
+  template <class Body>
+  static void ForVectors(size_t n, Body body) noexcept {
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
+    if (i < n) body(i, n - i);
+  }
+  static V LoadN(const float* x, size_t n) noexcept {
+    return n == kLanes ? V::Load(x) : LoadFirst(x, n);
+  }
+  static void StoreN(float* y, V v, size_t n) noexcept {
+    if (n == kLanes) {
+      V::Store(y, v);
+    } else {
+      StoreFirst(y, v, n);
+    }
+  }
+
+  // Cephes' expf: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial of degree 5 in r around 1 + r +
+  // r^2/2 refit to 7 coefficients; relative error below 1e-7. 0 below -110, infinity above 89, NaN
+  // stays.
+  static V Exp(V x) noexcept {
+    x = V::Max(V::Set(-110.0F), x);
+    x = V::Min(V::Set(89.0F), x);
+    const V n =
+        V::Sub(V::Add(V::Mul(x, V::Set(1.44269504088896341F)), V::Set(kRounder)), V::Set(kRounder));
+    V r = V::Fma(n, V::Set(-0.693359375F), x);
+    r = V::Fma(n, V::Set(2.12194440e-4F), r);
+    V p = V::Set(1.9875691500e-4F);
+    p = V::Fma(p, r, V::Set(1.3981999507e-3F));
+    p = V::Fma(p, r, V::Set(8.3334519073e-3F));
+    p = V::Fma(p, r, V::Set(4.1665795894e-2F));
+    p = V::Fma(p, r, V::Set(1.6666665459e-1F));
+    p = V::Fma(p, r, V::Set(5.0000001201e-1F));
+    p = V::Fma(p, V::Mul(r, r), r);
+    p = V::Add(p, V::Set(1.0F));
+    return V::Scale(p, n);
+  }
+  static float ExpOne(float x) noexcept {
+    alignas(64) float lanes[kLanes];
+    V::Store(lanes, Exp(V::Set(x)));
+    return lanes[0];
+  }
+
+  static float Dot(const float* a, const float* b, size_t n) noexcept {
+    V sum = V::Zero();
+    ForVectors(n, [&](size_t i, size_t count) {
+      sum = V::Fma(LoadN(a + i, count), LoadN(b + i, count), sum);
+    });
+    return V::Sum(sum);
+  }
+
+  static void RmsNorm(const float* x, const float* weight, float eps, size_t n, float* y) noexcept {
+    const float mean = Dot(x, x, n) / static_cast<float>(n);
+    const V scale = V::Set(1.0F / V::SquareRoot(mean + eps));
+    ForVectors(n, [&](size_t i, size_t count) {
+      V v = V::Mul(LoadN(x + i, count), scale);
+      if (weight != nullptr) v = V::Mul(v, LoadN(weight + i, count));
+      StoreN(y + i, v, count);
+    });
+  }
+
+  static uint32_t Magnitude(float x) noexcept {
+    return __builtin_bit_cast(uint32_t, x) & 0x7FFFFFFF;
+  }
+  // The largest |x| as its bits, which order like the magnitudes and keep NaN and infinity on top.
+  static uint32_t MaxMagnitude(const float* x, size_t n) noexcept {
+    uint32_t largest = 0;
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t magnitude = Magnitude(x[i]);
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+  }
+  static constexpr uint32_t kInfinityBits = 0x7F800000;
+
+  static float ScaleFor(uint32_t max_magnitude) noexcept {
+    const float largest = __builtin_bit_cast(float, max_magnitude);
+    return 127.0F / (largest > 1e-5F ? largest : 1e-5F);
+  }
+  static int32_t Encode(const float* x, size_t n, float scale, int8_t* codes) noexcept {
+    int32_t sum = 0;
+    for (size_t i = 0; i < n; ++i) {
+      const float rounded = (x[i] * scale + kRounder) - kRounder;
+      // |x| * s is at most 127 and two roundings, so the clamp of the definition never bites.
+      const auto code = static_cast<int32_t>(rounded);
+      codes[i] = static_cast<int8_t>(code);
+      sum += code;
+    }
+    return sum;
+  }
+  static void ZeroCodes(int8_t* codes, size_t begin, size_t end) noexcept {
+    for (size_t i = begin; i < end; ++i) codes[i] = 0;
+  }
+
+  static bool QuantizeToken(const float* x, size_t n, size_t padded_n, int8_t* codes, float* scale,
+                            int32_t* sum) noexcept {
+    const uint32_t largest = MaxMagnitude(x, n);
+    if (largest >= kInfinityBits) {
+      ZeroCodes(codes, 0, padded_n);
+      *scale = ScaleFor(0);
+      *sum = 0;
+      return false;
+    }
+    *scale = ScaleFor(largest);
+    *sum = Encode(x, n, *scale, codes);
+    ZeroCodes(codes, n, padded_n);
+    return true;
+  }
+
+  static bool QuantizeBlocks(const float* x, size_t n, size_t padded_n, int8_t* codes,
+                             float* scales, int32_t* sums) noexcept {
+    constexpr size_t kBlock = 32;
+    const bool finite = MaxMagnitude(x, n) < kInfinityBits;
+    for (size_t block = 0; block * kBlock < n; ++block) {
+      const size_t begin = block * kBlock;
+      const size_t count = n - begin < kBlock ? n - begin : kBlock;
+      const float scale = ScaleFor(finite ? MaxMagnitude(x + begin, count) : 0);
+      scales[block] = 1.0F / scale;
+      sums[block] = finite ? Encode(x + begin, count, scale, codes + begin) : 0;
+    }
+    ZeroCodes(codes, finite ? n : 0, padded_n);
+    return finite;
+  }
+
+  static void AddTo(const float* x, size_t n, float* y) noexcept {
+    for (size_t i = 0; i < n; ++i) y[i] += x[i];
+  }
+  static V ReluSquared(V x) noexcept {
+    // NaN stays: Max() returns its second operand then.
+    const V positive = V::Max(V::Zero(), x);
+    return V::Mul(positive, positive);
+  }
+  static V Silu(V x) noexcept {
+    const V e = Exp(V::Sub(V::Zero(), x));
+    return V::Div(x, V::Add(V::Set(1.0F), e));
+  }
+  static void ReluSquaredMul(const float* up, size_t n, float* gate) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) {
+      StoreN(gate + i, V::Mul(ReluSquared(LoadN(gate + i, count)), LoadN(up + i, count)), count);
+    });
+  }
+  static void SiluMul(const float* up, size_t n, float* gate) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) {
+      StoreN(gate + i, V::Mul(Silu(LoadN(gate + i, count)), LoadN(up + i, count)), count);
+    });
+  }
+
+  static void ApplyEpilogue(TileEpilogue epilogue, const float* v, const float* bias, size_t n,
+                            float* y) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) {
+      V value = LoadN(v + i, count);
+      if (bias != nullptr) value = V::Add(value, LoadN(bias + i, count));
+      switch (epilogue) {
+        case TileEpilogue::kStore:
+          break;
+        case TileEpilogue::kAdd:
+          value = V::Add(LoadN(y + i, count), value);
+          break;
+        case TileEpilogue::kReluSquaredMul:
+          value = V::Mul(ReluSquared(LoadN(y + i, count)), value);
+          break;
+        case TileEpilogue::kSiluMul:
+          value = V::Mul(Silu(LoadN(y + i, count)), value);
+          break;
+      }
+      StoreN(y + i, value, count);
+    });
+  }
+
+  // The largest element; NaN never wins, -infinity when there is none.
+  static float MaxOf(const float* x, size_t n) noexcept {
+    float largest = -__builtin_inff();
+    V lanes = V::Set(largest);
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) lanes = V::Max(V::Load(x + i), lanes);
+    for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+    alignas(64) float stored[kLanes];
+    V::Store(stored, lanes);
+    for (const float lane : stored) largest = lane > largest ? lane : largest;
+    return largest;
+  }
+  static size_t ArgMax(const float* x, size_t n, bool* finite) noexcept {
+    *finite = MaxMagnitude(x, n) < kInfinityBits;
+    const float largest = MaxOf(x, n);
+    for (size_t i = 0; i < n; ++i) {
+      if (x[i] == largest) return i;
+    }
+    return 0;
+  }
+
+  // y may be null: only the sum is wanted.
+  static float ExpShifted(const float* x, float shift, size_t n, float* y) noexcept {
+    const V shifts = V::Set(shift);
+    V sum = V::Zero();
+    ForVectors(n, [&](size_t i, size_t count) {
+      V e = Exp(V::Sub(LoadN(x + i, count), shifts));
+      if (count < kLanes) {
+        // Padding must add nothing, and exp(0 - shift) is not nothing.
+        alignas(64) float lanes[kLanes];
+        V::Store(lanes, e);
+        for (size_t lane = count; lane < kLanes; ++lane) lanes[lane] = 0.0F;
+        e = V::Load(lanes);
+      }
+      sum = V::Add(sum, e);
+      if (y != nullptr) StoreN(y + i, e, count);
+    });
+    return V::Sum(sum);
+  }
+
+  // (a, b) -> (a cos - b sin, b cos + a sin)
+  static void Rotate(float cosine, float sine, float* a, float* b) noexcept {
+    const float a0 = *a;
+    const float b0 = *b;
+    *a = V::Fma1(a0, cosine, -(b0 * sine));
+    *b = V::Fma1(b0, cosine, a0 * sine);
+  }
+  static void Rope(float* x, uint32_t heads, uint32_t head_dim, uint32_t rope_dim, bool neox,
+                   const float* cosines, const float* sines) noexcept {
+    const uint32_t half = rope_dim / 2;
+    for (uint32_t h = 0; h < heads; ++h, x += head_dim) {
+      if (!neox) {
+        for (uint32_t i = 0; i < half; ++i) {
+          Rotate(cosines[i], sines[i], x + 2 * i, x + 2 * i + 1);
+        }
+        continue;
+      }
+      ForVectors(half, [&](size_t i, size_t count) {
+        const V a = LoadN(x + i, count);
+        const V b = LoadN(x + half + i, count);
+        const V cosine = LoadN(cosines + i, count);
+        const V sine = LoadN(sines + i, count);
+        const V minus_b_sine = V::Sub(V::Zero(), V::Mul(b, sine));
+        StoreN(x + i, V::Fma(a, cosine, minus_b_sine), count);
+        StoreN(x + half + i, V::Fma(b, cosine, V::Mul(a, sine)), count);
+      });
+    }
+  }
+
+  static void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) {
+      if (count == kLanes) {
+        V::StoreHalf(y + i, V::Load(x + i));
+        return;
+      }
+      uint16_t halves[kLanes];
+      V::StoreHalf(halves, LoadFirst(x + i, count));
+      for (size_t lane = 0; lane < count; ++lane) y[i + lane] = halves[lane];
+    });
+  }
+  static V LoadHalves(const uint16_t* x, size_t n) noexcept {
+    if (n == kLanes) return V::LoadHalf(reinterpret_cast<const uint8_t*>(x));
+    uint16_t halves[kLanes] = {};
+    for (size_t i = 0; i < n; ++i) halves[i] = x[i];
+    return V::LoadHalf(reinterpret_cast<const uint8_t*>(halves));
+  }
+  static void HalvesToFloats(const uint16_t* x, size_t n, float* y) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) { StoreN(y + i, LoadHalves(x + i, count), count); });
+  }
+
+  // K or V rows as vectors of 16 floats.
+  struct F32Rows {
+    const float* data;
+    size_t dim;
+    V Load(size_t row, size_t i, size_t n) const noexcept { return LoadN(data + row * dim + i, n); }
+  };
+  struct F16Rows {
+    const uint16_t* data;
+    size_t dim;
+    V Load(size_t row, size_t i, size_t n) const noexcept {
+      return LoadHalves(data + row * dim + i, n);
+    }
+  };
+
+  // scores[h][j] = q_h . k_j * scale for kHeads heads from `queries` and kKeys keys from `first`.
+  template <int kHeads, int kKeys, class Rows>
+  static void ScoreBlock(const Rows& keys, size_t first, const float* queries, size_t dim,
+                         float scale, float (*scores)[kAttentionChunk]) noexcept {
+    V sums[kHeads][kKeys];
+    for (auto& row : sums) {
+      for (V& sum : row) sum = V::Zero();
+    }
+    ForVectors(dim, [&](size_t i, size_t count) {
+      V key[kKeys];
+      for (int j = 0; j < kKeys; ++j) key[j] = keys.Load(first + static_cast<size_t>(j), i, count);
+      for (int h = 0; h < kHeads; ++h) {
+        const V query = LoadN(queries + static_cast<size_t>(h) * dim + i, count);
+        for (int j = 0; j < kKeys; ++j) sums[h][j] = V::Fma(query, key[j], sums[h][j]);
+      }
+    });
+    for (int h = 0; h < kHeads; ++h) {
+      for (int j = 0; j < kKeys; ++j) {
+        scores[h][first + static_cast<size_t>(j)] = V::Sum(sums[h][j]) * scale;
+      }
+    }
+  }
+
+  template <int kHeads, class Rows>
+  static void AttendHeads(const AttentionChunk& c, const Rows& keys, const Rows& values,
+                          size_t head) noexcept {
+    const size_t dim = c.head_dim;
+    alignas(64) float weights[kHeads][kAttentionChunk];
+    V rescale[kHeads];
+    const float* queries = c.queries + head * dim;
+    size_t j = 0;
+    for (; j + V::kKeyBlock <= c.count; j += V::kKeyBlock) {
+      ScoreBlock<kHeads, V::kKeyBlock>(keys, j, queries, dim, c.scale, weights);
+    }
+    for (; j < c.count; ++j) ScoreBlock<kHeads, 1>(keys, j, queries, dim, c.scale, weights);
+
+    for (int h = 0; h < kHeads; ++h) {
+      float* max = c.max + head + h;
+      float* sum = c.sum + head + h;
+      float largest = *max;
+      for (size_t i = 0; i < c.count; ++i) {
+        largest = weights[h][i] > largest ? weights[h][i] : largest;
+      }
+      const float shrink = ExpOne(*max - largest);
+      *sum = V::Fma1(*sum, shrink, ExpShifted(weights[h], largest, c.count, weights[h]));
+      *max = largest;
+      rescale[h] = V::Set(shrink);
+    }
+    float* accumulators = c.accumulator + head * dim;
+    ForVectors(dim, [&](size_t i, size_t count) {
+      V acc[kHeads];
+      for (int h = 0; h < kHeads; ++h) {
+        acc[h] = V::Mul(LoadN(accumulators + static_cast<size_t>(h) * dim + i, count), rescale[h]);
+      }
+      for (size_t row = 0; row < c.count; ++row) {
+        const V value = values.Load(row, i, count);
+        for (int h = 0; h < kHeads; ++h) acc[h] = V::Fma(V::Set(weights[h][row]), value, acc[h]);
+      }
+      for (int h = 0; h < kHeads; ++h) {
+        StoreN(accumulators + static_cast<size_t>(h) * dim + i, acc[h], count);
+      }
+    });
+  }
+  template <class Rows>
+  static void AttendRows(const AttentionChunk& c, const Rows& keys, const Rows& values) noexcept {
+    size_t head = 0;
+    for (; head + V::kHeadBlock <= c.group; head += V::kHeadBlock) {
+      AttendHeads<V::kHeadBlock>(c, keys, values, head);
+    }
+    for (; head < c.group; ++head) AttendHeads<1>(c, keys, values, head);
+  }
+  static void AttendChunk(const AttentionChunk& c) noexcept {
+    if (c.element == KvElement::kF32) {
+      AttendRows(c, F32Rows{static_cast<const float*>(c.keys), c.head_dim},
+                 F32Rows{static_cast<const float*>(c.values), c.head_dim});
+    } else {
+      AttendRows(c, F16Rows{static_cast<const uint16_t*>(c.keys), c.head_dim},
+                 F16Rows{static_cast<const uint16_t*>(c.values), c.head_dim});
+    }
+  }
+
+  static void MergeAttention(uint32_t group, uint32_t head_dim, const float* later_max,
+                             const float* later_sum, const float* later_accumulator, float* max,
+                             float* sum, float* accumulator) noexcept {
+    for (size_t h = 0; h < group; ++h) {
+      // An empty partition has nothing to add, and -infinity minus itself is NaN.
+      if (later_max[h] == -__builtin_inff()) continue;
+      const float largest = later_max[h] > max[h] ? later_max[h] : max[h];
+      const float shrink = ExpOne(max[h] - largest);
+      const float later_shrink = ExpOne(later_max[h] - largest);
+      max[h] = largest;
+      sum[h] = V::Fma1(later_sum[h], later_shrink, sum[h] * shrink);
+      const float* from = later_accumulator + h * head_dim;
+      float* to = accumulator + h * head_dim;
+      ForVectors(head_dim, [&](size_t i, size_t count) {
+        const V kept = V::Mul(LoadN(to + i, count), V::Set(shrink));
+        StoreN(to + i, V::Fma(LoadN(from + i, count), V::Set(later_shrink), kept), count);
+      });
+    }
+  }
+  static void FinishAttention(uint32_t group, uint32_t head_dim, const float* sum,
+                              const float* accumulator, float* out) noexcept {
+    for (size_t h = 0; h < group; ++h) {
+      const V divisor = V::Set(sum[h]);
+      ForVectors(head_dim, [&](size_t i, size_t count) {
+        const size_t at = h * head_dim + i;
+        StoreN(out + at, V::Div(LoadN(accumulator + at, count), divisor), count);
+      });
+    }
+  }
+
+  // Weight rows as vectors of 16 floats.
+  struct F32Weights {
+    static constexpr size_t kBytes = 4;
+    static V Load(const uint8_t* p) noexcept { return V::Load(reinterpret_cast<const float*>(p)); }
+  };
+  struct F16Weights {
+    static constexpr size_t kBytes = 2;
+    static V Load(const uint8_t* p) noexcept { return V::LoadHalf(p); }
+  };
+  struct BF16Weights {
+    static constexpr size_t kBytes = 2;
+    static V Load(const uint8_t* p) noexcept { return V::LoadBFloat16(p); }
+  };
+  template <class Weights>
+  static V LoadWeights(const uint8_t* p, size_t n) noexcept {
+    if (n == kLanes) return Weights::Load(p);
+    alignas(64) uint8_t bytes[kLanes * Weights::kBytes] = {};
+    for (size_t i = 0; i < n * Weights::kBytes; ++i) bytes[i] = p[i];
+    return Weights::Load(bytes);
+  }
+
+  template <class Weights, int kRows, int kTokens>
+  static void DenseBlock(const DenseTile& t, size_t row, size_t token) noexcept {
+    V sums[kRows][kTokens];
+    for (auto& of_row : sums) {
+      for (V& sum : of_row) sum = V::Zero();
+    }
+    const uint8_t* weights = t.rows + row * t.row_stride;
+    const float* values = t.values + token * t.value_stride;
+    ForVectors(t.cols, [&](size_t i, size_t count) {
+      V x[kTokens];
+      for (int j = 0; j < kTokens; ++j) {
+        x[j] = LoadN(values + static_cast<size_t>(j) * t.value_stride + i, count);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        const uint8_t* at = weights + static_cast<size_t>(r) * t.row_stride + i * Weights::kBytes;
+        const V w = LoadWeights<Weights>(at, count);
+        for (int j = 0; j < kTokens; ++j) sums[r][j] = V::Fma(w, x[j], sums[r][j]);
+      }
+    });
+    for (int r = 0; r < kRows; ++r) {
+      for (int j = 0; j < kTokens; ++j) {
+        t.out[(token + static_cast<size_t>(j)) * t.out_stride + row + static_cast<size_t>(r)] =
+            V::Sum(sums[r][j]);
+      }
+    }
+  }
+  template <class Weights, int kTokens>
+  static void DenseRows(const DenseTile& t, size_t token) noexcept {
+    size_t row = 0;
+    for (; row + V::kRowBlock <= t.row_count; row += V::kRowBlock) {
+      DenseBlock<Weights, V::kRowBlock, kTokens>(t, row, token);
+    }
+    for (; row < t.row_count; ++row) DenseBlock<Weights, 1, kTokens>(t, row, token);
+  }
+  template <class Weights>
+  static void Dense(const DenseTile& t) noexcept {
+    size_t token = 0;
+    for (; token + V::kTokenBlock <= t.tokens; token += V::kTokenBlock) {
+      DenseRows<Weights, V::kTokenBlock>(t, token);
+    }
+    for (; token < t.tokens; ++token) DenseRows<Weights, 1>(t, token);
+  }
+
+  static void DenseQ8(const DenseTile& t) noexcept {
+    constexpr size_t kBlock = 32;
+    constexpr size_t kBlockBytes = 34;
+    const size_t blocks = t.cols / kBlock;
+    for (size_t row = 0; row < t.row_count; ++row) {
+      const uint8_t* weights = t.rows + row * t.row_stride;
+      for (size_t token = 0; token < t.tokens; ++token) {
+        const int8_t* codes = t.codes + token * t.code_stride;
+        const float* scales = t.x_scales + token * t.scale_stride;
+        const int32_t* sums = t.x_sums + token * t.scale_stride;
+        float v = 0.0F;
+        for (size_t b = 0; b < blocks; ++b) {
+          const uint8_t* block = weights + b * kBlockBytes;
+          const auto half = static_cast<uint16_t>(block[0] | (block[1] << 8));
+          const int32_t isum = V::DotBlock(block + 2, codes + b * kBlock, sums[b]);
+          v = V::Fma1(static_cast<float>(isum), V::HalfToFloat(half) * scales[b], v);
+        }
+        t.out[token * t.out_stride + row] = v;
+      }
+    }
+  }
+
+  static DenseKernels DenseTable() noexcept {
+    return {.f32 = Dense<F32Weights>,
+            .f16 = Dense<F16Weights>,
+            .bf16 = Dense<BF16Weights>,
+            .q8_0 = DenseQ8};
+  }
+  static FloatOps FloatTable() noexcept {
+    return {.rms_norm = RmsNorm,
+            .quantize_token = QuantizeToken,
+            .quantize_blocks = QuantizeBlocks,
+            .dot = Dot,
+            .add_to = AddTo,
+            .relu_squared_mul = ReluSquaredMul,
+            .silu_mul = SiluMul,
+            .arg_max = ArgMax,
+            .max = MaxOf,
+            .exp_shifted = ExpShifted,
+            .rope = Rope,
+            .floats_to_halves = FloatsToHalves,
+            .halves_to_floats = HalvesToFloats,
+            .attend_chunk = AttendChunk,
+            .merge_attention = MergeAttention,
+            .finish_attention = FinishAttention,
+            .apply_epilogue = ApplyEpilogue};
+  }
+};
+
+}  // namespace fabric::kernels

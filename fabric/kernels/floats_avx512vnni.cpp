@@ -1,0 +1,73 @@
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fabric/kernels/float_lanes.h"
+
+// The 16 virtual lanes are one register.
+
+namespace fabric::kernels {
+namespace {
+
+struct Avx512Lanes {
+  static constexpr size_t kRowBlock = 4;
+  static constexpr size_t kTokenBlock = 4;
+  static constexpr size_t kHeadBlock = 4;
+  static constexpr size_t kKeyBlock = 4;
+
+  __m512 v;
+
+  static Avx512Lanes Zero() { return {_mm512_setzero_ps()}; }
+  static Avx512Lanes Set(float x) { return {_mm512_set1_ps(x)}; }
+  static Avx512Lanes Load(const float* x) { return {_mm512_loadu_ps(x)}; }
+  static void Store(float* y, Avx512Lanes a) { _mm512_storeu_ps(y, a.v); }
+  static __m256i Load256(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static Avx512Lanes LoadHalf(const uint8_t* p) { return {_mm512_cvtph_ps(Load256(p))}; }
+  static Avx512Lanes LoadBFloat16(const uint8_t* p) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Load256(p)), 16))};
+  }
+  static void StoreHalf(uint16_t* y, Avx512Lanes a) {
+    const __m256i halves = _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), halves);
+  }
+  static Avx512Lanes Add(Avx512Lanes a, Avx512Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
+  static Avx512Lanes Sub(Avx512Lanes a, Avx512Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  static Avx512Lanes Mul(Avx512Lanes a, Avx512Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  static Avx512Lanes Div(Avx512Lanes a, Avx512Lanes b) { return {_mm512_div_ps(a.v, b.v)}; }
+  static Avx512Lanes Fma(Avx512Lanes a, Avx512Lanes b, Avx512Lanes c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+  }
+  static Avx512Lanes Max(Avx512Lanes a, Avx512Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static Avx512Lanes Min(Avx512Lanes a, Avx512Lanes b) { return {_mm512_min_ps(a.v, b.v)}; }
+  static Avx512Lanes Scale(Avx512Lanes x, Avx512Lanes n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+  static float Sum(Avx512Lanes a) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  // vpdpbusd wants one unsigned side: (w + 128) . x - 128 * sum of x.
+  static int32_t DotBlock(const uint8_t* weights, const int8_t* codes, int32_t sum) {
+    const __m256i w = _mm256_xor_si256(Load256(weights), _mm256_set1_epi8(-128));
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const __m256i eight = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    const __m128i one = _mm_add_epi32(two, _mm_shuffle_epi32(two, 1));
+    return _mm_cvtsi128_si32(one) - 128 * sum;
+  }
+  static float HalfToFloat(uint16_t half) { return _cvtsh_ss(half); }
+  static float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+  static float Fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+};
+
+}  // namespace
+
+FloatOps FloatOpsAvx512Vnni() noexcept { return FloatLanes<Avx512Lanes>::FloatTable(); }
+DenseKernels DenseAvx512Vnni() noexcept { return FloatLanes<Avx512Lanes>::DenseTable(); }
+
+}  // namespace fabric::kernels

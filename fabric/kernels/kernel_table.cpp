@@ -1,0 +1,34 @@
+#include "fabric/kernels/kernel_table.h"
+
+#include <vector>
+
+namespace fabric::kernels {
+namespace {
+
+KernelTable MakeTable(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Vnni) {
+    return {isa, IsaName(isa), TernaryScalar(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+  }
+  if (isa == Isa::kAvx2) return {isa, IsaName(isa), TernaryScalar(), DenseAvx2(), FloatOpsAvx2()};
+#endif
+  return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), FloatOpsScalar()};
+}
+
+}  // namespace
+
+std::span<const KernelTable> SupportedKernels() {
+  static const std::vector<KernelTable> tables = [] {
+    std::vector<KernelTable> supported;
+    for (const Isa isa : SupportedIsas()) supported.push_back(MakeTable(isa));
+    return supported;
+  }();
+  return tables;
+}
+
+const KernelTable& ActiveKernels() {
+  static const KernelTable table = MakeTable(ActiveIsa());
+  return table;
+}
+
+}  // namespace fabric::kernels

@@ -1,0 +1,86 @@
+#include <cmath>
+
+#include "fabric/kernels/ternary_tile.h"
+#include "fabric/panel_layout.h"
+
+namespace fabric::kernels {
+namespace {
+
+constexpr int kPowersOf3[kPt5Digits] = {1, 3, 9, 27, 81};
+
+template <uint32_t kDigits>
+int Trit(const uint8_t* panel, uint32_t row, uint32_t col) {
+  const PanelPosition at = PositionInPanel(row, col, kDigits);
+  const int byte = panel[at.byte];
+  if constexpr (kDigits == k2BitDigits) return ((byte >> (2 * at.digit)) & 3) - 1;
+  return byte / kPowersOf3[at.digit] % 3 - 1;
+}
+
+template <uint32_t kDigits>
+int32_t Sum(const uint8_t* panel, uint32_t row, const int8_t* codes, uint32_t begin, uint32_t end) {
+  int32_t sum = 0;
+  for (uint32_t col = begin; col < end; ++col) sum += Trit<kDigits>(panel, row, col) * codes[col];
+  return sum;
+}
+
+template <uint32_t kDigits>
+float Project(const TernaryTile& t, uint32_t panel, uint32_t row, uint32_t token) {
+  const uint8_t* weights = t.panels + panel * t.panel_stride;
+  const float* w_scales = t.w_scales + panel * t.w_panel_stride + row;
+  const int8_t* codes = t.codes + token * t.code_stride;
+  if (t.sum == TernarySum::kToken) {
+    const int32_t isum = Sum<kDigits>(weights, row, codes, 0, t.cols);
+    return static_cast<float>(isum) * (*w_scales / t.x_scales[token]);
+  }
+  float v = 0.0F;
+  uint32_t index = 0;
+  for (uint32_t begin = 0; begin < t.cols; begin += t.segment, ++index) {
+    const uint32_t end = begin + t.segment < t.cols ? begin + t.segment : t.cols;
+    const int32_t isum = Sum<kDigits>(weights, row, codes, begin, end);
+    const uint32_t scale = t.segments_per_scale == 0 ? 0 : index / t.segments_per_scale;
+    const float w = w_scales[size_t{scale} * kPanelRows];
+    const float factor = t.sum == TernarySum::kGroups
+                             ? w / t.x_scales[token]
+                             : w * t.x_scales[token * t.scale_stride + index];
+    v = std::fma(static_cast<float>(isum), factor, v);
+  }
+  return v;
+}
+
+template <uint32_t kDigits>
+void RunTile(const TernaryTile& t) noexcept {
+  for (uint32_t token = 0; token < t.tokens; ++token) {
+    for (uint32_t panel = 0; panel < t.panel_count; ++panel) {
+      for (uint32_t row = 0; row < kPanelRows; ++row) {
+        t.out[token * t.out_stride + panel * kPanelRows + row] =
+            Project<kDigits>(t, panel, row, token);
+      }
+    }
+  }
+}
+
+ActivityCount CountActivity(const int8_t* codes, const uint32_t* nonzeros, uint32_t cols) noexcept {
+  ActivityCount count;
+  for (uint32_t col = 0; col < cols; ++col) {
+    if (codes[col] == 0) continue;
+    count.active_ops += nonzeros[col];
+    ++count.active_columns;
+  }
+  return count;
+}
+
+void SumSegments(const int8_t* codes, uint32_t cols, uint32_t segment, int32_t* out) noexcept {
+  for (uint32_t begin = 0; begin < cols; begin += segment) {
+    int32_t sum = 0;
+    for (uint32_t col = begin; col < cols && col - begin < segment; ++col) sum += codes[col];
+    *out++ = sum;
+  }
+}
+
+}  // namespace
+
+TernaryKernels TernaryScalar() noexcept {
+  return {RunTile<k2BitDigits>, RunTile<kPt5Digits>, CountActivity, SumSegments};
+}
+
+}  // namespace fabric::kernels
