@@ -1,0 +1,142 @@
+#include "fabric/matrix_store.h"
+
+#include <utility>
+
+#include "fabric/parallel.h"
+
+namespace fabric {
+namespace {
+
+Status CheckFloats(const ActivationView& x) {
+  return x.values != nullptr && x.value_stride >= x.cols ? Status::kOk : Status::kErrAddr;
+}
+
+Status CheckCodes(const ActivationView& x) {
+  if (x.codes == nullptr || x.scales == nullptr || x.sums == nullptr) return Status::kErrAddr;
+  const size_t padded = (size_t{x.cols} + kCodePadding - 1) / kCodePadding * kCodePadding;
+  if (x.code_stride < padded) return Status::kErrAddr;
+  const size_t blocks = (size_t{x.cols} + kActivationBlock - 1) / kActivationBlock;
+  if (x.kind == ActivationKind::kInt8Block && x.scale_stride < blocks) return Status::kErrAddr;
+  return Status::kOk;
+}
+
+bool Takes(const Matrix& matrix, ActivationKind kind) {
+  const DenseMatrix* dense = AsDense(matrix);
+  if (dense == nullptr) return kind != ActivationKind::kFloat;
+  return kind ==
+         (dense->type() == DenseType::kQ8_0 ? ActivationKind::kInt8Block : ActivationKind::kFloat);
+}
+
+Status CheckOp(const MatrixStore& store, const ProjectionOp& op) {
+  const Matrix* matrix = store.Find(op.matrix);
+  if (matrix == nullptr) return Status::kErrStale;
+  if (op.x == nullptr) return Status::kErrAddr;
+  if (!Takes(*matrix, op.x->kind)) return Status::kErrUnsupported;
+  if (op.x->cols != ColsOf(*matrix)) return Status::kErrAddr;
+  if (op.x->tokens == 0) return Status::kOk;
+  if (op.y == nullptr || op.y_stride < RowsOf(*matrix)) return Status::kErrAddr;
+  return op.x->kind == ActivationKind::kFloat ? CheckFloats(*op.x) : CheckCodes(*op.x);
+}
+
+bool CanFollow(const MatrixStore& store, const ProjectionOp& op, const ProjectionOp& before) {
+  return op.y == before.y && op.y_stride == before.y_stride && op.x->tokens == before.x->tokens &&
+         RowsOf(*store.Find(op.matrix)) == RowsOf(*store.Find(before.matrix));
+}
+
+TernaryMatrix WithLayout(const TernaryMatrix& from, TernaryLayout layout) {
+  TernaryMatrix to(from.rows(), from.cols(), from.scale_kind(), from.group(), layout);
+  const std::vector<float> scales = from.CopyScales();
+  const size_t per_row = from.scales_per_row();
+  ParallelFor(from.rows(), 64, [&](size_t begin, size_t end) {
+    std::vector<int8_t> trits(from.cols());
+    for (size_t row = begin; row < end; ++row) {
+      from.GetRow(static_cast<uint32_t>(row), trits);
+      const size_t first = from.scale_kind() == ScaleKind::kTensor ? 0 : row * per_row;
+      to.SetRow(static_cast<uint32_t>(row), trits, std::span(scales).subspan(first, per_row));
+    }
+  });
+  return to;
+}
+
+}  // namespace
+
+MatrixId MatrixStore::Add(Matrix matrix) {
+  if (free_.empty()) {
+    slots_.emplace_back();
+    // So that Remove() can give the slot back without allocating.
+    free_.reserve(slots_.size());
+    free_.push_back(static_cast<uint32_t>(slots_.size() - 1));
+  }
+  const uint32_t index = free_.back();
+  free_.pop_back();
+  resident_bytes_ += BytesOf(matrix);
+  slots_[index].matrix.emplace(std::move(matrix));
+  return {index, slots_[index].generation};
+}
+
+Status MatrixStore::Remove(MatrixId id) noexcept {
+  const Matrix* matrix = Find(id);
+  if (matrix == nullptr) return Status::kErrStale;
+  resident_bytes_ -= BytesOf(*matrix);
+  Slot& slot = slots_[id.index];
+  slot.matrix.reset();
+  // A slot whose generations are used up is never given out again.
+  if (++slot.generation != 0) free_.push_back(id.index);
+  return Status::kOk;
+}
+
+const Matrix* MatrixStore::Find(MatrixId id) const noexcept {
+  if (id.generation == 0 || id.index >= slots_.size()) return nullptr;
+  const Slot& slot = slots_[id.index];
+  return slot.generation == id.generation && slot.matrix ? &*slot.matrix : nullptr;
+}
+
+const TernaryMatrix* AsTernary(const Matrix& matrix) noexcept {
+  return std::get_if<TernaryMatrix>(&matrix);
+}
+
+const DenseMatrix* AsDense(const Matrix& matrix) noexcept {
+  const auto* shared = std::get_if<std::shared_ptr<const DenseMatrix>>(&matrix);
+  return shared == nullptr ? nullptr : shared->get();
+}
+
+uint32_t RowsOf(const Matrix& matrix) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  return ternary != nullptr ? ternary->rows() : AsDense(matrix)->rows();
+}
+
+uint32_t ColsOf(const Matrix& matrix) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  return ternary != nullptr ? ternary->cols() : AsDense(matrix)->cols();
+}
+
+size_t BytesOf(const Matrix& matrix) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  return ternary != nullptr ? ternary->bytes() : AsDense(matrix)->bytes();
+}
+
+Status PrepareMatrix(Matrix* matrix, TernaryLayout layout) {
+  auto* ternary = std::get_if<TernaryMatrix>(matrix);
+  if (ternary == nullptr) return AsDense(*matrix) != nullptr ? Status::kOk : Status::kErrAddr;
+  if (ternary->rows() == 0) return Status::kErrAddr;
+  if (ternary->layout() != layout) *ternary = WithLayout(*ternary, layout);
+  if (ternary->nonzeros_per_column().empty()) ternary->CountNonZeros();
+  return Status::kOk;
+}
+
+bool IsChained(Epilogue epilogue) noexcept {
+  return epilogue == Epilogue::kReluSquaredMul || epilogue == Epilogue::kSiluMul;
+}
+
+Status CheckOps(const MatrixStore& store, std::span<const ProjectionOp> ops) noexcept {
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const Status status = CheckOp(store, ops[i]);
+    if (status != Status::kOk) return status;
+    if (IsChained(ops[i].epilogue) && (i == 0 || !CanFollow(store, ops[i], ops[i - 1]))) {
+      return Status::kErrPack;
+    }
+  }
+  return Status::kOk;
+}
+
+}  // namespace fabric

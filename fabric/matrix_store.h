@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "fabric/device.h"
+
+namespace fabric {
+
+// The matrices of one device. A handle names a slot and the generation in which it was filled, so a
+// handle of freed memory is told apart from its successor.
+//
+// Threads: one at a time.
+class MatrixStore {
+ public:
+  // Errors: std::bad_alloc.
+  MatrixId Add(Matrix matrix);
+  Status Remove(MatrixId id) noexcept;
+  // nullptr when the handle is stale or was never given out. Valid until Remove().
+  const Matrix* Find(MatrixId id) const noexcept;
+  size_t resident_bytes() const noexcept { return resident_bytes_; }
+
+ private:
+  struct Slot {
+    uint32_t generation = 1;
+    std::optional<Matrix> matrix;
+  };
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;
+  size_t resident_bytes_ = 0;
+};
+
+// The ternary matrix inside, or nullptr; the dense one inside, or nullptr.
+const TernaryMatrix* AsTernary(const Matrix& matrix) noexcept;
+const DenseMatrix* AsDense(const Matrix& matrix) noexcept;
+uint32_t RowsOf(const Matrix& matrix) noexcept;
+uint32_t ColsOf(const Matrix& matrix) noexcept;
+size_t BytesOf(const Matrix& matrix) noexcept;
+
+// Prepares a matrix for Add(): in `layout`, with its non-zeros counted.
+// Returns kErrAddr for a null dense matrix.
+Status PrepareMatrix(Matrix* matrix, TernaryLayout layout);
+
+// kOk when every op can run as documented in fabric/device.h; otherwise the first fault:
+//   kErrStale        a handle of a freed matrix
+//   kErrAddr         a null pointer, or a shape or stride that does not fit
+//   kErrUnsupported  an activation kind that the matrix does not take
+//   kErrPack         a *Mul epilogue without a predecessor that it can follow
+Status CheckOps(const MatrixStore& store, std::span<const ProjectionOp> ops) noexcept;
+
+// A *Mul epilogue belongs to the op right before it.
+bool IsChained(Epilogue epilogue) noexcept;
+
+}  // namespace fabric

@@ -1,0 +1,140 @@
+#include "fabric/projection.h"
+
+#include "fabric/matrix_store.h"
+#include "fabric/panel_layout.h"
+
+namespace fabric {
+namespace {
+
+using kernels::TernarySum;
+
+kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::kStore:
+      return kernels::TileEpilogue::kStore;
+    case Epilogue::kAdd:
+      return kernels::TileEpilogue::kAdd;
+    case Epilogue::kReluSquaredMul:
+      return kernels::TileEpilogue::kReluSquaredMul;
+    case Epilogue::kSiluMul:
+      return kernels::TileEpilogue::kSiluMul;
+  }
+  return kernels::TileEpilogue::kStore;
+}
+
+// How codes are summed: which columns share an integer sum, and which sums share a weight scale.
+void DescribeSums(const TernaryMatrix& matrix, const ActivationView& x, const int32_t* group_sums,
+                  uint32_t token_begin, kernels::TernaryTile* tile) {
+  const bool grouped = matrix.scale_kind() == ScaleKind::kGroup;
+  if (x.kind == ActivationKind::kInt8Block) {
+    tile->sum = TernarySum::kBlocks;
+    tile->segment = kActivationBlock;
+    tile->segments_per_scale = grouped ? matrix.group() / kActivationBlock : 0;
+    tile->x_scales = x.scales + token_begin * x.scale_stride;
+    tile->scale_stride = x.scale_stride;
+    tile->x_sums = x.sums + token_begin * x.scale_stride;
+    tile->sum_stride = x.scale_stride;
+    return;
+  }
+  tile->x_scales = x.scales + token_begin;
+  tile->scale_stride = 1;
+  if (grouped) {
+    tile->sum = TernarySum::kGroups;
+    tile->segment = matrix.group();
+    tile->segments_per_scale = 1;
+    tile->sum_stride = matrix.scales_per_row();
+    tile->x_sums = group_sums + token_begin * tile->sum_stride;
+    return;
+  }
+  tile->sum = TernarySum::kToken;
+  tile->x_sums = x.sums + token_begin;
+  tile->sum_stride = 1;
+}
+
+void RunTernary(const kernels::KernelTable& kernels, const TernaryMatrix& matrix,
+                const ActivationView& x, const int32_t* group_sums, uint32_t row_begin,
+                uint32_t row_end, uint32_t token_begin, uint32_t token_end, float* out) {
+  const uint32_t first_panel = row_begin / kPanelRows;
+  const bool one_scale = matrix.scale_kind() == ScaleKind::kTensor;
+  kernels::TernaryTile tile;
+  tile.panels = matrix.panels().data() + first_panel * matrix.panel_bytes();
+  tile.panel_stride = matrix.panel_bytes();
+  tile.panel_count = (row_end - row_begin + kPanelRows - 1) / kPanelRows;
+  tile.cols = matrix.cols();
+  tile.w_panel_stride = one_scale ? 0 : size_t{matrix.scales_per_row()} * kPanelRows;
+  tile.w_scales = matrix.panel_scales().data() + first_panel * tile.w_panel_stride;
+  tile.tokens = token_end - token_begin;
+  tile.codes = x.codes + token_begin * x.code_stride;
+  tile.code_stride = x.code_stride;
+  DescribeSums(matrix, x, group_sums, token_begin, &tile);
+  tile.out = out;
+  tile.out_stride = kTileRows;
+  const bool two_bit = matrix.layout() == TernaryLayout::kPanel2Bit;
+  (two_bit ? kernels.ternary.two_bit : kernels.ternary.pt5)(tile);
+}
+
+kernels::DenseTileFn DenseKernelOf(const kernels::KernelTable& kernels, DenseType type) {
+  switch (type) {
+    case DenseType::kF32:
+      return kernels.dense.f32;
+    case DenseType::kF16:
+      return kernels.dense.f16;
+    case DenseType::kBF16:
+      return kernels.dense.bf16;
+    case DenseType::kQ8_0:
+      return kernels.dense.q8_0;
+  }
+  return nullptr;
+}
+
+void RunDense(const kernels::KernelTable& kernels, const DenseMatrix& matrix,
+              const ActivationView& x, uint32_t row_begin, uint32_t row_end, uint32_t token_begin,
+              uint32_t token_end, float* out) {
+  kernels::DenseTile tile;
+  tile.rows = matrix.Row(row_begin).data();
+  tile.row_stride = matrix.row_bytes();
+  tile.row_count = row_end - row_begin;
+  tile.cols = matrix.cols();
+  tile.tokens = token_end - token_begin;
+  if (x.kind == ActivationKind::kFloat) {
+    tile.values = x.values + token_begin * x.value_stride;
+    tile.value_stride = x.value_stride;
+  } else {
+    tile.codes = x.codes + token_begin * x.code_stride;
+    tile.code_stride = x.code_stride;
+    tile.x_scales = x.scales + token_begin * x.scale_stride;
+    tile.x_sums = x.sums + token_begin * x.scale_stride;
+    tile.scale_stride = x.scale_stride;
+  }
+  tile.out = out;
+  tile.out_stride = kTileRows;
+  DenseKernelOf(kernels, matrix.type())(tile);
+}
+
+}  // namespace
+
+bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  return ternary != nullptr && ternary->scale_kind() == ScaleKind::kGroup &&
+         x.kind == ActivationKind::kInt8Token;
+}
+
+void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, const ProjectionOp& op,
+                 const int32_t* group_sums, uint32_t row_begin, uint32_t row_end,
+                 uint32_t token_begin, uint32_t token_end, float* scratch) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  if (ternary != nullptr) {
+    RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
+               scratch);
+  } else {
+    RunDense(kernels, *AsDense(matrix), *op.x, row_begin, row_end, token_begin, token_end, scratch);
+  }
+  const kernels::TileEpilogue epilogue = TileEpilogueOf(op.epilogue);
+  const float* bias = op.bias == nullptr ? nullptr : op.bias + row_begin;
+  for (uint32_t token = token_begin; token < token_end; ++token) {
+    kernels.floats.apply_epilogue(epilogue, scratch + size_t{token - token_begin} * kTileRows, bias,
+                                  row_end - row_begin, op.y + token * op.y_stride + row_begin);
+  }
+}
+
+}  // namespace fabric

@@ -1,0 +1,258 @@
+#include "fabric/sim/sim_device.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <new>
+#include <utility>
+
+#include "fabric/panel_layout.h"
+#include "fabric/projection.h"
+
+namespace fabric::sim {
+namespace {
+
+// Below this many multiply-adds waking the team costs more than it saves (a few microseconds).
+constexpr uint64_t kInlineWork = 200'000;
+// Pieces per worker, so that one that loses its core for a while leaves little behind.
+constexpr size_t kPiecesPerWorker = 6;
+
+// [begin, end) of the floats that an op writes.
+struct OutputRange {
+  const float* begin;
+  const float* end;
+  size_t stride;
+  size_t rows;
+};
+
+OutputRange OutputOf(const ProjectionOp& op, uint32_t rows) {
+  return {op.y, op.y + (op.x->tokens - 1) * op.y_stride + rows, op.y_stride, rows};
+}
+
+bool RangesMeet(const float* a_begin, const float* a_end, const float* b_begin,
+                const float* b_end) {
+  return std::less<>()(a_begin, b_end) && std::less<>()(b_begin, a_end);
+}
+
+// Outputs side by side in rows of one stride (Q, K and V in one buffer) do not meet.
+bool OutputsMeet(const OutputRange& a, const OutputRange& b) {
+  if (!RangesMeet(a.begin, a.end, b.begin, b.end)) return false;
+  if (a.stride != b.stride) return true;
+  const bool a_first = std::less<>()(a.begin, b.begin);
+  const OutputRange& low = a_first ? a : b;
+  const OutputRange& high = a_first ? b : a;
+  const size_t offset = static_cast<size_t>(high.begin - low.begin) % low.stride;
+  return offset < low.rows || offset + high.rows > low.stride;
+}
+
+}  // namespace
+
+SimDevice::SimDevice(std::string_view name, const FabricOptions& options,
+                     const kernels::KernelTable& kernels, WorkerTeam* team)
+    : name_(name), options_(options), kernels_(kernels), team_(team) {
+  const size_t workers = team == nullptr ? 1 : static_cast<size_t>(team->size());
+  scratch_ = AlignedBuffer<float>(workers * kTileFloats);
+}
+
+Status SimDevice::Upload(Matrix matrix, MatrixId* id) {
+  if (id == nullptr) return Status::kErrAddr;
+  const Status status = PrepareMatrix(&matrix, options_.layout);
+  if (status != Status::kOk) return status;
+  *id = store_.Add(std::move(matrix));
+  resident_bytes_.store(store_.resident_bytes());
+  return Status::kOk;
+}
+
+Status SimDevice::Free(MatrixId id) noexcept {
+  const Status status = store_.Remove(id);
+  resident_bytes_.store(store_.resident_bytes());
+  return status;
+}
+
+Status SimDevice::Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept {
+  const Status status = ticket == nullptr ? Status::kErrAddr : CheckOps(store_, ops);
+  if (status != Status::kOk) {
+    book_.Add({.faults = 1});
+    return status;
+  }
+  try {
+    RunWaves(ops);
+  } catch (const std::bad_alloc&) {
+    book_.Add({.faults = 1});
+    return Status::kErrNoMem;
+  }
+  *ticket = ++last_ticket_;
+  return Status::kOk;
+}
+
+// Submit() returns after the work is done, so every ticket that it gave out is complete.
+Status SimDevice::Wait(Ticket ticket) noexcept {
+  return ticket >= 1 && ticket <= last_ticket_ ? Status::kOk : Status::kErrAddr;
+}
+
+// Ops run together until one needs what another of the same wave writes.
+void SimDevice::RunWaves(std::span<const ProjectionOp> ops) {
+  const auto start = std::chrono::steady_clock::now();
+  PrepareOps(ops);
+  wave_.clear();
+  for (size_t begin = 0; begin < ops.size();) {
+    const size_t end = ChainEnd(ops, begin);
+    if (ops[begin].x->tokens > 0) {
+      if (DependsOnWave(ops, begin, end)) {
+        RunWave(ops);
+        wave_.clear();
+      }
+      AddChain(ops, begin, end);
+    }
+    begin = end;
+  }
+  RunWave(ops);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  Account(ops, seconds.count());
+}
+
+void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
+  states_.clear();
+  size_t sums = 0;
+  size_t counts = 0;
+  for (const ProjectionOp& op : ops) {
+    OpState state{.matrix = store_.Find(op.matrix), .group_sums = sums, .activity = counts};
+    if (NeedsGroupSums(*state.matrix, *op.x)) {
+      sums += size_t{op.x->tokens} * AsTernary(*state.matrix)->scales_per_row();
+    }
+    if (AsTernary(*state.matrix) != nullptr) counts += op.x->tokens;
+    states_.push_back(state);
+  }
+  if (group_sums_.size() < sums) group_sums_.resize(sums);
+  if (activity_.size() < counts) activity_.resize(counts);
+  for (size_t i = 0; i < ops.size(); ++i) {
+    if (!NeedsGroupSums(*states_[i].matrix, *ops[i].x)) continue;
+    const TernaryMatrix& matrix = *AsTernary(*states_[i].matrix);
+    int32_t* out = group_sums_.data() + states_[i].group_sums;
+    for (uint32_t token = 0; token < ops[i].x->tokens; ++token) {
+      kernels_.ternary.sum_segments(ops[i].x->codes + token * ops[i].x->code_stride, matrix.cols(),
+                                    matrix.group(), out + token * matrix.scales_per_row());
+    }
+  }
+}
+
+size_t SimDevice::ChainEnd(std::span<const ProjectionOp> ops, size_t begin) const {
+  size_t end = begin + 1;
+  while (end < ops.size() && IsChained(ops[end].epilogue)) ++end;
+  return end;
+}
+
+void SimDevice::AddChain(std::span<const ProjectionOp> ops, size_t begin, size_t end) {
+  Chain chain{.op_begin = begin,
+              .op_end = end,
+              .rows = RowsOf(*states_[begin].matrix),
+              .tokens = ops[begin].x->tokens};
+  const size_t workers = team_ == nullptr ? 1 : static_cast<size_t>(team_->size());
+  const size_t wanted =
+      (chain.rows + workers * kPiecesPerWorker - 1) / (workers * kPiecesPerWorker);
+  const size_t rounded = (wanted + kPanelRows - 1) / kPanelRows * kPanelRows;
+  chain.piece_rows = static_cast<uint32_t>(std::min<size_t>(rounded, kTileRows));
+  chain.pieces = (chain.rows + chain.piece_rows - 1) / chain.piece_rows;
+  if (!wave_.empty()) chain.piece_begin = wave_.back().piece_begin + wave_.back().pieces;
+  wave_.push_back(chain);
+}
+
+bool SimDevice::DependsOnWave(std::span<const ProjectionOp> ops, size_t begin, size_t end) const {
+  for (const Chain& chain : wave_) {
+    const OutputRange written = OutputOf(ops[chain.op_begin], chain.rows);
+    for (size_t i = begin; i < end; ++i) {
+      if (OutputsMeet(written, OutputOf(ops[i], RowsOf(*states_[i].matrix)))) return true;
+      const ActivationView& x = *ops[i].x;
+      if (x.kind != ActivationKind::kFloat) continue;
+      const float* read_end = x.values + (x.tokens - 1) * x.value_stride + x.cols;
+      if (RangesMeet(written.begin, written.end, x.values, read_end)) return true;
+    }
+  }
+  return false;
+}
+
+void SimDevice::RunWave(std::span<const ProjectionOp> ops) {
+  if (wave_.empty()) return;
+  uint64_t work = 0;
+  for (const Chain& chain : wave_) {
+    for (size_t i = chain.op_begin; i < chain.op_end; ++i) {
+      work += uint64_t{chain.rows} * ColsOf(*states_[i].matrix) * chain.tokens;
+    }
+  }
+  const size_t pieces = wave_.back().piece_begin + wave_.back().pieces;
+  const auto run = [&](int worker, size_t begin, size_t end) {
+    float* scratch = scratch_.data() + static_cast<size_t>(worker) * kTileFloats;
+    for (size_t piece = begin; piece < end; ++piece) RunPiece(ops, piece, scratch);
+  };
+  if (team_ == nullptr || work < kInlineWork) {
+    run(0, 0, pieces);
+  } else {
+    team_->ParallelFor(pieces, 1, std::ref(run));
+  }
+}
+
+void SimDevice::RunPiece(std::span<const ProjectionOp> ops, size_t piece, float* scratch) noexcept {
+  const Chain* chain = wave_.data();
+  while (piece >= chain->piece_begin + chain->pieces) ++chain;
+  const size_t index = piece - chain->piece_begin;
+  const auto row_begin = static_cast<uint32_t>(index * chain->piece_rows);
+  const uint32_t row_end = std::min(row_begin + chain->piece_rows, chain->rows);
+  for (uint32_t token = 0; token < chain->tokens; token += kTileTokens) {
+    const uint32_t token_end = std::min(token + kTileTokens, chain->tokens);
+    for (size_t i = chain->op_begin; i < chain->op_end; ++i) {
+      ProjectTile(kernels_, *states_[i].matrix, ops[i], group_sums_.data() + states_[i].group_sums,
+                  row_begin, row_end, token, token_end, scratch);
+    }
+  }
+  if (!options_.account) return;
+  // The account of a token is made by whoever has the piece that its number falls on.
+  for (size_t token = index; token < chain->tokens; token += chain->pieces) {
+    for (size_t i = chain->op_begin; i < chain->op_end; ++i) {
+      CountActivity(ops[i], states_[i], static_cast<uint32_t>(token));
+    }
+  }
+}
+
+void SimDevice::CountActivity(const ProjectionOp& op, const OpState& state,
+                              uint32_t token) noexcept {
+  const TernaryMatrix* matrix = AsTernary(*state.matrix);
+  if (matrix == nullptr) return;
+  activity_[state.activity + token] =
+      kernels_.ternary.count_activity(op.x->codes + token * op.x->code_stride,
+                                      matrix->nonzeros_per_column().data(), matrix->cols());
+}
+
+// Wall time is shared between ternary and dense ops by the bytes that they streamed.
+void SimDevice::Account(std::span<const ProjectionOp> ops, double seconds) {
+  DeviceCounters delta;
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const uint32_t tokens = ops[i].x->tokens;
+    if (tokens == 0) continue;
+    const TernaryMatrix* matrix = AsTernary(*states_[i].matrix);
+    const uint64_t bytes = BytesOf(*states_[i].matrix);
+    if (matrix == nullptr) {
+      delta.dense_bytes += bytes;
+      continue;
+    }
+    if (options_.account) {
+      kernels::ActivityCount activity;
+      for (uint32_t token = 0; token < tokens; ++token) {
+        activity.active_ops += activity_[states_[i].activity + token].active_ops;
+        activity.active_columns += activity_[states_[i].activity + token].active_columns;
+      }
+      AddCounters(AccountOf(options_.geometry, options_.energy, matrix->rows(), matrix->cols(),
+                            tokens, activity),
+                  &delta);
+    }
+    delta.weight_bytes += bytes;
+  }
+  const uint64_t bytes = delta.weight_bytes + delta.dense_bytes;
+  if (bytes > 0) {
+    delta.fabric_seconds =
+        seconds * (static_cast<double>(delta.weight_bytes) / static_cast<double>(bytes));
+    delta.host_seconds = seconds - delta.fabric_seconds;
+  }
+  book_.Add(delta);
+}
+
+}  // namespace fabric::sim

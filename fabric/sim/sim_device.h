@@ -1,0 +1,79 @@
+#pragma once
+
+#include <atomic>
+#include <string_view>
+#include <vector>
+
+#include "fabric/device.h"
+#include "fabric/kernels/kernel_table.h"
+#include "fabric/matrix_store.h"
+#include "fabric/sim/account.h"
+
+namespace fabric::sim {
+
+// Computes projections with one table of kernels and keeps the account of the modelled fabric. A
+// Submit() is one pass over the team: pieces of rows of all ops are claimed dynamically.
+//
+// As "sim" it has the active kernels and a team; as "reference" the scalar kernels and no team, so
+// that rows are computed in order on the calling thread.
+class SimDevice final : public Device {
+ public:
+  // team: null = the calling thread alone; otherwise outlives the device.
+  SimDevice(std::string_view name, const FabricOptions& options,
+            const kernels::KernelTable& kernels, WorkerTeam* team);
+
+  std::string_view name() const override { return name_; }
+  Status Upload(Matrix matrix, MatrixId* id) override;
+  Status Free(MatrixId id) noexcept override;
+  Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
+  Status Wait(Ticket ticket) noexcept override;
+  DeviceCounters Counters() const noexcept override { return book_.Read(); }
+  size_t resident_bytes() const noexcept override { return resident_bytes_.load(); }
+
+ private:
+  // Consecutive ops that a worker runs on the same rows before it goes on: one op and the *Mul
+  // epilogues that follow it.
+  struct Chain {
+    size_t op_begin = 0;
+    size_t op_end = 0;
+    uint32_t rows = 0;
+    uint32_t tokens = 0;
+    uint32_t piece_rows = 0;
+    size_t piece_begin = 0;  // index of its first piece within the wave
+    size_t pieces = 0;
+  };
+  // What is known of one op of the current Submit().
+  struct OpState {
+    const Matrix* matrix = nullptr;
+    size_t group_sums = 0;  // offset in group_sums_, when NeedsGroupSums()
+    size_t activity = 0;    // offset in activity_
+  };
+
+  void RunWaves(std::span<const ProjectionOp> ops);
+  void PrepareOps(std::span<const ProjectionOp> ops);
+  size_t ChainEnd(std::span<const ProjectionOp> ops, size_t begin) const;
+  void AddChain(std::span<const ProjectionOp> ops, size_t begin, size_t end);
+  bool DependsOnWave(std::span<const ProjectionOp> ops, size_t begin, size_t end) const;
+  void RunWave(std::span<const ProjectionOp> ops);
+  void RunPiece(std::span<const ProjectionOp> ops, size_t piece, float* scratch) noexcept;
+  void CountActivity(const ProjectionOp& op, const OpState& state, uint32_t token) noexcept;
+  void Account(std::span<const ProjectionOp> ops, double seconds);
+
+  std::string_view name_;
+  FabricOptions options_;
+  const kernels::KernelTable& kernels_;
+  WorkerTeam* team_;
+  MatrixStore store_;
+  CounterBook book_;
+  std::atomic<size_t> resident_bytes_{0};
+  Ticket last_ticket_ = 0;
+
+  // Workspace of one Submit(), kept so that a steady state does not allocate.
+  std::vector<OpState> states_;
+  std::vector<Chain> wave_;
+  std::vector<int32_t> group_sums_;
+  std::vector<kernels::ActivityCount> activity_;  // per op and token
+  AlignedBuffer<float> scratch_;                  // [workers, kTileFloats]
+};
+
+}  // namespace fabric::sim

@@ -1,0 +1,518 @@
+// Property: every device computes, with every supported instruction set, the bits that the scalar
+// kernels define; the scalar kernels compute W x as exact integers scaled in the documented order;
+// and ops that can't run are refused before any of them runs.
+
+#include "fabric/device.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "fabric/half.h"
+#include "fabric/kernels/kernel_table.h"
+#include "fabric/sim/sim_device.h"
+#include "fabric/vector_ops.h"
+
+namespace fabric {
+namespace {
+
+using kernels::KernelTable;
+
+using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
+
+uint32_t Padded(uint32_t cols) { return (cols + kCodePadding - 1) / kCodePadding * kCodePadding; }
+
+// Trits and scales beside the matrix that packs them.
+struct TernaryCase {
+  TernaryMatrix matrix;
+  std::vector<int8_t> trits;  // [rows, cols]
+
+  static TernaryCase Make(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
+                          TernaryLayout layout, uint32_t seed) {
+    Random random(seed);
+    TernaryCase result{TernaryMatrix(rows, cols, kind, group, layout), {}};
+    std::uniform_real_distribution<float> scale(-2.0F, 2.0F);
+    std::vector<float> scales(result.matrix.scales_per_row());
+    for (float& s : scales) s = scale(random);
+    result.trits.resize(size_t{rows} * cols);
+    for (uint32_t row = 0; row < rows; ++row) {
+      int8_t* trits = result.trits.data() + size_t{row} * cols;
+      // Some rows are all zeros, all ones or all minus ones.
+      const unsigned style = random() % 8;
+      for (uint32_t col = 0; col < cols; ++col) {
+        trits[col] = style < 3 ? static_cast<int8_t>(static_cast<int>(style) - 1)
+                               : static_cast<int8_t>(static_cast<int>(random() % 3) - 1);
+      }
+      if (kind != ScaleKind::kTensor) {
+        for (float& s : scales) s = scale(random);
+      }
+      result.matrix.SetRow(row, {trits, cols}, scales);
+    }
+    return result;
+  }
+};
+
+// Codes with both extremes and many zeros, as a quantiser pads and sums them.
+struct Codes {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+  ActivationView view;
+
+  static Codes Make(ActivationKind kind, uint32_t tokens, uint32_t cols, uint32_t seed) {
+    Random random(seed);
+    Codes c;
+    const uint32_t stride = Padded(cols);
+    const uint32_t segment = kind == ActivationKind::kInt8Token ? cols : kActivationBlock;
+    const uint32_t segments = (cols + segment - 1) / segment;
+    c.codes.resize(size_t{tokens} * stride);
+    c.scales.resize(size_t{tokens} * segments);
+    c.sums.resize(size_t{tokens} * segments);
+    std::uniform_real_distribution<float> scale(0.01F, 3.0F);
+    for (uint32_t token = 0; token < tokens; ++token) {
+      const unsigned style = random() % 6;
+      for (uint32_t col = 0; col < cols; ++col) {
+        int code = static_cast<int>(random() % 256) - 128;
+        if (style == 0) code = -128;
+        if (style == 1) code = 127;
+        if (style == 2 && random() % 2 == 0) code = 0;
+        c.codes[size_t{token} * stride + col] = static_cast<int8_t>(code);
+        c.sums[size_t{token} * segments + col / segment] += code;
+      }
+      for (uint32_t s = 0; s < segments; ++s)
+        c.scales[size_t{token} * segments + s] = scale(random);
+    }
+    c.view = {.kind = kind,
+              .tokens = tokens,
+              .cols = cols,
+              .codes = c.codes.data(),
+              .code_stride = stride,
+              .scales = c.scales.data(),
+              .scale_stride = segments,
+              .sums = c.sums.data()};
+    return c;
+  }
+};
+
+// The definition, written apart from the kernels: exact sums in int64, then the documented order.
+float NaiveTernary(const TernaryCase& c, const Codes& x, uint32_t row, uint32_t token) {
+  const uint32_t cols = c.matrix.cols();
+  const int8_t* trits = c.trits.data() + size_t{row} * cols;
+  const int8_t* codes = x.codes.data() + token * x.view.code_stride;
+  const auto sum = [&](uint32_t begin, uint32_t end) {
+    int64_t total = 0;
+    for (uint32_t col = begin; col < std::min(end, cols); ++col) total += trits[col] * codes[col];
+    return static_cast<float>(total);
+  };
+  if (x.view.kind == ActivationKind::kInt8Block) {
+    float v = 0;
+    for (uint32_t begin = 0; begin < cols; begin += kActivationBlock) {
+      const float d = x.scales[token * x.view.scale_stride + begin / kActivationBlock];
+      v = std::fma(sum(begin, begin + kActivationBlock), c.matrix.ScaleAt(row, begin) * d, v);
+    }
+    return v;
+  }
+  if (c.matrix.scale_kind() != ScaleKind::kGroup) {
+    return sum(0, cols) * (c.matrix.ScaleAt(row, 0) / x.scales[token]);
+  }
+  float v = 0;
+  for (uint32_t begin = 0; begin < cols; begin += c.matrix.group()) {
+    v = std::fma(sum(begin, begin + c.matrix.group()),
+                 c.matrix.ScaleAt(row, begin) / x.scales[token], v);
+  }
+  return v;
+}
+
+std::vector<uint32_t> Bits(const std::vector<float>& values) {
+  std::vector<uint32_t> bits(values.size());
+  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
+  return bits;
+}
+
+FabricOptions OptionsWith(TernaryLayout layout) {
+  FabricOptions options;
+  options.layout = layout;
+  return options;
+}
+
+std::vector<float> Project(const KernelTable& table, WorkerTeam* team, Matrix matrix,
+                           TernaryLayout layout, const ActivationView& x) {
+  const uint32_t rows = RowsOf(matrix);
+  sim::SimDevice device("test", OptionsWith(layout), table, team);
+  MatrixId id;
+  EXPECT_EQ(device.Upload(std::move(matrix), &id), Status::kOk);
+  std::vector<float> y(size_t{x.tokens} * rows, -7.0F);
+  const ProjectionOp op{.matrix = id, .x = &x, .y = y.data(), .y_stride = rows};
+  EXPECT_EQ(Execute(device, {&op, 1}), Status::kOk);
+  return y;
+}
+
+TEST(TernaryKernels, ScalarEqualsExactSumsInTheDocumentedOrder) {
+  Random random(1);
+  for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+    for (const ScaleKind kind : {ScaleKind::kTensor, ScaleKind::kRow, ScaleKind::kGroup}) {
+      for (const ActivationKind x_kind : {ActivationKind::kInt8Token, ActivationKind::kInt8Block}) {
+        for (int repeat = 0; repeat < 6; ++repeat) {
+          const uint32_t rows = 1 + random() % 70;
+          const uint32_t cols = 1 + random() % 400;
+          const uint32_t group = 32 * (1 + random() % 4);
+          const TernaryCase c = TernaryCase::Make(rows, cols, kind, group, layout, random());
+          const Codes x = Codes::Make(x_kind, 1 + random() % 5, cols, random());
+          std::vector<float> expected;
+          for (uint32_t token = 0; token < x.view.tokens; ++token) {
+            for (uint32_t row = 0; row < rows; ++row) {
+              expected.push_back(NaiveTernary(c, x, row, token));
+            }
+          }
+          TernaryCase copy = TernaryCase::Make(rows, cols, kind, group, layout, 0);
+          std::vector<float> all_scales = c.matrix.CopyScales();
+          for (uint32_t row = 0; row < rows; ++row) {
+            const size_t per_row = c.matrix.scales_per_row();
+            const size_t first = kind == ScaleKind::kTensor ? 0 : row * per_row;
+            copy.matrix.SetRow(row, std::span(c.trits).subspan(size_t{row} * cols, cols),
+                               std::span(all_scales).subspan(first, per_row));
+          }
+          const auto y = Project(kernels::SupportedKernels().back(), nullptr,
+                                 std::move(copy.matrix), layout, x.view);
+          ASSERT_EQ(Bits(y), Bits(expected)) << rows << " x " << cols;
+        }
+      }
+    }
+  }
+}
+
+struct Shape {
+  uint32_t rows;
+  uint32_t cols;
+  uint32_t tokens;
+};
+
+TEST(TernaryKernels, EverySupportedIsaMatchesScalar) {
+  WorkerTeam team(2);
+  Random random(2);
+  const std::vector<Shape> shapes = {
+      {1, 1, 1},      {16, 16, 1},    {17, 33, 2},   {33, 63, 3},    {31, 64, 4},    {64, 65, 5},
+      {100, 319, 7},  {48, 320, 8},   {65, 321, 11}, {32, 640, 12},  {47, 1000, 13}, {130, 257, 24},
+      {16, 2560, 65}, {160, 2560, 1}, {96, 6912, 2}, {80, 4099, 25}, {64, 131071, 1}};
+  for (const Shape& shape : shapes) {
+    for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+      for (const ScaleKind kind : {ScaleKind::kTensor, ScaleKind::kRow, ScaleKind::kGroup}) {
+        for (const ActivationKind x_kind :
+             {ActivationKind::kInt8Token, ActivationKind::kInt8Block}) {
+          const uint32_t group = 32 * (1 + random() % 5);
+          const uint32_t seed = random();
+          const Codes x = Codes::Make(x_kind, shape.tokens, shape.cols, random());
+          const auto matrix = [&] {
+            return TernaryCase::Make(shape.rows, shape.cols, kind, group, layout, seed).matrix;
+          };
+          const std::span<const KernelTable> tables = kernels::SupportedKernels();
+          const auto expected = Bits(Project(tables.back(), nullptr, matrix(), layout, x.view));
+          for (const KernelTable& table : tables.first(tables.size() - 1)) {
+            ASSERT_EQ(Bits(Project(table, &team, matrix(), layout, x.view)), expected)
+                << table.name << ' ' << shape.rows << " x " << shape.cols << " tokens "
+                << shape.tokens << " layout " << static_cast<int>(layout) << " scales "
+                << static_cast<int>(kind) << " activations " << static_cast<int>(x_kind);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(TernaryKernels, BothLayoutsGiveTheSameBitsOverAMillionTrits) {
+  WorkerTeam team(2);
+  const Codes x = Codes::Make(ActivationKind::kInt8Token, 3, 1024, 5);
+  const auto matrix = [](TernaryLayout layout) {
+    return TernaryCase::Make(1024, 1024, ScaleKind::kRow, 0, layout, 6).matrix;
+  };
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    EXPECT_EQ(Bits(Project(table, &team, matrix(TernaryLayout::kPanel2Bit),
+                           TernaryLayout::kPanel2Bit, x.view)),
+              Bits(Project(table, &team, matrix(TernaryLayout::kPanelPt5), TernaryLayout::kPanelPt5,
+                           x.view)))
+        << table.name;
+  }
+}
+
+TEST(TernaryKernels, ATokensBitsDoNotDependOnItsBatch) {
+  WorkerTeam team(2);
+  const Codes x = Codes::Make(ActivationKind::kInt8Block, 30, 700, 8);
+  const auto matrix = [] {
+    return TernaryCase::Make(90, 700, ScaleKind::kGroup, 64, TernaryLayout::kPanel2Bit, 9).matrix;
+  };
+  const KernelTable& table = kernels::SupportedKernels().front();
+  const auto all = Project(table, &team, matrix(), TernaryLayout::kPanel2Bit, x.view);
+  for (uint32_t token = 0; token < 30; ++token) {
+    ActivationView one = x.view;
+    one.tokens = 1;
+    one.codes += token * x.view.code_stride;
+    one.scales += token * x.view.scale_stride;
+    one.sums += token * x.view.scale_stride;
+    const auto alone = Project(table, &team, matrix(), TernaryLayout::kPanel2Bit, one);
+    const std::vector<float> row(all.begin() + token * 90, all.begin() + (token + 1) * 90);
+    ASSERT_EQ(Bits(alone), Bits(row));
+  }
+}
+
+std::shared_ptr<DenseMatrix> RandomDense(DenseType type, uint32_t rows, uint32_t cols,
+                                         uint32_t seed) {
+  Random random(seed);
+  std::normal_distribution<float> normal;
+  auto matrix = std::make_shared<DenseMatrix>(type, rows, cols);
+  for (uint32_t row = 0; row < rows; ++row) {
+    uint8_t* bytes = matrix->Row(row).data();
+    for (uint32_t col = 0; col < cols; ++col) {
+      const float value = normal(random);
+      const auto bits = std::bit_cast<uint32_t>(value);
+      const auto half =
+          type == DenseType::kBF16 ? static_cast<uint16_t>(bits >> 16) : FloatToHalf(value);
+      if (type == DenseType::kF32) std::memcpy(bytes + 4 * size_t{col}, &value, 4);
+      if (type == DenseType::kF16 || type == DenseType::kBF16) {
+        std::memcpy(bytes + 2 * size_t{col}, &half, 2);
+      }
+      if (type == DenseType::kQ8_0) {
+        uint8_t* block = bytes + size_t{col} / 32 * 34;
+        if (col % 32 == 0) std::memcpy(block, &half, 2);
+        block[2 + col % 32] = static_cast<uint8_t>(random() % 16 == 0 ? 0x80U : random());
+      }
+    }
+  }
+  return matrix;
+}
+
+struct Floats {
+  std::vector<float> values;
+  ActivationView view;
+  static Floats Make(uint32_t tokens, uint32_t cols, uint32_t seed) {
+    Random random(seed);
+    std::normal_distribution<float> normal;
+    Floats x;
+    x.values.resize(size_t{tokens} * cols);
+    for (float& v : x.values) v = normal(random);
+    x.view = {.kind = ActivationKind::kFloat,
+              .tokens = tokens,
+              .cols = cols,
+              .values = x.values.data(),
+              .value_stride = cols};
+    return x;
+  }
+};
+
+TEST(DenseKernels, EverySupportedIsaMatchesScalarAndANaiveSum) {
+  WorkerTeam team(2);
+  const std::vector<Shape> shapes = {{1, 1, 1},    {3, 17, 2},    {5, 31, 3},    {70, 96, 4},
+                                     {33, 160, 5}, {129, 250, 9}, {64, 1024, 1}, {9, 32, 65}};
+  for (const DenseType type : {DenseType::kF32, DenseType::kF16, DenseType::kBF16}) {
+    for (const Shape& shape : shapes) {
+      const auto matrix = RandomDense(type, shape.rows, shape.cols, shape.rows);
+      const Floats x = Floats::Make(shape.tokens, shape.cols, shape.cols);
+      const std::span<const KernelTable> tables = kernels::SupportedKernels();
+      const auto expected = Project(tables.back(), nullptr, matrix, {}, x.view);
+      std::vector<float> row(shape.cols);
+      for (uint32_t r = 0; r < shape.rows; ++r) {
+        matrix->GetRow(r, row);
+        double exact = 0;
+        double magnitude = 0;
+        for (uint32_t c = 0; c < shape.cols; ++c) {
+          exact += double{row[c]} * x.values[c];
+          magnitude += std::fabs(double{row[c]} * x.values[c]);
+        }
+        ASSERT_NEAR(expected[r], exact, 1e-6 * magnitude + 1e-30);
+      }
+      for (const KernelTable& table : tables.first(tables.size() - 1)) {
+        ASSERT_EQ(Bits(Project(table, &team, matrix, {}, x.view)), Bits(expected))
+            << table.name << ' ' << shape.rows << " x " << shape.cols << " tokens " << shape.tokens
+            << " type " << static_cast<int>(type);
+      }
+    }
+  }
+}
+
+TEST(DenseKernels, Q8EqualsTheBlockDefinitionOnEveryIsa) {
+  WorkerTeam team(2);
+  const std::vector<Shape> shapes = {
+      {1, 32, 1}, {19, 96, 2}, {70, 320, 5}, {33, 2560, 1}, {16, 64, 17}};
+  for (const Shape& shape : shapes) {
+    const auto matrix = RandomDense(DenseType::kQ8_0, shape.rows, shape.cols, shape.cols);
+    const Codes x = Codes::Make(ActivationKind::kInt8Block, shape.tokens, shape.cols, 3);
+    std::vector<float> expected;
+    for (uint32_t token = 0; token < shape.tokens; ++token) {
+      for (uint32_t row = 0; row < shape.rows; ++row) {
+        float v = 0;
+        for (uint32_t b = 0; b < shape.cols / 32; ++b) {
+          const uint8_t* block = matrix->Row(row).data() + size_t{b} * 34;
+          uint16_t half = 0;
+          std::memcpy(&half, block, 2);
+          int64_t sum = 0;
+          for (uint32_t i = 0; i < 32; ++i) {
+            sum += static_cast<int8_t>(block[2 + i]) *
+                   x.codes[token * x.view.code_stride + b * 32 + i];
+          }
+          v = std::fma(static_cast<float>(sum),
+                       HalfToFloat(half) * x.scales[token * x.view.scale_stride + b], v);
+        }
+        expected.push_back(v);
+      }
+    }
+    for (const KernelTable& table : kernels::SupportedKernels()) {
+      ASSERT_EQ(Bits(Project(table, &team, matrix, {}, x.view)), Bits(expected)) << table.name;
+    }
+  }
+}
+
+// One device with a ternary [rows, cols] matrix.
+struct Bench {
+  explicit Bench(uint32_t rows = 40, uint32_t cols = 96) : device(CreateDevice({}, team)) {
+    TernaryCase c =
+        TernaryCase::Make(rows, cols, ScaleKind::kTensor, 0, TernaryLayout::kPanel2Bit, 1);
+    EXPECT_EQ(device->Upload(std::move(c.matrix), &id), Status::kOk);
+    x = Codes::Make(ActivationKind::kInt8Token, 2, cols, 2);
+    y.assign(size_t{2} * rows, 1.5F);
+    op = {.matrix = id, .x = &x.view, .y = y.data(), .y_stride = rows};
+  }
+  Status Run(const ProjectionOp& changed) { return Execute(*device, {&changed, 1}); }
+
+  WorkerTeam team{2};
+  std::unique_ptr<Device> device;
+  MatrixId id;
+  Codes x;
+  std::vector<float> y;
+  ProjectionOp op;
+};
+
+TEST(Device, StaleHandlesAreRefusedForEver) {
+  Bench b;
+  EXPECT_EQ(b.Run(b.op), Status::kOk);
+  EXPECT_EQ(b.device->Free(b.id), Status::kOk);
+  EXPECT_EQ(b.device->resident_bytes(), 0U);
+  EXPECT_EQ(b.Run(b.op), Status::kErrStale);
+  EXPECT_EQ(b.device->Free(b.id), Status::kErrStale);
+  MatrixId next;
+  TernaryCase c = TernaryCase::Make(40, 96, ScaleKind::kTensor, 0, TernaryLayout::kPanel2Bit, 1);
+  ASSERT_EQ(b.device->Upload(std::move(c.matrix), &next), Status::kOk);
+  EXPECT_EQ(next.index, b.id.index);
+  EXPECT_NE(next.generation, b.id.generation);
+  EXPECT_EQ(b.Run(b.op), Status::kErrStale);
+  b.op.matrix = next;
+  EXPECT_EQ(b.Run(b.op), Status::kOk);
+  b.op.matrix = {99, 1};
+  EXPECT_EQ(b.Run(b.op), Status::kErrStale);
+  EXPECT_EQ(b.Run({}), Status::kErrStale);
+}
+
+TEST(Device, WrongOpsAreRefusedBeforeAnyRuns) {
+  Bench b;
+  const auto expect = [&](Status status, auto change) {
+    ProjectionOp bad = b.op;
+    ActivationView view = b.x.view;
+    bad.x = &view;
+    change(&bad, &view);
+    const std::vector<float> before = b.y;
+    const ProjectionOp both[] = {b.op, bad};
+    Ticket ticket = 0;
+    EXPECT_EQ(b.device->Submit(both, &ticket), status);
+    EXPECT_EQ(b.y, before);
+  };
+  expect(Status::kErrAddr, [](ProjectionOp* op, ActivationView*) { op->x = nullptr; });
+  expect(Status::kErrAddr, [](ProjectionOp* op, ActivationView*) { op->y = nullptr; });
+  expect(Status::kErrAddr, [](ProjectionOp* op, ActivationView*) { op->y_stride = 39; });
+  expect(Status::kErrAddr, [](ProjectionOp*, ActivationView* x) { x->cols = 95; });
+  expect(Status::kErrAddr, [](ProjectionOp*, ActivationView* x) { x->codes = nullptr; });
+  expect(Status::kErrAddr, [](ProjectionOp*, ActivationView* x) { x->scales = nullptr; });
+  expect(Status::kErrAddr, [](ProjectionOp*, ActivationView* x) { x->sums = nullptr; });
+  expect(Status::kErrAddr, [](ProjectionOp*, ActivationView* x) { x->code_stride = 96; });
+  expect(Status::kErrUnsupported,
+         [](ProjectionOp*, ActivationView* x) { x->kind = ActivationKind::kFloat; });
+  expect(Status::kErrPack, [](ProjectionOp* op, ActivationView*) {
+    op->epilogue = Epilogue::kSiluMul;
+    op->y += 1;
+  });
+  expect(Status::kErrStale, [](ProjectionOp* op, ActivationView*) { op->matrix.generation = 7; });
+  ProjectionOp first = b.op;
+  first.epilogue = Epilogue::kReluSquaredMul;
+  EXPECT_EQ(b.Run(first), Status::kErrPack);
+  EXPECT_EQ(b.device->Submit({&b.op, 1}, nullptr), Status::kErrAddr);
+  EXPECT_EQ(b.device->Wait(1), Status::kErrAddr);
+  EXPECT_EQ(b.device->Counters().faults, 13U);
+  EXPECT_EQ(b.device->Counters().projections, 0U);
+}
+
+TEST(Device, FusedEpiloguesEqualTheOpsApart) {
+  WorkerTeam team(2);
+  for (const Epilogue epilogue : {Epilogue::kAdd, Epilogue::kReluSquaredMul, Epilogue::kSiluMul}) {
+    const auto device = CreateDevice({}, team);
+    MatrixId gate;
+    MatrixId up;
+    const auto matrix = [](uint32_t seed) {
+      return TernaryCase::Make(203, 320, ScaleKind::kRow, 0, TernaryLayout::kPanel2Bit, seed)
+          .matrix;
+    };
+    ASSERT_EQ(device->Upload(matrix(1), &gate), Status::kOk);
+    ASSERT_EQ(device->Upload(matrix(2), &up), Status::kOk);
+    const Codes x = Codes::Make(ActivationKind::kInt8Token, 70, 320, 4);
+    std::vector<float> bias(203);
+    for (size_t i = 0; i < bias.size(); ++i) bias[i] = 0.25F * static_cast<float>(i) - 20;
+    std::vector<float> fused(size_t{70} * 203);
+    std::vector<float> apart = fused;
+    std::vector<float> other = fused;
+    const ProjectionOp together[] = {
+        {.matrix = gate, .x = &x.view, .y = fused.data(), .y_stride = 203, .bias = bias.data()},
+        {.matrix = up, .x = &x.view, .y = fused.data(), .y_stride = 203, .epilogue = epilogue}};
+    ASSERT_EQ(Execute(*device, together), Status::kOk);
+    const ProjectionOp separate[] = {
+        {.matrix = gate, .x = &x.view, .y = apart.data(), .y_stride = 203, .bias = bias.data()},
+        {.matrix = up, .x = &x.view, .y = other.data(), .y_stride = 203}};
+    ASSERT_EQ(Execute(*device, separate), Status::kOk);
+    if (epilogue == Epilogue::kAdd) AddTo(other.data(), other.size(), apart.data());
+    if (epilogue == Epilogue::kSiluMul) SiluMul(other.data(), other.size(), apart.data());
+    if (epilogue == Epilogue::kReluSquaredMul) {
+      ReluSquaredMul(other.data(), other.size(), apart.data());
+    }
+    EXPECT_EQ(Bits(fused), Bits(apart));
+  }
+}
+
+TEST(Device, AnOpSeesWhatAnEarlierOneOfTheSameSubmitWrote) {
+  WorkerTeam team(2);
+  const auto device = CreateDevice({}, team);
+  MatrixId first;
+  MatrixId second;
+  const auto a = RandomDense(DenseType::kF32, 700, 600, 1);
+  const auto b = RandomDense(DenseType::kF16, 300, 700, 2);
+  ASSERT_EQ(device->Upload(std::shared_ptr<const DenseMatrix>(a), &first), Status::kOk);
+  ASSERT_EQ(device->Upload(std::shared_ptr<const DenseMatrix>(b), &second), Status::kOk);
+  const Floats x = Floats::Make(3, 600, 5);
+  std::vector<float> middle(size_t{3} * 700);
+  std::vector<float> y(size_t{3} * 300);
+  const ActivationView middle_view{
+      .tokens = 3, .cols = 700, .values = middle.data(), .value_stride = 700};
+  const ProjectionOp ops[] = {
+      {.matrix = first, .x = &x.view, .y = middle.data(), .y_stride = 700},
+      {.matrix = second, .x = &middle_view, .y = y.data(), .y_stride = 300}};
+  ASSERT_EQ(Execute(*device, ops), Status::kOk);
+  const KernelTable& scalar = kernels::SupportedKernels().back();
+  const Matrix first_matrix = std::shared_ptr<const DenseMatrix>(a);
+  const auto expected_middle =
+      Project(scalar, nullptr, std::shared_ptr<const DenseMatrix>(a), {}, x.view);
+  EXPECT_EQ(Bits(middle), Bits(expected_middle));
+  EXPECT_EQ(Bits(y),
+            Bits(Project(scalar, nullptr, std::shared_ptr<const DenseMatrix>(b), {}, middle_view)));
+}
+
+TEST(Device, UnknownNamesAreRefusedWithTheKnownOnes) {
+  WorkerTeam team(1);
+  FabricOptions options;
+  options.device = "abacus";
+  try {
+    CreateDevice(options, team);
+    FAIL() << "accepted";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find("sim"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace fabric

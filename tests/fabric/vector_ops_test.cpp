@@ -1,0 +1,469 @@
+// Property: vector operations have the same bits with every instruction set, any length, and are
+// close to the same formula in double.
+
+#include "fabric/vector_ops.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "fabric/half.h"
+#include "fabric/kernels/kernel_table.h"
+
+namespace fabric {
+namespace {
+
+using kernels::FloatOps;
+using kernels::KernelTable;
+
+using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+const size_t kLengths[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 100, 255, 256, 2560};
+
+std::vector<float> Normal(size_t n, uint32_t seed, float spread = 1.0F) {
+  Random random(seed);
+  std::normal_distribution<float> normal(0.0F, spread);
+  std::vector<float> values(n);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+std::vector<uint32_t> Bits(const std::vector<float>& values) {
+  std::vector<uint32_t> bits;
+  for (const float v : values)
+    bits.push_back(std::isnan(v) ? 0x7FC00000 : std::bit_cast<uint32_t>(v));
+  return bits;
+}
+
+const FloatOps& Scalar() { return kernels::SupportedKernels().back().floats; }
+
+// Runs make(ops) for the scalar table and expects every other one to give the same floats.
+template <typename Make>
+std::vector<float> SameOnEveryIsa(const Make& make) {
+  const std::vector<float> expected = make(Scalar());
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    EXPECT_EQ(Bits(make(table.floats)), Bits(expected)) << table.name;
+  }
+  return expected;
+}
+
+TEST(VectorOps, DotIsTheLaneSumOnEveryIsa) {
+  for (const size_t n : kLengths) {
+    const auto a = Normal(n, 1);
+    const auto b = Normal(n, 2);
+    float lanes[16] = {};
+    for (size_t i = 0; i < n; ++i) lanes[i % 16] = std::fma(a[i], b[i], lanes[i % 16]);
+    for (size_t width = 8; width > 0; width /= 2) {
+      for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    }
+    const auto got = SameOnEveryIsa(
+        [&](const FloatOps& ops) { return std::vector<float>{ops.dot(a.data(), b.data(), n)}; });
+    EXPECT_EQ(got[0], lanes[0]) << n;
+  }
+}
+
+TEST(VectorOps, RmsNormEqualsTheFormula) {
+  for (const size_t n : kLengths) {
+    const auto x = Normal(n, 3, 5.0F);
+    const auto weight = Normal(n, 4);
+    for (const bool weighted : {true, false}) {
+      const auto y = SameOnEveryIsa([&](const FloatOps& ops) {
+        std::vector<float> out = x;
+        ops.rms_norm(out.data(), weighted ? weight.data() : nullptr, 1e-5F, n, out.data());
+        return out;
+      });
+      double mean = 0;
+      for (const float v : x) mean += double{v} * v / static_cast<double>(n);
+      for (size_t i = 0; i < n; ++i) {
+        const double expected = x[i] / std::sqrt(mean + 1e-5) * (weighted ? weight[i] : 1.0F);
+        ASSERT_NEAR(y[i], expected, 2e-6 * std::fabs(expected) + 1e-12);
+      }
+    }
+  }
+}
+
+TEST(VectorOps, ExpIsAccurateAndHandlesExtremes) {
+  std::vector<float> x = {0.0F,    -0.0F,  1.0F,      -1.0F,      88.7F,        89.5F,
+                          1e30F,   -87.0F, -88.0F,    -95.0F,     -103.0F,      -104.0F,
+                          -120.0F, -1e30F, kInfinity, -kInfinity, std::nanf("")};
+  for (int i = -1030; i <= 887; ++i) x.push_back(static_cast<float>(i) * 0.1F + 0.0123F);
+  const auto y = SameOnEveryIsa([&](const FloatOps& ops) {
+    std::vector<float> out(x.size());
+    ops.exp_shifted(x.data(), 0.0F, x.size(), out.data());
+    return out;
+  });
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double expected = std::exp(double{x[i]});
+    if (std::isnan(x[i])) {
+      EXPECT_TRUE(std::isnan(y[i]));
+    } else if (expected > 3.4028235e38) {
+      EXPECT_EQ(y[i], kInfinity) << x[i];
+    } else {
+      ASSERT_NEAR(y[i], expected, 1.2e-7 * expected + 1.5e-45) << x[i];
+    }
+  }
+  EXPECT_EQ(y[0], 1.0F);
+  EXPECT_EQ(y[15], 0.0F);
+}
+
+TEST(VectorOps, ExpShiftedSumsInLaneOrder) {
+  for (const size_t n : kLengths) {
+    const auto x = Normal(n, 5, 3.0F);
+    const auto out = SameOnEveryIsa([&](const FloatOps& ops) {
+      std::vector<float> y(n);
+      const float sum = ops.exp_shifted(x.data(), 2.0F, n, y.data());
+      EXPECT_EQ(ops.exp_shifted(x.data(), 2.0F, n, nullptr), sum);
+      y.push_back(sum);
+      return y;
+    });
+    double sum = 0;
+    for (const float v : x) sum += std::exp(double{v} - 2.0);
+    EXPECT_NEAR(out.back(), sum, 1e-6 * sum);
+  }
+}
+
+TEST(VectorOps, LogSumExpIsAccurate) {
+  for (const size_t n : {size_t{1}, size_t{7}, size_t{1000}, size_t{128256}}) {
+    const auto x = Normal(n, 6, 4.0F);
+    double sum = 0;
+    for (const float v : x) sum += std::exp(double{v});
+    EXPECT_NEAR(LogSumExp(x.data(), n), std::log(sum), 3e-6 * std::fabs(std::log(sum)) + 1e-6);
+  }
+  const std::vector<float> masked = {-kInfinity, 3.0F, -kInfinity};
+  EXPECT_EQ(LogSumExp(masked.data(), 3), 3.0F);
+}
+
+TEST(VectorOps, QuantizeTokenFollowsTheFormula) {
+  for (const size_t n : kLengths) {
+    auto x = Normal(n, 7, 2.0F);
+    if (n > 20) x[20] = 0.5F * x[0];
+    const size_t padded = (n + 63) / 64 * 64;
+    float largest = 1e-5F;
+    for (const float v : x) largest = std::max(largest, std::fabs(v));
+    const float s = 127.0F / largest;
+    for (const KernelTable& table : kernels::SupportedKernels()) {
+      std::vector<int8_t> codes(padded, 99);
+      float scale = 0;
+      int32_t sum = 0;
+      ASSERT_TRUE(table.floats.quantize_token(x.data(), n, padded, codes.data(), &scale, &sum));
+      EXPECT_EQ(scale, s);
+      int32_t expected_sum = 0;
+      for (size_t i = 0; i < padded; ++i) {
+        const float q = i < n ? std::nearbyintf(x[i] * s) : 0.0F;
+        const float clamped = std::min(127.0F, std::max(-128.0F, q));
+        ASSERT_EQ(codes[i], static_cast<int8_t>(clamped)) << table.name << ' ' << i;
+        expected_sum += codes[i];
+      }
+      EXPECT_EQ(sum, expected_sum);
+    }
+  }
+}
+
+TEST(VectorOps, QuantizeBlocksScalesEachBlockAlone) {
+  for (const size_t n : kLengths) {
+    auto x = Normal(n, 8, 2.0F);
+    for (size_t i = 32; i < std::min<size_t>(n, 64); ++i) x[i] = 0.0F;
+    const size_t padded = (n + 63) / 64 * 64;
+    const size_t blocks = (n + 31) / 32;
+    for (const KernelTable& table : kernels::SupportedKernels()) {
+      std::vector<int8_t> codes(padded, 99);
+      std::vector<float> scales(blocks);
+      std::vector<int32_t> sums(blocks);
+      ASSERT_TRUE(table.floats.quantize_blocks(x.data(), n, padded, codes.data(), scales.data(),
+                                               sums.data()));
+      for (size_t b = 0; b < blocks; ++b) {
+        float largest = 1e-5F;
+        const size_t end = std::min(n, (b + 1) * 32);
+        for (size_t i = b * 32; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+        const float s = 127.0F / largest;
+        EXPECT_EQ(scales[b], 1.0F / s);
+        int32_t sum = 0;
+        for (size_t i = b * 32; i < end; ++i) {
+          ASSERT_EQ(codes[i], static_cast<int8_t>(std::nearbyintf(x[i] * s))) << table.name;
+          sum += codes[i];
+        }
+        EXPECT_EQ(sums[b], sum);
+      }
+      for (size_t i = n; i < padded; ++i) ASSERT_EQ(codes[i], 0);
+    }
+  }
+}
+
+TEST(VectorOps, QuantizersRefuseNonFiniteValues) {
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    for (const float bad : {kInfinity, -kInfinity, std::nanf("")}) {
+      auto x = Normal(100, 9);
+      x[77] = bad;
+      std::vector<int8_t> codes(128, 5);
+      std::vector<float> scales(4, -1.0F);
+      std::vector<int32_t> sums(4, 7);
+      EXPECT_FALSE(table.floats.quantize_token(x.data(), 100, 128, codes.data(), scales.data(),
+                                               sums.data()));
+      EXPECT_EQ(codes, std::vector<int8_t>(128, 0));
+      EXPECT_EQ(sums[0], 0);
+      codes.assign(128, 5);
+      EXPECT_FALSE(table.floats.quantize_blocks(x.data(), 100, 128, codes.data(), scales.data(),
+                                                sums.data()));
+      EXPECT_EQ(codes, std::vector<int8_t>(128, 0));
+      EXPECT_EQ(sums, std::vector<int32_t>(4, 0));
+    }
+  }
+}
+
+TEST(VectorOps, GatesEqualTheirFormulas) {
+  for (const size_t n : kLengths) {
+    const auto gate = Normal(n, 10, 4.0F);
+    const auto up = Normal(n, 11);
+    const auto relu = SameOnEveryIsa([&](const FloatOps& ops) {
+      auto y = gate;
+      ops.relu_squared_mul(up.data(), n, y.data());
+      return y;
+    });
+    const auto silu = SameOnEveryIsa([&](const FloatOps& ops) {
+      auto y = gate;
+      ops.silu_mul(up.data(), n, y.data());
+      return y;
+    });
+    for (size_t i = 0; i < n; ++i) {
+      const float positive = std::max(0.0F, gate[i]);
+      EXPECT_EQ(relu[i], positive * positive * up[i]);
+      const double expected = gate[i] / (1.0 + std::exp(-double{gate[i]})) * up[i];
+      EXPECT_NEAR(silu[i], expected, 1e-6 * std::fabs(expected) + 1e-30);
+    }
+  }
+}
+
+TEST(VectorOps, ArgMaxTakesTheLowestIndexOfTies) {
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    for (const size_t n : kLengths) {
+      auto x = Normal(n, 12);
+      bool finite = false;
+      x[n / 2] = 50.0F;
+      x[n - 1] = 50.0F;
+      EXPECT_EQ(table.floats.arg_max(x.data(), n, &finite), n / 2) << table.name;
+      EXPECT_TRUE(finite);
+      x[n - 1] = std::nanf("");
+      table.floats.arg_max(x.data(), n, &finite);
+      EXPECT_FALSE(finite);
+    }
+    const std::vector<float> zeros = {-1.0F, -0.0F, 0.0F};
+    bool finite = false;
+    EXPECT_EQ(table.floats.arg_max(zeros.data(), 3, &finite), 1U);
+  }
+}
+
+TEST(VectorOps, RopeRotatesPairsAndLeavesTheRest) {
+  for (const bool neox : {false, true}) {
+    for (const uint32_t rope_dim : {2U, 6U, 32U, 64U, 80U}) {
+      const uint32_t head_dim = 80;
+      std::vector<float> cosines;
+      std::vector<float> sines;
+      for (uint32_t i = 0; i < rope_dim / 2; ++i) {
+        cosines.push_back(std::cos(0.3F * static_cast<float>(i + 1)));
+        sines.push_back(std::sin(0.3F * static_cast<float>(i + 1)));
+      }
+      const auto x = Normal(size_t{3} * head_dim, 13);
+      const auto y = SameOnEveryIsa([&](const FloatOps& ops) {
+        auto out = x;
+        ops.rope(out.data(), 3, head_dim, rope_dim, neox, cosines.data(), sines.data());
+        return out;
+      });
+      for (uint32_t h = 0; h < 3; ++h) {
+        const float* from = x.data() + size_t{h} * head_dim;
+        const float* to = y.data() + size_t{h} * head_dim;
+        for (uint32_t i = 0; i < rope_dim / 2; ++i) {
+          const uint32_t a = neox ? i : 2 * i;
+          const uint32_t b = neox ? i + rope_dim / 2 : 2 * i + 1;
+          EXPECT_NEAR(to[a], from[a] * cosines[i] - from[b] * sines[i], 1e-6);
+          EXPECT_NEAR(to[b], from[b] * cosines[i] + from[a] * sines[i], 1e-6);
+        }
+        for (uint32_t i = rope_dim; i < head_dim; ++i) EXPECT_EQ(to[i], from[i]);
+      }
+    }
+  }
+}
+
+TEST(VectorOps, EveryHalfSurvivesTheRoundTripOnEveryIsa) {
+  std::vector<uint16_t> halves(65536);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    std::vector<float> floats(halves.size());
+    std::vector<uint16_t> back(halves.size());
+    table.floats.halves_to_floats(halves.data(), halves.size(), floats.data());
+    table.floats.floats_to_halves(floats.data(), floats.size(), back.data());
+    for (size_t i = 0; i < halves.size(); ++i) {
+      ASSERT_EQ(std::bit_cast<uint32_t>(floats[i]), std::bit_cast<uint32_t>(HalfToFloat(halves[i])))
+          << table.name << ' ' << i;
+      const bool nan = (i & 0x7C00) == 0x7C00 && (i & 0x3FF) != 0;
+      ASSERT_EQ(back[i], nan ? (i | 0x200) : i) << table.name;
+    }
+  }
+}
+
+TEST(VectorOps, FloatsRoundToHalvesAlikeOnEveryIsa) {
+  Random random(14);
+  std::vector<float> x;
+  for (int i = 0; i < 200000; ++i)
+    x.push_back(std::bit_cast<float>(static_cast<uint32_t>(random())));
+  // Ties, the edges of subnormals and of overflow.
+  for (const float v : {65504.0F, 65519.9F, 65520.0F, 6.1e-5F, 5.96e-8F, 2.98e-8F, 2.99e-8F, 1e-9F,
+                        2049.0F, 2051.0F, 0x1.ffcp-15F, 0x1.ffep-15F}) {
+    x.push_back(v);
+    x.push_back(-v);
+  }
+  std::vector<uint16_t> expected(x.size());
+  Scalar().floats_to_halves(x.data(), x.size(), expected.data());
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    std::vector<uint16_t> halves(x.size());
+    table.floats.floats_to_halves(x.data(), x.size(), halves.data());
+    ASSERT_EQ(halves, expected) << table.name;
+  }
+}
+
+struct AttentionCase {
+  uint32_t positions;
+  uint32_t group;
+  uint32_t head_dim;
+  KvElement element;
+};
+
+struct AttentionState {
+  std::vector<float> max;
+  std::vector<float> sum;
+  std::vector<float> accumulator;
+  explicit AttentionState(const AttentionCase& c)
+      : max(c.group, -kInfinity), sum(c.group), accumulator(size_t{c.group} * c.head_dim) {}
+};
+
+// Positions [begin, end), chunk by chunk, from exactly sized heap copies: a read past the visible
+// positions is one that AddressSanitizer sees.
+void Attend(const FloatOps& ops, const AttentionCase& c, const std::vector<float>& k,
+            const std::vector<float>& v, const std::vector<float>& q, uint32_t begin, uint32_t end,
+            AttentionState* state) {
+  for (uint32_t at = begin; at < end; at += kAttentionChunk) {
+    const uint32_t count = std::min(kAttentionChunk, end - at);
+    const size_t first = size_t{at} * c.head_dim;
+    const size_t size = size_t{count} * c.head_dim;
+    std::vector<float> keys(k.begin() + static_cast<ptrdiff_t>(first),
+                            k.begin() + static_cast<ptrdiff_t>(first + size));
+    std::vector<float> values(v.begin() + static_cast<ptrdiff_t>(first),
+                              v.begin() + static_cast<ptrdiff_t>(first + size));
+    std::vector<uint16_t> half_keys(size);
+    std::vector<uint16_t> half_values(size);
+    Scalar().floats_to_halves(keys.data(), size, half_keys.data());
+    Scalar().floats_to_halves(values.data(), size, half_values.data());
+    const bool half = c.element == KvElement::kF16;
+    ops.attend_chunk({.element = c.element,
+                      .keys = half ? static_cast<const void*>(half_keys.data()) : keys.data(),
+                      .values = half ? static_cast<const void*>(half_values.data()) : values.data(),
+                      .count = count,
+                      .queries = q.data(),
+                      .group = c.group,
+                      .head_dim = c.head_dim,
+                      .scale = 0.25F,
+                      .max = state->max.data(),
+                      .sum = state->sum.data(),
+                      .accumulator = state->accumulator.data()});
+  }
+}
+
+TEST(Attention, EqualsSoftmaxAndIsTheSameOnEveryIsa) {
+  const AttentionCase cases[] = {{1, 1, 2, KvElement::kF32},     {5, 4, 64, KvElement::kF16},
+                                 {16, 7, 80, KvElement::kF32},   {33, 5, 100, KvElement::kF16},
+                                 {64, 32, 128, KvElement::kF16}, {47, 3, 30, KvElement::kF32}};
+  for (const AttentionCase& c : cases) {
+    const size_t size = size_t{c.positions} * c.head_dim;
+    auto k = Normal(size, 15);
+    auto v = Normal(size, 16);
+    const auto q = Normal(size_t{c.group} * c.head_dim, 17);
+    const auto out = SameOnEveryIsa([&](const FloatOps& ops) {
+      AttentionState state(c);
+      Attend(ops, c, k, v, q, 0, c.positions, &state);
+      std::vector<float> result(state.accumulator.size());
+      ops.finish_attention(c.group, c.head_dim, state.sum.data(), state.accumulator.data(),
+                           result.data());
+      return result;
+    });
+    if (c.element == KvElement::kF16) {
+      for (float& x : k) x = HalfToFloat(FloatToHalf(x));
+      for (float& x : v) x = HalfToFloat(FloatToHalf(x));
+    }
+    for (uint32_t h = 0; h < c.group; ++h) {
+      std::vector<double> expected(c.head_dim);
+      double sum = 0;
+      for (uint32_t p = 0; p < c.positions; ++p) {
+        double score = 0;
+        for (uint32_t d = 0; d < c.head_dim; ++d) {
+          score += double{q[size_t{h} * c.head_dim + d]} * k[size_t{p} * c.head_dim + d];
+        }
+        const double weight = std::exp(0.25 * score);
+        sum += weight;
+        for (uint32_t d = 0; d < c.head_dim; ++d) {
+          expected[d] += weight * v[size_t{p} * c.head_dim + d];
+        }
+      }
+      for (uint32_t d = 0; d < c.head_dim; ++d) {
+        ASSERT_NEAR(out[size_t{h} * c.head_dim + d], expected[d] / sum, 5e-6);
+      }
+    }
+  }
+}
+
+TEST(Attention, AHeadsBitsDoNotDependOnItsGroup) {
+  const AttentionCase c{40, 9, 64, KvElement::kF16};
+  const auto k = Normal(size_t{40} * 64, 18);
+  const auto v = Normal(size_t{40} * 64, 19);
+  const auto q = Normal(size_t{9} * 64, 20);
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    AttentionState all(c);
+    Attend(table.floats, c, k, v, q, 0, 40, &all);
+    for (uint32_t h = 0; h < 9; ++h) {
+      const AttentionCase one{40, 1, 64, KvElement::kF16};
+      AttentionState alone(one);
+      const std::vector<float> query(q.begin() + h * 64, q.begin() + (h + 1) * 64);
+      Attend(table.floats, one, k, v, query, 0, 40, &alone);
+      const std::vector<float> row(all.accumulator.begin() + h * 64,
+                                   all.accumulator.begin() + (h + 1) * 64);
+      ASSERT_EQ(Bits(alone.accumulator), Bits(row)) << table.name;
+      ASSERT_EQ(alone.sum[0], all.sum[h]);
+    }
+  }
+}
+
+TEST(Attention, MergingPartitionsEqualsAttendingToAll) {
+  const AttentionCase c{96, 4, 48, KvElement::kF32};
+  const auto k = Normal(size_t{96} * 48, 21);
+  const auto v = Normal(size_t{96} * 48, 22);
+  const auto q = Normal(size_t{4} * 48, 23);
+  const auto whole = SameOnEveryIsa([&](const FloatOps& ops) {
+    AttentionState state(c);
+    Attend(ops, c, k, v, q, 0, 96, &state);
+    std::vector<float> out(state.accumulator.size());
+    ops.finish_attention(4, 48, state.sum.data(), state.accumulator.data(), out.data());
+    return out;
+  });
+  const auto merged = SameOnEveryIsa([&](const FloatOps& ops) {
+    AttentionState state(c);
+    AttentionState later(c);
+    const AttentionState empty(c);
+    Attend(ops, c, k, v, q, 0, 64, &state);
+    Attend(ops, c, k, v, q, 64, 96, &later);
+    ops.merge_attention(4, 48, empty.max.data(), empty.sum.data(), empty.accumulator.data(),
+                        state.max.data(), state.sum.data(), state.accumulator.data());
+    ops.merge_attention(4, 48, later.max.data(), later.sum.data(), later.accumulator.data(),
+                        state.max.data(), state.sum.data(), state.accumulator.data());
+    std::vector<float> out(state.accumulator.size());
+    ops.finish_attention(4, 48, state.sum.data(), state.accumulator.data(), out.data());
+    return out;
+  });
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(merged[i], whole[i], 2e-6);
+}
+
+}  // namespace
+}  // namespace fabric
