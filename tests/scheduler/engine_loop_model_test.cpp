@@ -1,0 +1,234 @@
+// With a real model: a request gives the same tokens and log-probabilities, bit for bit, alone or
+// among others, however its prompt is cut, and after preemption.
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fabric/worker_team.h"
+#include "scheduler/engine_loop.h"
+#include "scheduler/model_runtime.h"
+#include "tests/scheduler/fake_runner.h"
+
+namespace scheduler {
+namespace {
+
+using engine::TokenId;
+
+constexpr uint32_t kContext = 256;
+constexpr char kModel[] = TERN_SOURCE_DIR "/models/tern-demo-7m-i2_s.gguf";
+
+class EngineLoopModel : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(kModel)) GTEST_SKIP() << "no demo model at " << kModel;
+  }
+
+  // kv_blocks: 0 = as many as the engine likes.
+  std::shared_ptr<ModelRuntime> Load(const SchedulerOptions& scheduler, uint32_t kv_blocks = 0) {
+    ModelRuntime::Options options;
+    options.name = "demo";
+    options.path = kModel;
+    options.scheduler = scheduler;
+    options.engine.context_length = kContext;
+    options.engine.kv_bytes = kv_blocks * block_bytes_;
+    auto runtime = ModelRuntime::Load(options, team_);
+    block_bytes_ = runtime->engine().kv_geometry().BytesPerBlock();
+    return runtime;
+  }
+
+  // Four kinds in turn: greedy, seeded sampling, penalties with two choices, nucleus.
+  static std::pair<Request, std::shared_ptr<RecordingSink>> MakeRequest(uint32_t i) {
+    std::vector<TokenId> prompt;
+    for (uint32_t j = 0; j < 4 + 7 * i; ++j) {
+      prompt.push_back(static_cast<TokenId>(300 + (i * 31 + j * j * 17) % 2000));
+    }
+    auto [request, sink] = RecordedRequest(prompt, 24 + i, i % 4 == 2 ? 2 : 1);
+    request.sampling.logprobs = 3;
+    request.sampling.temperature = i % 4 == 0 ? 0.0F : 0.9F;
+    request.sampling.seed = 1000 + i;
+    if (i % 4 == 2) request.sampling.repetition_penalty = 1.3F;
+    if (i % 4 == 3) request.sampling.top_p = 0.8F;
+    request.prompt_logprobs = i % 5 == 1;
+    return {std::move(request), sink};
+  }
+
+  static void ExpectSameLogprob(const engine::TokenLogprob& a, const engine::TokenLogprob& b) {
+    EXPECT_EQ(a.token, b.token);
+    EXPECT_EQ(std::bit_cast<uint32_t>(a.logprob), std::bit_cast<uint32_t>(b.logprob));
+  }
+
+  static void ExpectSameEvents(const RecordingSink& a, const RecordingSink& b, uint32_t choice) {
+    ASSERT_EQ(a.tokens(choice), b.tokens(choice));
+    const std::vector<TokenEvent> left = EventsOf(a, choice);
+    const std::vector<TokenEvent> right = EventsOf(b, choice);
+    ASSERT_EQ(left.size(), right.size());
+    for (size_t i = 0; i < left.size(); ++i) {
+      ExpectSameLogprob(left[i].logprob, right[i].logprob);
+      ASSERT_EQ(left[i].top.size(), right[i].top.size());
+      for (size_t j = 0; j < left[i].top.size(); ++j) {
+        ExpectSameLogprob(left[i].top[j], right[i].top[j]);
+      }
+      ASSERT_EQ(left[i].prompt_logprobs.size(), right[i].prompt_logprobs.size());
+      for (size_t j = 0; j < left[i].prompt_logprobs.size(); ++j) {
+        ExpectSameLogprob(left[i].prompt_logprobs[j].logprob, right[i].prompt_logprobs[j].logprob);
+      }
+    }
+  }
+
+  static std::vector<TokenEvent> EventsOf(const RecordingSink& sink, uint32_t choice) {
+    std::vector<TokenEvent> events;
+    for (const TokenEvent& event : sink.events()) {
+      if (event.choice == choice) events.push_back(event);
+    }
+    return events;
+  }
+
+  fabric::WorkerTeam team_{2};
+  uint64_t block_bytes_ = 0;
+};
+
+TEST_F(EngineLoopModel, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
+  std::vector<std::shared_ptr<RecordingSink>> alone;
+  {
+    const auto runtime = Load({});
+    EngineLoop loop;
+    loop.Attach(runtime);
+    for (uint32_t i = 0; i < 16; ++i) {
+      auto [request, sink] = MakeRequest(i);
+      ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+      ASSERT_TRUE(sink->AwaitEnd());
+      ASSERT_EQ(sink->end().reason, FinishReason::kLength) << sink->end().error;
+      alone.push_back(sink);
+    }
+    EXPECT_EQ(loop.Stats(*runtime).scheduler.preemptions, 0U);
+  }
+
+  // Small chunks, and blocks for barely three of the sixteen.
+  SchedulerOptions tight;
+  tight.max_batch_tokens = 48;
+  tight.prefill_chunk = 13;
+  const auto runtime = Load(tight, 24);
+  EngineLoop loop;
+  loop.Attach(runtime);
+  std::vector<std::shared_ptr<RecordingSink>> together;
+  for (uint32_t i = 0; i < 16; ++i) {
+    auto [request, sink] = MakeRequest(i);
+    ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+    together.push_back(sink);
+  }
+  for (uint32_t i = 0; i < 16; ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_TRUE(together[i]->AwaitEnd());
+    ExpectSameEvents(*alone[i], *together[i], 0);
+    if (i % 4 == 2) ExpectSameEvents(*alone[i], *together[i], 1);
+  }
+  ASSERT_TRUE(loop.WaitIdle(60));
+  const LoopStats stats = loop.Stats(*runtime);
+  EXPECT_GT(stats.scheduler.preemptions, 0U);
+  EXPECT_EQ(stats.scheduler.kv_blocks_used, 0U);
+  EXPECT_GT(stats.device.projections, 0U);
+}
+
+TEST_F(EngineLoopModel, FourGreedyChoicesAreOneAndTheSame) {
+  const auto runtime = Load({});
+  EngineLoop loop;
+  loop.Attach(runtime);
+  auto [request, sink] = RecordedRequest({300, 301, 302, 303, 304, 305, 306}, 30, 4);
+  request.sampling.logprobs = 0;
+  ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+  ASSERT_TRUE(sink->AwaitEnd());
+  EXPECT_EQ(sink->tokens(0).size(), 30U);
+  for (uint32_t choice = 1; choice < 4; ++choice) {
+    ASSERT_EQ(sink->tokens(choice), sink->tokens(0));
+    const auto events = EventsOf(*sink, choice);
+    const auto first = EventsOf(*sink, 0);
+    for (size_t i = 0; i < events.size(); ++i) {
+      ExpectSameLogprob(events[i].logprob, first[i].logprob);
+    }
+  }
+}
+
+TEST_F(EngineLoopModel, FourSeededChoicesDifferAndRepeat) {
+  std::vector<std::shared_ptr<RecordingSink>> runs;
+  const auto runtime = Load({});
+  EngineLoop loop;
+  loop.Attach(runtime);
+  for (int i = 0; i < 2; ++i) {
+    auto [request, sink] = RecordedRequest({300, 301, 302, 303, 304, 305, 306}, 30, 4);
+    request.sampling.temperature = 1;
+    request.sampling.seed = 5;
+    ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+    ASSERT_TRUE(sink->AwaitEnd());
+    runs.push_back(sink);
+  }
+  for (uint32_t choice = 0; choice < 4; ++choice) {
+    EXPECT_EQ(runs[0]->tokens(choice), runs[1]->tokens(choice));
+  }
+  EXPECT_NE(runs[0]->tokens(0), runs[0]->tokens(1));
+}
+
+TEST_F(EngineLoopModel, ForcedTokensScoreAsWhenTheyWereSampled) {
+  const auto runtime = Load({});
+  EngineLoop loop;
+  loop.Attach(runtime);
+  auto [request, sampled] = RecordedRequest({300, 301, 302}, 20);
+  request.sampling.temperature = 1;
+  request.sampling.seed = 9;
+  request.sampling.logprobs = 2;
+  ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+  ASSERT_TRUE(sampled->AwaitEnd());
+  auto [again, forced] = RecordedRequest({300, 301, 302}, 0);
+  again.forced_tokens = sampled->tokens();
+  again.sampling.logprobs = 2;
+  ASSERT_EQ(loop.Submit(runtime, std::move(again)), AdmitResult::kOk);
+  ASSERT_TRUE(forced->AwaitEnd());
+  ExpectSameEvents(*sampled, *forced, 0);
+}
+
+TEST_F(EngineLoopModel, PromptLogprobsAreThoseOfForcedTokens) {
+  const auto runtime = Load({});
+  EngineLoop loop;
+  loop.Attach(runtime);
+  const std::vector<TokenId> text = {300, 411, 522, 633, 744, 855, 966};
+  auto [echo, echoed] = RecordedRequest(text, 1);
+  echo.prompt_logprobs = true;
+  echo.sampling.logprobs = 0;
+  auto [force, forced] = RecordedRequest({text[0]}, 0);
+  force.forced_tokens.assign(text.begin() + 1, text.end());
+  force.sampling.logprobs = 0;
+  ASSERT_EQ(loop.Submit(runtime, std::move(echo)), AdmitResult::kOk);
+  ASSERT_EQ(loop.Submit(runtime, std::move(force)), AdmitResult::kOk);
+  ASSERT_TRUE(echoed->AwaitEnd());
+  ASSERT_TRUE(forced->AwaitEnd());
+  const std::vector<PromptLogprob> prompt = echoed->events().at(0).prompt_logprobs;
+  ASSERT_EQ(prompt.size(), text.size());
+  for (size_t i = 1; i < text.size(); ++i) {
+    ExpectSameLogprob(prompt[i].logprob, forced->events().at(i - 1).logprob);
+  }
+}
+
+TEST_F(EngineLoopModel, CancelMidStreamFreesTheBlocks) {
+  const auto runtime = Load({});
+  EngineLoop loop;
+  loop.Attach(runtime);
+  auto [request, sink] = RecordedRequest({300, 301, 302}, 0, 3);
+  request.sampling.ignore_eos = true;
+  const RequestId id = request.id;
+  ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+  ASSERT_TRUE(sink->AwaitEvents(10));
+  loop.Cancel(id);
+  ASSERT_TRUE(sink->AwaitEnd());
+  for (uint32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(sink->end(choice).reason, FinishReason::kCancelled);
+  }
+  ASSERT_TRUE(loop.WaitIdle(60));
+  EXPECT_EQ(loop.Stats(*runtime).scheduler.kv_blocks_used, 0U);
+}
+
+}  // namespace
+}  // namespace scheduler
