@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -476,6 +477,10 @@ TernaryDecoder::TernaryDecoder(const TensorInfo& info, std::span<const std::byte
                       std::string(TypeName(info.type)) + ": expected a ternary type");
   }
   assert(bytes.size() == info.byte_size);
+  if (info.cols() > std::numeric_limits<uint32_t>::max()) {
+    throw FormatError("tensor " + Quoted(info.name) + " has " + std::to_string(info.cols()) +
+                      " columns: expected fewer than 2^32");
+  }
   layout_ = LayoutOf(format->scale_place);
   group_ = layout_ == ScaleLayout::kGroup ? FindTypeLayout(info.type)->block_cols
                                           : static_cast<uint32_t>(info.cols());

@@ -37,6 +37,15 @@ std::string SplitPrefix(const std::string& path, uint64_t number, uint64_t count
   return path.substr(0, path.size() - suffix.size());
 }
 
+void CheckPart(const std::string& path, const Metadata& metadata, uint64_t number, uint64_t count) {
+  const uint64_t found_number = metadata.GetUint(kSplitNumber);
+  const uint64_t found_count = metadata.GetUint(kSplitCount);
+  if (found_number == number && found_count == count) return;
+  throw FormatError(path + " calls itself part " + std::to_string(found_number) + " (from 0) of " +
+                    std::to_string(found_count) + ": expected " + std::to_string(number) + " of " +
+                    std::to_string(count));
+}
+
 }  // namespace
 
 struct File::Impl {
@@ -66,17 +75,12 @@ struct File::Impl {
   void MapPart(const std::string& path) { mappings.push_back(MappedFile::Open(path)); }
 
   void AddOtherParts(const std::string& path, uint64_t count) {
+    CheckPart(path, metadata, 0, count);
     const std::string prefix = SplitPrefix(path, 0, count);
     for (uint64_t number = 1; number < count; ++number) {
       const std::string part_path = prefix + SplitSuffix(number, count);
       MapPart(part_path);
-      const Metadata part = AddPart(mappings.back().bytes());
-      if (part.GetUint(kSplitNumber) != number || part.GetUint(kSplitCount) != count) {
-        throw FormatError(part_path + " calls itself part " +
-                          std::to_string(part.GetUint(kSplitNumber)) + " (from 0) of " +
-                          std::to_string(part.GetUint(kSplitCount)) + ": expected " +
-                          std::to_string(number) + " of " + std::to_string(count));
-      }
+      CheckPart(part_path, AddPart(mappings.back().bytes()), number, count);
     }
     const auto expected = metadata.FindUint(kSplitTensors);
     if (expected && *expected != tensors.size()) {

@@ -129,12 +129,23 @@ class HeaderBuilder {
   std::vector<std::byte> bytes_;
 };
 
+void RefuseDuplicateNames(const std::vector<const TensorInfo*>& tensors) {
+  std::vector<std::string_view> names;
+  for (const TensorInfo* info : tensors) names.push_back(info->name);
+  std::sort(names.begin(), names.end());
+  const auto duplicate = std::adjacent_find(names.begin(), names.end());
+  if (duplicate != names.end()) {
+    throw FormatError("tensor " + Quoted(*duplicate) + " was added twice");
+  }
+}
+
 std::vector<std::byte> BuildHeader(const Metadata& metadata,
                                    const std::vector<const TensorInfo*>& tensors) {
   std::vector<const std::pair<std::string, MetadataValue>*> entries;
   for (const auto& entry : metadata.entries()) {
     if (!DescribesContainer(entry.first)) entries.push_back(&entry);
   }
+  RefuseDuplicateNames(tensors);
   HeaderBuilder header;
   header.Put(std::array<char, 4>{'G', 'G', 'U', 'F'});
   header.Put<uint32_t>(3);

@@ -1,4 +1,5 @@
-// Any bytes lead to a FormatError or to a file whose every tensor can be read.
+// Any bytes lead to a FormatError or to a file whose every tensor can be read and that can be
+// written again.
 #include <cstdint>
 #include <span>
 
@@ -15,6 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const gguf::File file = gguf::File::Parse(bytes, options);
     support::ReadWholeFile(file);
+    if (options.i2s_layout == gguf::I2SLayout::kX86) support::CheckRewrite(file);
   } catch (const gguf::FormatError&) {
   }
   return 0;

@@ -163,6 +163,13 @@ TEST(Writer, RefusesWrongSizesAndValues) {
   EXPECT_THROW(writer.Serialize(), FormatError);
 }
 
+TEST(Writer, RefusesTwoTensorsOfOneName) {
+  Writer writer;
+  writer.AddTensor("t", TensorType::kF32, {4}, Pattern(16, 0));
+  writer.AddTensor("t", TensorType::kF32, {4}, Pattern(16, 0));
+  EXPECT_THROW(writer.Serialize(), FormatError);
+}
+
 TEST(Writer, ContainerKeysOfTheSourceAreNotCopied) {
   Writer writer;
   writer.metadata().Set("general.alignment", support::UintValue(64));
@@ -260,6 +267,8 @@ TEST(SplitFile, IncompleteOrInconsistentPartsAreRefused) {
   EXPECT_THAT(RefusalOf(first), HasSubstr("calls itself part 0 (from 0) of 2: expected 1 of 2"));
   WritePart(second, 1, 2, 2);
   EXPECT_EQ(RefusalOf(first), "");
+  WritePart(first, 1, 2, 2);
+  EXPECT_THAT(RefusalOf(second), HasSubstr("calls itself part 1 (from 0) of 2: expected 0 of 2"));
   WritePart(first, 0, 2, 5);
   EXPECT_THAT(RefusalOf(first), HasSubstr("hold 2 tensors: expected 5"));
   WritePart(folder.File("renamed.gguf"), 0, 2, 2);
