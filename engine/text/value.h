@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,6 +25,8 @@ class Object {
 
  private:
   std::vector<std::pair<std::string, Value>> items_;
+  // Positions by key, only in large objects. A tree: hashes of request data can be made collide.
+  std::map<std::string, size_t, std::less<>> index_;
 };
 
 // Plain data that crosses from the JSON of a request into templates and schemas. Arrays and objects

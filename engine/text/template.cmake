@@ -1,0 +1,13 @@
+# Chat templates: sources of engine_text, and the door to utf8proc.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+set(TERN_TEMPLATE_SOURCES
+    chat_template.cpp value.cpp jinja/budget.cpp jinja/datum.cpp jinja/filters.cpp
+    jinja/format.cpp jinja/globals.cpp jinja/interpreter.cpp jinja/json.cpp jinja/lexer.cpp
+    jinja/methods.cpp jinja/objects.cpp jinja/operators.cpp jinja/parser.cpp jinja/predicates.cpp
+    jinja/scope.cpp jinja/text_functions.cpp jinja/unicode.cpp)
+# GCC 12 reports overlapping copies in inlined std::string concatenation (GCC bug 105651).
+set_source_files_properties(${TERN_TEMPLATE_SOURCES} PROPERTIES
+                            COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>")
+list(APPEND TERN_ENGINE_TEXT_SOURCES ${TERN_TEMPLATE_SOURCES})
+list(APPEND TERN_ENGINE_TEXT_LIBRARIES PkgConfig::UTF8PROC)
