@@ -8,9 +8,9 @@ namespace {
 KernelTable MakeTable(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512Vnni) {
-    return {isa, IsaName(isa), TernaryScalar(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+    return {isa, IsaName(isa), TernaryAvx512Vnni(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
   }
-  if (isa == Isa::kAvx2) return {isa, IsaName(isa), TernaryScalar(), DenseAvx2(), FloatOpsAvx2()};
+  if (isa == Isa::kAvx2) return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), FloatOpsAvx2()};
 #endif
   return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), FloatOpsScalar()};
 }

@@ -9,17 +9,21 @@ namespace {
 constexpr int kPowersOf3[kPt5Digits] = {1, 3, 9, 27, 81};
 
 template <uint32_t kDigits>
-int Trit(const uint8_t* panel, uint32_t row, uint32_t col) {
-  const PanelPosition at = PositionInPanel(row, col, kDigits);
-  const int byte = panel[at.byte];
-  if constexpr (kDigits == k2BitDigits) return ((byte >> (2 * at.digit)) & 3) - 1;
-  return byte / kPowersOf3[at.digit] % 3 - 1;
+int Trit(int byte, uint32_t digit) {
+  if constexpr (kDigits == k2BitDigits) return ((byte >> (2 * digit)) & 3) - 1;
+  return byte / kPowersOf3[digit] % 3 - 1;
 }
 
+// Sum of trit * code of one row over columns [begin, end), four columns of one digit at a time.
 template <uint32_t kDigits>
 int32_t Sum(const uint8_t* panel, uint32_t row, const int8_t* codes, uint32_t begin, uint32_t end) {
   int32_t sum = 0;
-  for (uint32_t col = begin; col < end; ++col) sum += Trit<kDigits>(panel, row, col) * codes[col];
+  for (uint32_t first = begin; first < end; first += kStepCols) {
+    const PanelPosition at = PositionInPanel(row, first, kDigits);
+    for (uint32_t j = 0; j < kStepCols && first + j < end; ++j) {
+      sum += Trit<kDigits>(panel[at.byte + j], at.digit) * codes[first + j];
+    }
+  }
   return sum;
 }
 
@@ -69,18 +73,10 @@ ActivityCount CountActivity(const int8_t* codes, const uint32_t* nonzeros, uint3
   return count;
 }
 
-void SumSegments(const int8_t* codes, uint32_t cols, uint32_t segment, int32_t* out) noexcept {
-  for (uint32_t begin = 0; begin < cols; begin += segment) {
-    int32_t sum = 0;
-    for (uint32_t col = begin; col < cols && col - begin < segment; ++col) sum += codes[col];
-    *out++ = sum;
-  }
-}
-
 }  // namespace
 
 TernaryKernels TernaryScalar() noexcept {
-  return {RunTile<k2BitDigits>, RunTile<kPt5Digits>, CountActivity, SumSegments};
+  return {RunTile<k2BitDigits>, RunTile<kPt5Digits>, CountActivity};
 }
 
 }  // namespace fabric::kernels

@@ -54,15 +54,10 @@ struct ActivityCount {
 using CountActivityFn = ActivityCount (*)(const int8_t* codes, const uint32_t* nonzeros,
                                           uint32_t cols) noexcept;
 
-// Sums of consecutive `segment` codes: out[ceil(cols / segment)].
-using SumSegmentsFn = void (*)(const int8_t* codes, uint32_t cols, uint32_t segment,
-                               int32_t* out) noexcept;
-
 struct TernaryKernels {
   TernaryTileFn two_bit = nullptr;
   TernaryTileFn pt5 = nullptr;
   CountActivityFn count_activity = nullptr;
-  SumSegmentsFn sum_segments = nullptr;
 };
 
 TernaryKernels TernaryScalar() noexcept;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <new>
+#include <numeric>
 #include <utility>
 
 #include "fabric/panel_layout.h"
@@ -43,6 +44,17 @@ bool OutputsMeet(const OutputRange& a, const OutputRange& b) {
   const OutputRange& high = a_first ? b : a;
   const size_t offset = static_cast<size_t>(high.begin - low.begin) % low.stride;
   return offset < low.rows || offset + high.rows > low.stride;
+}
+
+// Sums of codes per scale group: [tokens, scales_per_row].
+void SumGroups(const TernaryMatrix& matrix, const ActivationView& x, int32_t* out) {
+  for (uint32_t token = 0; token < x.tokens; ++token) {
+    const int8_t* codes = x.codes + token * x.code_stride;
+    for (uint32_t begin = 0; begin < matrix.cols(); begin += matrix.group()) {
+      const uint32_t end = std::min(begin + matrix.group(), matrix.cols());
+      *out++ = std::accumulate(codes + begin, codes + end, int32_t{0});
+    }
+  }
 }
 
 }  // namespace
@@ -127,12 +139,8 @@ void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
   if (activity_.size() < counts) activity_.resize(counts);
   for (size_t i = 0; i < ops.size(); ++i) {
     if (!NeedsGroupSums(*states_[i].matrix, *ops[i].x)) continue;
-    const TernaryMatrix& matrix = *AsTernary(*states_[i].matrix);
-    int32_t* out = group_sums_.data() + states_[i].group_sums;
-    for (uint32_t token = 0; token < ops[i].x->tokens; ++token) {
-      kernels_.ternary.sum_segments(ops[i].x->codes + token * ops[i].x->code_stride, matrix.cols(),
-                                    matrix.group(), out + token * matrix.scales_per_row());
-    }
+    SumGroups(*AsTernary(*states_[i].matrix), *ops[i].x,
+              group_sums_.data() + states_[i].group_sums);
   }
 }
 
