@@ -10,7 +10,7 @@ namespace {
 // Sources: docs/ternary_format.md. The three I2_S layouts have the same size and stand in the order
 // of I2SLayout, so that the first match of a look-up by type alone is the published one.
 constexpr std::array kLayouts = {
-    //          type                   name    ternary  cols bytes group header tail
+    // type, name, ternary, block_cols, block_bytes, group_rows, header_bytes, tail_bytes
     TypeLayout{TensorType::kF32, "F32", false, 1, 4, 1, 0, 0},
     TypeLayout{TensorType::kF16, "F16", false, 1, 2, 1, 0, 0},
     TypeLayout{TensorType::kBF16, "BF16", false, 1, 2, 1, 0, 0},
