@@ -3,9 +3,11 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstdint>
+#include <iterator>
 #include <new>
 #include <span>
 #include <string>
@@ -119,6 +121,22 @@ constexpr Rule kRules[] = {
     {"default", false, false, {R"([\p{P}$+<=>^~|]+)", kGpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
 };
 
+// Expressions for which a run of ASCII letters, with a space before it or without, is one match
+// when an ASCII character or nothing follows it. Three words in four of English are found so.
+constexpr std::string_view kTakesPlainWords[] = {kGpt2,   kLlama3,    kQwen2,
+                                                 kQwen35, kSeedCoder, kBailing};
+
+bool IsAsciiLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+// Length of "word" or " word" at text[from]; 0 when there is none or it may go on past ASCII.
+size_t PlainWordLength(std::string_view text, size_t from) {
+  const size_t letters = text[from] == ' ' ? from + 1 : from;
+  size_t at = letters;
+  while (at < text.size() && IsAsciiLetter(text[at])) ++at;
+  if (at == letters || (at < text.size() && static_cast<uint8_t>(text[at]) >= 0x80)) return 0;
+  return at - from;
+}
+
 bool HasName(std::string_view names, std::string_view name) {
   if (name.empty() || name.find(' ') != std::string_view::npos) return false;
   for (size_t at = names.find(name); at != std::string_view::npos; at = names.find(name, at + 1)) {
@@ -153,6 +171,8 @@ class Pretokenizer::Expression {
       throw ModelError("the pre-tokenizer's expression does not compile at character " +
                        std::to_string(offset));
     }
+    takes_plain_words_ = std::find(std::begin(kTakesPlainWords), std::end(kTakesPlainWords),
+                                   pattern) != std::end(kTakesPlainWords);
     compiled_ = pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE) == 0;
     limits_.reset(pcre2_match_context_create(nullptr));
     if (limits_ == nullptr) throw std::bad_alloc();
@@ -166,6 +186,8 @@ class Pretokenizer::Expression {
     if (data == nullptr) throw std::bad_alloc();
     return data;
   }
+
+  bool takes_plain_words() const { return takes_plain_words_; }
 
   // The first match that begins at or after `from`, as offsets; false when there is none.
   bool Match(std::string_view text, size_t from, pcre2_match_data* data) const {
@@ -185,6 +207,7 @@ class Pretokenizer::Expression {
   std::unique_ptr<pcre2_code, CodeDeleter> code_;
   std::unique_ptr<pcre2_match_context, MatchContextDeleter> limits_;
   bool compiled_ = false;
+  bool takes_plain_words_ = false;
 };
 
 // One Split(): every expression has match data of its own, for they are in use at once.
@@ -197,17 +220,26 @@ class Pretokenizer::Run {
 
   // As deep as there are expressions.
   void Split(size_t stage, std::string_view piece) const {
-    if (stage == expressions_.size()) {
+    // No expression after a first one cuts a plain word: digits, punctuation and scripts are what
+    // they look for.
+    if (stage == expressions_.size() || (stage > 0 && PlainWordLength(piece, 0) == piece.size())) {
       word_(piece);
       return;
     }
+    const Expression& expression = *expressions_[stage];
     pcre2_match_data* data = data_[stage].get();
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data);
     size_t done = 0;
-    while (done < piece.size() && expressions_[stage]->Match(piece, done, data)) {
-      const size_t begin = range[0];
-      const size_t end = range[1];
-      if (end <= begin || begin < done) break;
+    while (done < piece.size()) {
+      size_t begin = done;
+      size_t end = done;
+      if (expression.takes_plain_words()) end += PlainWordLength(piece, done);
+      if (end == done) {
+        if (!expression.Match(piece, done, data)) break;
+        begin = range[0];
+        end = range[1];
+        if (end <= begin || begin < done) break;
+      }
       if (begin > done) Split(stage + 1, piece.substr(done, begin - done));
       Split(stage + 1, piece.substr(begin, end - begin));
       done = end;

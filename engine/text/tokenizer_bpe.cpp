@@ -110,13 +110,10 @@ void BpeTokenizer::LoadMerges(const gguf::Metadata& metadata) {
                             " entries, expected at most " + std::to_string(kMaxMerges));
   }
 
-  StringIndex tokens(pieces_.size());
-  for (size_t i = 0; i < pieces_.size(); ++i) {
-    if (IsText(kinds_[i])) tokens.Insert(pieces_[i], static_cast<TokenId>(i));
-  }
   std::unordered_map<std::string, Symbol> without_token;
   const auto symbol_of = [&](std::string_view part) -> Symbol {
-    if (const std::optional<TokenId> token = tokens.Find(part)) return *token;
+    const std::optional<TokenId> token = Find(part);
+    if (token && IsText(kind(*token))) return *token;
     const auto next = static_cast<Symbol>(-2 - static_cast<Symbol>(no_token_.size()));
     const auto [entry, added] = without_token.try_emplace(std::string(part), next);
     if (added) no_token_.push_back(Alphabet().Bytes(part).value_or(std::string(part)));

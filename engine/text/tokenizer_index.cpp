@@ -7,12 +7,12 @@
 namespace engine::text {
 
 FlatMap::FlatMap(size_t expected)
-    : slots_(std::bit_ceil(expected * 2 + 16)), mask_(slots_.size() - 1) {}
+    : slots_(std::bit_ceil(expected + expected / 2 + 16)), mask_(slots_.size() - 1) {}
 
 bool FlatMap::Insert(uint64_t key, uint64_t value) {
   assert(key != kFree);
   if (Find(key) != nullptr) return false;
-  if ((size_ + 1) * 2 > slots_.size()) Grow();
+  if ((size_ + 1) * 3 > slots_.size() * 2) Grow();
   size_t slot = Mix(key) & mask_;
   while (slots_[slot].key != kFree) slot = (slot + 1) & mask_;
   slots_[slot] = {key, value};

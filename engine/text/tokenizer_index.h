@@ -11,7 +11,7 @@
 namespace engine::text {
 
 // A map from 64-bit keys to 64-bit values that is filled once and then only read: open addressing
-// in one array, about half full.
+// in one array, at most two thirds full.
 class FlatMap {
  public:
   // expected: entries that the first allocation holds; more are welcome.

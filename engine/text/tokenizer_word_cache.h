@@ -18,22 +18,25 @@ namespace engine::text {
 class WordCache {
  public:
   explicit WordCache(size_t text_bytes)
-      : entries_(std::bit_ceil(std::clamp<size_t>(text_bytes / 16, 16, 1 << 15))) {}
+      : pairs_(std::bit_ceil(std::clamp<size_t>(text_bytes / 32, 8, 1 << 14))) {}
 
   // Appends the tokens of `word` again if it is known.
   bool Append(std::string_view word, std::vector<TokenId>* out) const {
-    const Entry& entry = entries_[Slot(word)];
-    if (entry.word != word) return false;
+    const Pair& pair = pairs_[Slot(word)];
+    const Entry* entry = &pair.newer;
+    if (entry->word != word) entry = &pair.older;
+    if (entry->word != word) return false;
     const size_t at = out->size();
-    out->resize(at + entry.count);
-    std::copy_n(out->begin() + static_cast<ptrdiff_t>(entry.begin), entry.count,
-                out->begin() + static_cast<ptrdiff_t>(at));
+    out->resize(at + entry->count);
+    std::copy_n(out->data() + entry->begin, entry->count, out->data() + at);
     return true;
   }
 
   // The tokens of `word` are those from `begin` to the end of `out`.
   void Remember(std::string_view word, size_t begin, const std::vector<TokenId>& out) {
-    entries_[Slot(word)] = {word, begin, out.size() - begin};
+    Pair& pair = pairs_[Slot(word)];
+    pair.older = pair.newer;
+    pair.newer = {word, begin, out.size() - begin};
   }
 
  private:
@@ -42,11 +45,15 @@ class WordCache {
     size_t begin = 0;
     size_t count = 0;
   };
+  struct Pair {
+    Entry newer;
+    Entry older;
+  };
   size_t Slot(std::string_view word) const {
-    return std::hash<std::string_view>{}(word) & (entries_.size() - 1);
+    return std::hash<std::string_view>{}(word) & (pairs_.size() - 1);
   }
 
-  std::vector<Entry> entries_;
+  std::vector<Pair> pairs_;
 };
 
 }  // namespace engine::text

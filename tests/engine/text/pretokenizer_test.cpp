@@ -116,6 +116,20 @@ TEST(Pretokenizer, LongRunsCostLinearTime) {
   }
 }
 
+TEST(Pretokenizer, PlainWordsEndWhereTheExpressionsEndThem) {
+  // What is found without the expression must stop where it would: not before a letter or mark
+  // past ASCII, nor within what another expression has cut off.
+  for (const char* name : {"llama-bpe", "qwen2", "gpt-2", "smollm", "falcon", "default"}) {
+    EXPECT_THAT(Words(name, " na\u00EFve caf\u00E9 x"),
+                ElementsAre(" na\u00EFve", " caf\u00E9", " x"))
+        << name;
+    EXPECT_THAT(Words(name, "Hello world"), ElementsAre("Hello", " world")) << name;
+  }
+  EXPECT_THAT(Words("qwen35", "e\u0301"), ElementsAre("e\u0301"));
+  EXPECT_THAT(Words("tekken", "aB"), ElementsAre("a", "B"));
+  EXPECT_THAT(Words("deepseek-llm", " caf\u00E9"), ElementsAre(" caf", "\u00E9"));
+}
+
 TEST(Pretokenizer, NamesCarryTheirDefaults) {
   EXPECT_TRUE(Pretokenizer::Named("llama-bpe")->ignores_merges());
   EXPECT_TRUE(Pretokenizer::Named("tekken")->adds_bos());

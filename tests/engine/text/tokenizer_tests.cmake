@@ -1,3 +1,5 @@
+find_package(nlohmann_json REQUIRED)
+
 tern_test(tokenizer_test
   SOURCES
     bpe_merger_test.cpp
@@ -8,4 +10,4 @@ tern_test(tokenizer_test
     tokenizer_hostile_test.cpp
     tokenizer_test.cpp
     vocabulary.cpp
-  LIBRARIES engine_text)
+  LIBRARIES engine_text nlohmann_json::nlohmann_json)
