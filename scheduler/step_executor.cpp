@@ -8,19 +8,26 @@
 namespace scheduler {
 namespace {
 
-// Why a request cannot be served at all; empty when it can.
+std::string OutsideVocabulary(const char* what, const std::vector<engine::TokenId>& tokens,
+                              uint32_t vocabulary) {
+  for (const engine::TokenId token : tokens) {
+    if (token >= 0 && static_cast<uint32_t>(token) < vocabulary) continue;
+    return std::string(what) + " " + std::to_string(token) + " is outside the vocabulary of " +
+           std::to_string(vocabulary) + " tokens.";
+  }
+  return {};
+}
+
+// Why a request cannot be served at all; empty when it can. The server has said so before in its
+// own words: this keeps a caller's mistake away from the engine's memory.
 std::string Unservable(const Request& request, uint32_t vocabulary) {
+  if (request.choices == 0) return "The request asks for no choices; at least one is needed.";
   if (request.prompt.empty()) return "The prompt has no tokens; at least one is needed.";
-  const auto check = [vocabulary](const std::vector<engine::TokenId>& tokens, const char* what) {
-    for (const engine::TokenId token : tokens) {
-      if (token >= 0 && static_cast<uint32_t>(token) < vocabulary) continue;
-      return std::string(what) + " " + std::to_string(token) + " is outside the vocabulary of " +
-             std::to_string(vocabulary) + " tokens.";
-    }
-    return std::string();
-  };
-  std::string error = check(request.prompt, "Prompt token");
-  return error.empty() ? check(request.forced_tokens, "Forced token") : error;
+  std::string error = OutsideVocabulary("Prompt token", request.prompt, vocabulary);
+  if (error.empty()) error = OutsideVocabulary("Forced token", request.forced_tokens, vocabulary);
+  if (error.empty()) error = OutsideVocabulary("Stop token", request.stop_tokens, vocabulary);
+  std::string parameter;
+  return error.empty() ? request.sampling.Validate(vocabulary, &parameter) : error;
 }
 
 std::string_view Describe(engine::RowStatus status) {

@@ -24,8 +24,11 @@ constexpr TokenId kVocabulary = 64;
 std::atomic<uint64_t> current_seed{0};
 
 std::string ReplayLine(uint64_t seed) {
-  return "replay: scheduler_sim --trace --seeds " + std::to_string(seed) + ".." +
-         std::to_string(seed);
+  const auto number = static_cast<unsigned long>(seed);
+  char line[96];
+  std::snprintf(line, sizeof line, "replay: scheduler_sim --trace --seeds %lu..%lu", number,
+                number);
+  return line;
 }
 
 uint64_t Mix(uint64_t x) {
@@ -84,8 +87,11 @@ class Simulation {
     return low + static_cast<uint32_t>(random_() % (uint64_t{high} - low + 1));
   }
   bool Chance(uint32_t percent) { return Pick(1, 100) <= percent; }
-  void Check(bool good, const std::string& rule) const {
-    if (!good) throw SimulationFailure(rule + "; " + ReplayLine(seed_));
+  void Check(bool good, const char* rule) const {
+    if (good) return;
+    std::string message = rule;
+    message.append("; ").append(ReplayLine(seed_));
+    throw SimulationFailure(message);
   }
 
   void MakeWorld();
@@ -454,7 +460,8 @@ void Simulation::CheckOutputs(const Client& client, uint32_t index) const {
 }
 
 extern "C" void OnAbort(int) {
-  const std::string line = "\n" + ReplayLine(current_seed) + "\n";
+  std::string line = ReplayLine(current_seed);
+  line.push_back('\n');
   const auto written = write(STDERR_FILENO, line.data(), line.size());
   static_cast<void>(written);
 }

@@ -280,7 +280,18 @@ TEST_F(StepExecutorTest, RequestsThatCannotBeServedAreTold) {
   EXPECT_EQ(outside->end(1).error, "Prompt token 64 is outside the vocabulary of 64 tokens.");
   const auto negative = Accept({-1}, 5);
   EXPECT_EQ(negative->end().reason, FinishReason::kError);
-  EXPECT_EQ(executor_->ended(), 3U);
+  auto [stops, stops_sink] = RecordedRequest({1}, 5);
+  stops.stop_tokens = {64};
+  executor_->Accept({std::move(stops), now_});
+  EXPECT_EQ(stops_sink->end().error, "Stop token 64 is outside the vocabulary of 64 tokens.");
+  auto [biased, biased_sink] = RecordedRequest({1}, 5);
+  biased.sampling.logit_bias = {{64, 1.0F}};
+  executor_->Accept({std::move(biased), now_});
+  EXPECT_THAT(biased_sink->end().error, HasSubstr("logit_bias"));
+  auto [none, none_sink] = RecordedRequest({1}, 5, 0);
+  executor_->Accept({std::move(none), now_});
+  EXPECT_THAT(none_sink->events(), IsEmpty());
+  EXPECT_EQ(executor_->ended(), 6U);
   EXPECT_FALSE(executor_->Step());
 }
 
