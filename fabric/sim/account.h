@@ -9,7 +9,7 @@
 namespace fabric::sim {
 
 // What one ternary projection of one or more tokens costs on the modelled fabric, summed over the
-// tokens. docs/telemetry.md has the formulas.
+// tokens. docs/fabric.md has the formulas.
 //
 // activity: summed over the tokens.
 DeviceCounters AccountOf(const FabricGeometry& geometry, const EnergyTable& energy, uint32_t rows,
