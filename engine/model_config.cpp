@@ -241,9 +241,8 @@ ActivationMode ResolveActivation(const gguf::File& file, const std::string& arch
   if (wanted != ActivationMode::kAuto) return wanted;
   if (IsBitnet(architecture)) return ActivationMode::kToken;
   for (const gguf::TensorInfo& info : file.tensors()) {
-    const auto bytes = file.TensorBytes(info);
-    if (info.name.starts_with("blk.") && gguf::IsTernaryType(info.type) &&
-        gguf::TernaryDecoder::Accepts(info, bytes) && !HasOneScale(file, info)) {
+    if (info.name.starts_with("blk.") &&
+        gguf::TernaryDecoder::Accepts(info, file.TensorBytes(info)) && !HasOneScale(file, info)) {
       return ActivationMode::kBlock;
     }
   }

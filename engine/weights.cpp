@@ -287,8 +287,7 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   const gguf::TensorInfo& info = Require(name, rows, cols);
   const std::optional<float> scale = FindScale(base);
   const float factor = scale.value_or(1.0F);
-  const bool ternary = gguf::IsTernaryType(info.type) &&
-                       gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
+  const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
   Linear linear;
   if (ternary && config_.ternary_activation != ActivationMode::kFloat) {
     linear = LoadTernary(info, factor);
@@ -375,8 +374,7 @@ std::shared_ptr<const fabric::DenseMatrix> Loader::LoadDense(const gguf::TensorI
 
 void Loader::LoadEmbeddingAndHead() {
   const gguf::TensorInfo& info = Require("token_embd.weight", config_.vocabulary, config_.hidden);
-  const bool ternary = gguf::IsTernaryType(info.type) &&
-                       gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
+  const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
   const fabric::DenseType fallback =
       ternary && HasHalfScales(info.type) ? fabric::DenseType::kF16 : fabric::DenseType::kF32;
   weights_.embedding = LoadDense(info, NativeDenseType(info.type).value_or(fallback), 1.0F);
