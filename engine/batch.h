@@ -83,7 +83,7 @@ struct StepStats {
   uint32_t tokens = 0;
   uint32_t head_positions = 0;
   double seconds = 0;
-  double projection_seconds = 0;  // inside Device::Submit/Wait
+  double projection_seconds = 0;  // inside Device::Submit/Wait, without the head
   double attention_seconds = 0;
   double head_seconds = 0;
   uint64_t weight_bytes = 0;  // streamed, dense and ternary
