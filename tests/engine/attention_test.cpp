@@ -1,0 +1,172 @@
+// Attention over scattered blocks equals the textbook formula, and its bits do not depend on how
+// tokens are grouped into rows or on threads.
+
+#include "engine/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "fabric/vector_ops.h"
+
+namespace engine {
+namespace {
+
+struct Shape {
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t block_size;
+  KvType type;
+};
+
+// One sequence with random queries, keys and values in randomly placed blocks.
+class Scene {
+ public:
+  Scene(const Shape& shape, uint32_t positions, uint64_t seed)
+      : shape_(shape),
+        positions_(positions),
+        cache_({.layers = 2,
+                .kv_heads = shape.kv_heads,
+                .head_dim = shape.head_dim,
+                .block_size = shape.block_size,
+                .type = shape.type},
+               positions / shape.block_size + 5),
+        blocks_(cache_.blocks()) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<float> normal(0.0F, 1.0F);
+    std::iota(blocks_.begin(), blocks_.end(), BlockId{0});
+    std::shuffle(blocks_.begin(), blocks_.end(), random);
+    const size_t kv_width = size_t{shape.kv_heads} * shape.head_dim;
+    queries_.resize(size_t{positions} * shape.heads * shape.head_dim);
+    keys_.resize(positions * kv_width);
+    values_.resize(positions * kv_width);
+    for (std::vector<float>* buffer : {&queries_, &keys_, &values_}) {
+      for (float& x : *buffer) x = normal(random);
+    }
+    tokens_.assign(positions, 0);
+    for (uint32_t p = 0; p < positions; ++p) {
+      cache_.Write(1, blocks_[p / shape.block_size], p % shape.block_size,
+                   keys_.data() + p * kv_width, values_.data() + p * kv_width);
+    }
+  }
+
+  // Attention of positions [first, positions), cut into rows of `chunk` tokens in one step.
+  std::vector<float> Attend(uint32_t first, uint32_t chunk, int threads) {
+    fabric::WorkerTeam team(threads);
+    ModelConfig config;
+    config.heads = shape_.heads;
+    config.kv_heads = shape_.kv_heads;
+    config.head_dim = shape_.head_dim;
+    Attention attention(config, cache_, team, positions_);
+    std::vector<BatchRow> rows;
+    for (uint32_t p = first; p < positions_; p += chunk) {
+      rows.push_back({.tokens = std::span(tokens_).subspan(p, std::min(chunk, positions_ - p)),
+                      .first_position = p,
+                      .block_table = blocks_,
+                      .outputs = {},
+                      .output_kind = OutputKind::kNone,
+                      .query = {}});
+    }
+    const Batch batch = {.rows = rows};
+    StepRows step;
+    step.Assign(batch, 0, rows.size());
+    attention.Plan(step);
+    const size_t width = size_t{shape_.heads} * shape_.head_dim;
+    std::vector<float> out((positions_ - first) * width);
+    attention.Attend(1, queries_.data() + first * width, out.data());
+    return out;
+  }
+
+  // The formula in double, over the rounded keys and values.
+  std::vector<double> Expected(uint32_t position) const {
+    const size_t dim = shape_.head_dim;
+    const size_t kv_width = shape_.kv_heads * dim;
+    const uint32_t group = shape_.heads / shape_.kv_heads;
+    std::vector<double> out(shape_.heads * dim);
+    for (uint32_t head = 0; head < shape_.heads; ++head) {
+      const float* query = queries_.data() + (size_t{position} * shape_.heads + head) * dim;
+      const size_t kv = head / group * dim;
+      std::vector<double> weights(position + 1);
+      double sum = 0;
+      for (uint32_t p = 0; p <= position; ++p) {
+        double dot = 0;
+        for (size_t d = 0; d < dim; ++d)
+          dot += double{query[d]} * Stored(keys_[p * kv_width + kv + d]);
+        weights[p] = std::exp(dot / std::sqrt(static_cast<double>(dim)));
+        sum += weights[p];
+      }
+      for (uint32_t p = 0; p <= position; ++p) {
+        for (size_t d = 0; d < dim; ++d) {
+          out[head * dim + d] += weights[p] / sum * Stored(values_[p * kv_width + kv + d]);
+        }
+      }
+    }
+    return out;
+  }
+
+ private:
+  double Stored(float x) const {
+    if (shape_.type == KvType::kF32) return x;
+    uint16_t half = 0;
+    fabric::FloatsToHalves(&x, 1, &half);
+    fabric::HalvesToFloats(&half, 1, &x);
+    return x;
+  }
+
+  Shape shape_;
+  uint32_t positions_;
+  KvCache cache_;
+  std::vector<BlockId> blocks_;
+  std::vector<TokenId> tokens_;
+  std::vector<float> queries_;
+  std::vector<float> keys_;
+  std::vector<float> values_;
+};
+
+const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},   {4, 2, 64, 32, KvType::kF16},
+                         {20, 5, 128, 16, KvType::kF16}, {3, 3, 20, 16, KvType::kF32},
+                         {8, 1, 100, 48, KvType::kF16},  {40, 1, 32, 16, KvType::kF32}};
+
+TEST(Attention, EqualsTheFormula) {
+  for (const Shape& shape : kShapes) {
+    for (const uint32_t positions : {1U, 15U, 16U, 17U, 256U, 257U, 600U}) {
+      Scene scene(shape, positions, positions);
+      const size_t width = size_t{shape.heads} * shape.head_dim;
+      const std::vector<float> out = scene.Attend(0, 50, 1);
+      for (uint32_t p = 0; p < positions; p = p * 2 + 1) {
+        const std::vector<double> expected = scene.Expected(p);
+        for (size_t i = 0; i < width; ++i) {
+          ASSERT_NEAR(out[p * width + i], expected[i], 1e-5)
+              << "position " << p << " of " << positions << ", head size " << shape.head_dim;
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, BitsDoNotDependOnRowsOrThreads) {
+  for (const Shape& shape : kShapes) {
+    Scene scene(shape, 560, 5);
+    const std::vector<float> expected = scene.Attend(0, 1, 1);
+    for (const int threads : {1, 2}) {
+      for (const uint32_t chunk : {7U, 64U, 560U}) {
+        EXPECT_TRUE(scene.Attend(0, chunk, threads) == expected) << chunk << " x " << threads;
+      }
+      // One decode over a long context: its partitions are shared among threads.
+      const size_t width = size_t{shape.heads} * shape.head_dim;
+      for (const uint32_t first : {559U, 555U}) {
+        EXPECT_TRUE(scene.Attend(first, 3, threads) ==
+                    std::vector<float>(expected.begin() + static_cast<ptrdiff_t>(first * width),
+                                       expected.end()));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace engine
