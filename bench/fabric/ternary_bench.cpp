@@ -1,0 +1,206 @@
+// Workload: projections of the 2B shape (2560 x 6912 and back) with random trits, one scale per
+// tensor and int8 activations per token; and a float head. Reports bytes of weights per second and
+// multiply-adds per second beside what this machine can do at best. Decode cycles through more
+// matrices than the last-level cache holds, so weights come from DRAM.
+//
+//   fabric_bench --benchmark_format=json         TERN_FORCE_ISA=avx2 fabric_bench
+
+#include <benchmark/benchmark.h>
+
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "fabric/device.h"
+#include "fabric/kernels/kernel_table.h"
+#include "fabric/machine_limits.h"
+#include "fabric/matrix_store.h"
+#include "fabric/vector_ops.h"
+
+namespace {
+
+using fabric::ActivationKind;
+using fabric::DenseMatrix;
+using fabric::Matrix;
+using fabric::TernaryLayout;
+using fabric::TernaryMatrix;
+
+constexpr uint32_t kRows = 6912;
+constexpr uint32_t kCols = 2560;
+constexpr size_t kStreamedBytes = size_t{80} << 20;
+
+fabric::WorkerTeam& Team(int threads) {
+  static std::unique_ptr<fabric::WorkerTeam> team;
+  if (team == nullptr || team->size() != threads) {
+    team = std::make_unique<fabric::WorkerTeam>(threads);
+  }
+  return *team;
+}
+
+TernaryMatrix RandomTernary(TernaryLayout layout, fabric::ScaleKind kind, uint32_t seed) {
+  TernaryMatrix matrix(kRows, kCols, kind, 128, layout);
+  std::vector<int8_t> trits(kCols);
+  const std::vector<float> scales(matrix.scales_per_row(), 0.02F);
+  uint32_t state = seed;
+  for (uint32_t row = 0; row < kRows; ++row) {
+    for (int8_t& trit : trits) {
+      state = state * 1664525 + 1013904223;
+      trit = static_cast<int8_t>(static_cast<int>((state >> 24) * 3 >> 8) - 1);
+    }
+    matrix.SetRow(row, trits, scales);
+  }
+  return matrix;
+}
+
+struct Input {
+  explicit Input(uint32_t tokens, ActivationKind kind)
+      : values(size_t{tokens} * kCols), codes(values.size()) {
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    for (float& v : values) v = normal(random);
+    const size_t per_token = kind == ActivationKind::kInt8Block ? kCols / 32 : 1;
+    scales.resize(tokens * per_token);
+    sums.resize(tokens * per_token);
+    for (uint32_t t = 0; t < tokens; ++t) {
+      const auto quantize =
+          kind == ActivationKind::kInt8Block ? fabric::QuantizeBlocks : fabric::QuantizeToken;
+      quantize(values.data() + t * kCols, kCols, kCols, codes.data() + t * kCols,
+               scales.data() + t * per_token, sums.data() + t * per_token);
+    }
+    view = {.kind = kind,
+            .tokens = tokens,
+            .cols = kCols,
+            .values = values.data(),
+            .value_stride = kCols,
+            .codes = codes.data(),
+            .code_stride = kCols,
+            .scales = scales.data(),
+            .scale_stride = per_token,
+            .sums = sums.data()};
+  }
+  std::vector<float> values;
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+  fabric::ActivationView view;
+};
+
+void Report(benchmark::State& state, size_t bytes, uint64_t macs) {
+  const auto runs = static_cast<double>(state.iterations());
+  state.counters["bytes/s"] =
+      benchmark::Counter(runs * static_cast<double>(bytes), benchmark::Counter::kIsRate);
+  state.counters["mac/s"] =
+      benchmark::Counter(runs * static_cast<double>(macs), benchmark::Counter::kIsRate);
+}
+
+// Copies of one matrix until they fill `kStreamedBytes`, one Submit() per copy in turn.
+void RunMatrices(benchmark::State& state, int threads, TernaryLayout layout, const Input& input,
+                 const std::function<Matrix(uint32_t)>& make, bool streamed, bool account = true) {
+  fabric::FabricOptions options;
+  options.layout = layout;
+  options.account = account;
+  const auto device = fabric::CreateDevice(options, Team(threads));
+  std::vector<fabric::MatrixId> ids;
+  uint32_t rows = 0;
+  do {
+    Matrix matrix = make(static_cast<uint32_t>(ids.size()));
+    rows = fabric::RowsOf(matrix);
+    device->Upload(std::move(matrix), &ids.emplace_back());
+  } while (streamed && device->resident_bytes() < kStreamedBytes);
+  std::vector<float> y(size_t{input.view.tokens} * rows);
+  size_t next = 0;
+  for (auto _ : state) {
+    const fabric::ProjectionOp op{
+        .matrix = ids[next++ % ids.size()], .x = &input.view, .y = y.data(), .y_stride = rows};
+    if (fabric::Execute(*device, {&op, 1}) != fabric::Status::kOk) state.SkipWithError("status");
+  }
+  Report(state, device->resident_bytes() / ids.size(), uint64_t{rows} * kCols * input.view.tokens);
+}
+
+void Ternary(benchmark::State& state) {
+  const auto threads = static_cast<int>(state.range(0));
+  const auto tokens = static_cast<uint32_t>(state.range(1));
+  const auto layout = static_cast<TernaryLayout>(state.range(2));
+  const bool blocks = state.range(3) != 0;
+  const Input input(tokens, blocks ? ActivationKind::kInt8Block : ActivationKind::kInt8Token);
+  const auto kind = blocks ? fabric::ScaleKind::kGroup : fabric::ScaleKind::kTensor;
+  RunMatrices(
+      state, threads, layout, input,
+      [&](uint32_t seed) { return RandomTernary(layout, kind, seed); }, tokens <= 4,
+      state.range(4) != 0);
+  state.SetLabel(std::string(fabric::kernels::ActiveKernels().name));
+}
+
+void Dense(benchmark::State& state) {
+  const auto threads = static_cast<int>(state.range(0));
+  const auto tokens = static_cast<uint32_t>(state.range(1));
+  const auto type = static_cast<fabric::DenseType>(state.range(2));
+  const bool q8 = type == fabric::DenseType::kQ8_0;
+  const Input input(tokens, q8 ? ActivationKind::kInt8Block : ActivationKind::kFloat);
+  RunMatrices(
+      state, threads, {}, input,
+      [&](uint32_t) -> Matrix { return std::make_shared<const DenseMatrix>(type, kRows, kCols); },
+      tokens <= 4);
+  state.SetLabel(std::string(fabric::kernels::ActiveKernels().name));
+}
+
+// 16 positions of 128-wide heads: bytes are those of K and V.
+void Attend(benchmark::State& state) {
+  const auto group = static_cast<uint32_t>(state.range(0));
+  constexpr uint32_t kDim = 128;
+  std::vector<uint16_t> kv(size_t{2} * fabric::kAttentionChunk * kDim, 0x3000);
+  std::vector<float> queries(size_t{group} * kDim, 0.1F);
+  std::vector<float> max(group, -1e30F);
+  std::vector<float> sum(group);
+  std::vector<float> accumulator(queries.size());
+  const fabric::AttentionChunk chunk{.element = fabric::KvElement::kF16,
+                                     .keys = kv.data(),
+                                     .values = kv.data() + kv.size() / 2,
+                                     .count = fabric::kAttentionChunk,
+                                     .queries = queries.data(),
+                                     .group = group,
+                                     .head_dim = kDim,
+                                     .scale = 0.1F,
+                                     .max = max.data(),
+                                     .sum = sum.data(),
+                                     .accumulator = accumulator.data()};
+  for (auto _ : state) {
+    fabric::AttendChunk(chunk);
+    benchmark::DoNotOptimize(accumulator.data());
+  }
+  Report(state, kv.size() * 2, uint64_t{2} * group * kDim * fabric::kAttentionChunk);
+}
+
+void Limits(benchmark::State& state) {
+  const auto threads = static_cast<int>(state.range(0));
+  for (auto _ : state) {
+    const auto limits = fabric::MeasureMachineLimits(Team(threads), fabric::ActiveIsa());
+    state.counters["bytes/s"] = limits.read_bytes_per_second;
+    state.counters["mac/s"] = limits.int8_macs_per_second;
+  }
+}
+
+BENCHMARK(Limits)->Arg(1)->Arg(2)->Iterations(1)->Unit(benchmark::kMillisecond);
+// One thread is timed by its own CPU time, so that a busy machine disturbs it less.
+BENCHMARK(Ternary)
+    ->ArgNames({"threads", "tokens", "pt5", "blocks", "account"})
+    ->ArgsProduct({{1}, {1, 4, 8, 16, 128}, {0, 1}, {0}, {1}})
+    ->ArgsProduct({{1}, {1, 128}, {0}, {1}, {1}})
+    ->ArgsProduct({{1}, {1}, {0}, {0}, {0}})
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK(Ternary)
+    ->ArgNames({"threads", "tokens", "pt5", "blocks", "account"})
+    ->ArgsProduct({{2}, {1, 16, 128}, {0, 1}, {0}, {1}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK(Dense)
+    ->ArgNames({"threads", "tokens", "type"})
+    ->ArgsProduct({{1}, {1, 8}, {0, 1, 2, 3}})
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK(Attend)->Arg(1)->Arg(4)->Arg(32);
+
+}  // namespace
+
+BENCHMARK_MAIN();
