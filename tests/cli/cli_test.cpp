@@ -131,7 +131,10 @@ TEST_F(Cli, ForcedTokensGiveTheLogprobsOfGreedyOnItsOwnPath) {
   const json free = json::parse(RunTern(greedy).out);
   EXPECT_EQ(free["prompt_tokens"], json({1, 300, 301}));
   std::string ids;
-  for (const json& token : free["tokens"]) ids += (ids.empty() ? "" : ",") + token.dump();
+  for (const json& token : free["tokens"]) {
+    if (!ids.empty()) ids += ',';
+    ids += token.dump();
+  }
   std::vector<std::string> forced = base;
   forced.insert(forced.end(), {"--force-tokens", ids});
   const json answer = json::parse(RunTern(forced).out);
