@@ -100,15 +100,17 @@ struct Avx512 {
     return _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(minus)));
   }
 
-  // Digits [first, last) of one line.
+  // Adds digits [first, last) of one line to `sums`. Not inlined: indexing the sums at run time
+  // would keep those of the main loop out of registers.
   template <uint32_t kDigits, uint32_t P, uint32_t T>
-  static void DotLine(const uint8_t* line, size_t panel_stride, const int8_t* codes,
-                      size_t code_stride, uint32_t first, uint32_t last, Ints (&sums)[P][T]) {
+  __attribute__((noinline)) static void AddPartOfLine(const uint8_t* line, size_t panel_stride,
+                                                      const int8_t* codes, size_t code_stride,
+                                                      uint32_t first, uint32_t last,
+                                                      Ints (&sums)[P][T]) {
     for (uint32_t p = 0; p < P; ++p) {
       __m512i w[kDigits];
       Decode<kDigits>(LoadLine(line + p * panel_stride), w);
-      for (uint32_t k = 0; k < kDigits; ++k) {
-        if (k < first || k >= last) continue;
+      for (uint32_t k = first; k < last; ++k) {
         for (uint32_t j = 0; j < T; ++j) {
           const __m512i x = Broadcast(codes + j * code_stride + (k - first) * kStepCols);
           sums[p][j] = _mm512_dpbusd_epi32(sums[p][j], w[k], x);
@@ -117,26 +119,41 @@ struct Avx512 {
     }
   }
 
+  // Whole lines first, in registers; then the digits that are left at either end. PT-5 lines of 20
+  // columns do not divide a scale group; 2-bit lines always do.
   template <uint32_t kDigits, uint32_t P, uint32_t T>
   static void DotRange(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
                        size_t code_stride, uint32_t begin, uint32_t end, Ints (&out)[P][T]) {
+    const uint32_t first_line = (begin + kDigits - 1) / kDigits;
+    const uint32_t last_line = end / kDigits;
+    AddLines<kDigits, P, T>(panels + size_t{first_line} * kLineBytes, panel_stride,
+                            codes + size_t{first_line} * kDigits * kStepCols, code_stride,
+                            last_line > first_line ? last_line - first_line : 0, out);
+    if constexpr (kDigits == kPt5Digits) {
+      const auto add = [&](uint32_t from, uint32_t to) {
+        const uint32_t line = from / kDigits;
+        AddPartOfLine<kDigits, P, T>(panels + size_t{line} * kLineBytes, panel_stride,
+                                     codes + size_t{from} * kStepCols, code_stride,
+                                     from - line * kDigits, to - line * kDigits, out);
+      };
+      const uint32_t head_end = first_line * kDigits;
+      if (begin < head_end) add(begin, head_end < end ? head_end : end);
+      if (last_line >= first_line && last_line * kDigits < end) add(last_line * kDigits, end);
+    }
+  }
+
+  template <uint32_t kDigits, uint32_t P, uint32_t T>
+  static void AddLines(const uint8_t* line, size_t panel_stride, const int8_t* x,
+                       size_t code_stride, uint32_t lines, Ints (&out)[P][T]) {
     Ints sums[P][T];
+#pragma GCC unroll 2
     for (uint32_t p = 0; p < P; ++p) {
+#pragma GCC unroll 12
       for (uint32_t j = 0; j < T; ++j) sums[p][j] = _mm512_setzero_si512();
     }
-    const uint8_t* line = panels + size_t{begin / kDigits} * kLineBytes;
-    const int8_t* x = codes + size_t{begin} * kStepCols;
-    uint32_t step = begin;
-    if (step % kDigits != 0) {
-      const uint32_t first = step % kDigits;
-      const uint32_t last = first + (end - step) < kDigits ? first + (end - step) : kDigits;
-      DotLine<kDigits, P, T>(line, panel_stride, x, code_stride, first, last, sums);
-      step += last - first;
-      x += (last - first) * kStepCols;
-      line += kLineBytes;
-    }
-    for (; step + kDigits <= end; step += kDigits) {
+    for (; lines > 0; --lines) {
       __m512i rest[P];
+#pragma GCC unroll 2
       for (uint32_t p = 0; p < P; ++p) {
         rest[p] = LoadLine(line + p * panel_stride);
         _mm_prefetch(line + p * panel_stride + kPrefetchBytes, _MM_HINT_T0);
@@ -145,8 +162,9 @@ struct Avx512 {
       line += kLineBytes;
       x += kDigits * kStepCols;
     }
-    if (step < end) DotLine<kDigits, P, T>(line, panel_stride, x, code_stride, 0, end - step, sums);
+#pragma GCC unroll 2
     for (uint32_t p = 0; p < P; ++p) {
+#pragma GCC unroll 12
       for (uint32_t j = 0; j < T; ++j) out[p][j] = sums[p][j];
     }
   }
@@ -160,6 +178,7 @@ struct Avx512 {
 #pragma GCC unroll 4
       for (uint32_t k = 0; k < kDigits; ++k) {
         __m512i w[P];
+#pragma GCC unroll 2
         for (uint32_t p = 0; p < P; ++p) {
           w[p] = _mm512_and_si512(line[p], mask);
           line[p] = _mm512_srli_epi32(line[p], 2);
@@ -168,10 +187,12 @@ struct Avx512 {
       }
     } else {
       __m512i w[P][kDigits];
+#pragma GCC unroll 2
       for (uint32_t p = 0; p < P; ++p) Decode<kDigits>(line[p], w[p]);
 #pragma GCC unroll 5
       for (uint32_t k = 0; k < kDigits; ++k) {
         __m512i digit[P];
+#pragma GCC unroll 2
         for (uint32_t p = 0; p < P; ++p) digit[p] = w[p][k];
         AddStep<P, T>(digit, x + k * kStepCols, code_stride, sums);
       }
@@ -183,6 +204,7 @@ struct Avx512 {
 #pragma GCC unroll 12
     for (uint32_t j = 0; j < T; ++j) {
       const __m512i codes = Broadcast(x + j * code_stride);
+#pragma GCC unroll 2
       for (uint32_t p = 0; p < P; ++p) {
         sums[p][j] = _mm512_dpbusd_epi32(sums[p][j], w[p], codes);
       }
@@ -268,7 +290,7 @@ struct Avx512 {
       }
     }
     if (step < end) {
-      DotLine<kPt5Digits, P, 1>(line, panel_stride, codes, 0, 0, end - step, rest);
+      AddPartOfLine<kPt5Digits, P, 1>(line, panel_stride, codes, 0, 0, end - step, rest);
     }
     for (uint32_t p = 0; p < P; ++p) {
       const __m512i thrice = _mm512_add_epi32(_mm512_slli_epi32(lower[p], 1), lower[p]);
