@@ -1,0 +1,463 @@
+#include "server/openai_schema.h"
+
+#include <array>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "server/api_error.h"
+#include "server/param_reader.h"
+
+namespace server {
+namespace {
+
+using engine::TokenId;
+using engine::text::Array;
+using engine::text::Object;
+using engine::text::Value;
+
+constexpr size_t kMaxStopStrings = 16;
+constexpr int64_t kMaxChoices = 128;
+constexpr int64_t kMaxLogprobs = 20;
+constexpr size_t kMaxPrompts = 256;
+constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
+
+// Sent by current SDKs; they change nothing about the text that this server makes.
+constexpr std::array<std::string_view, 14> kIgnored = {"user",
+                                                       "metadata",
+                                                       "store",
+                                                       "moderation",
+                                                       "prompt_cache_key",
+                                                       "prompt_cache_options",
+                                                       "verbosity",
+                                                       "service_tier",
+                                                       "prompt_cache_retention",
+                                                       "safety_identifier",
+                                                       "reasoning_effort",
+                                                       "web_search_options",
+                                                       "parallel_tool_calls",
+                                                       "spaces_between_special_tokens"};
+
+// Each would change the output, so ignoring it would be a lie.
+constexpr std::array<std::string_view, 23> kUnsupported = {"functions",
+                                                           "audio",
+                                                           "prediction",
+                                                           "suffix",
+                                                           "guided_json",
+                                                           "guided_regex",
+                                                           "guided_choice",
+                                                           "guided_grammar",
+                                                           "grammar",
+                                                           "json_schema",
+                                                           "structured_outputs",
+                                                           "chat_template",
+                                                           "mirostat",
+                                                           "dry_multiplier",
+                                                           "xtc_probability",
+                                                           "allowed_token_ids",
+                                                           "bad_words",
+                                                           "prompt_logprobs",
+                                                           "logits_processors",
+                                                           "truncate_prompt_tokens",
+                                                           "documents",
+                                                           "n_predict",
+                                                           "samplers"};
+
+// What switches a feature off wherever it exists: some clients send every field they know.
+bool IsNeutral(const Json& value) {
+  if (value.is_array() || value.is_object()) return value.empty();
+  if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  return value == false || value == 0;
+}
+
+ApiError NotSupported(std::string_view param) {
+  return UnsupportedParameter(param, "Unsupported parameter: '" + std::string(param) +
+                                         "' is not supported by this server.");
+}
+
+void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
+  const Json* value = reader.Find(name);
+  if (value != nullptr && !IsNeutral(*value)) throw NotSupported(reader.Name(name));
+}
+
+void RefuseTrue(ParamReader& reader, std::string_view name) {
+  if (reader.Bool(name).value_or(false)) throw NotSupported(reader.Name(name));
+}
+
+// tool_choice and function_call: without tools, "none" and "auto" ask for nothing.
+void RefuseChoice(ParamReader& reader, std::string_view name) {
+  const Json* value = reader.Find(name);
+  if (value == nullptr) return;
+  if (value->is_string() && (*value == "none" || *value == "auto")) return;
+  throw NotSupported(reader.Name(name));
+}
+
+void RefuseResponseFormat(ParamReader& reader) {
+  const Json* format = reader.Object("response_format");
+  if (format == nullptr) return;
+  ParamReader inner(*format, "response_format.");
+  const auto type = inner.String("type");
+  if (!type) throw MissingParameter("response_format.type");
+  if (*type != "text") {
+    throw UnsupportedParameter("response_format",
+                               "Unsupported parameter: 'response_format' of type '" + *type +
+                                   "' is not supported, only 'text'.");
+  }
+}
+
+void RefuseModalities(ParamReader& reader) {
+  const Json* modalities = reader.Array("modalities");
+  if (modalities == nullptr) return;
+  for (const Json& modality : *modalities) {
+    if (modality != "text") throw NotSupported("modalities");
+  }
+}
+
+void RefuseUnsupported(ParamReader& reader) {
+  for (const std::string_view name : kUnsupported) RefuseUnlessNeutral(reader, name);
+  RefuseUnlessNeutral(reader, "tools");
+  RefuseChoice(reader, "tool_choice");
+  RefuseChoice(reader, "function_call");
+  RefuseResponseFormat(reader);
+  RefuseModalities(reader);
+  if (reader.Number("typical_p", 0, 1).value_or(1) != 1) throw NotSupported("typical_p");
+  if (const Json* sigma = reader.Find("top_n_sigma"); sigma != nullptr && *sigma > 0) {
+    throw NotSupported("top_n_sigma");
+  }
+  RefuseTrue(reader, "use_beam_search");
+  RefuseTrue(reader, "include_stop_str_in_output");
+}
+
+void RefuseUnknown(ParamReader& reader, const SchemaOptions& options) {
+  for (const std::string_view name : kIgnored) reader.Ignore(name);
+  if (!options.strict) return;
+  if (const auto name = reader.FirstUnknown(false)) {
+    throw UnsupportedParameter(*name, "Unsupported parameter: '" + *name +
+                                          "' is unknown or has no effect on this server.");
+  }
+}
+
+TokenId ReadTokenId(const Json& value, const std::string& name) {
+  if (!value.is_number_integer()) throw InvalidType(name, "an integer", TypeName(value));
+  if (value.is_number_unsigned() ? value.get<uint64_t>() > static_cast<uint64_t>(kMaxTokenId)
+                                 : value.get<int64_t>() < 0) {
+    throw InvalidValue(name,
+                       "Invalid value for '" + name + "': " + value.dump() + " is not a token id.");
+  }
+  return value.get<TokenId>();
+}
+
+std::vector<TokenId> ReadTokenIds(const Json& array, const std::string& name) {
+  std::vector<TokenId> tokens;
+  tokens.reserve(array.size());
+  for (const Json& element : array) tokens.push_back(ReadTokenId(element, name));
+  return tokens;
+}
+
+std::vector<engine::LogitBias> ReadLogitBias(ParamReader& reader) {
+  std::vector<engine::LogitBias> biases;
+  const Json* map = reader.Object("logit_bias");
+  if (map == nullptr) return biases;
+  for (const auto& [key, value] : map->items()) {
+    const std::string name = "logit_bias." + key;
+    const bool digits =
+        !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
+    if (!digits) {
+      throw InvalidValue("logit_bias",
+                         "Invalid key in 'logit_bias': '" + key + "' is not a token id.");
+    }
+    if (!value.is_number()) throw InvalidType(name, "a number", TypeName(value));
+    const auto bias = value.get<double>();
+    if (!(bias >= -100 && bias <= 100)) {
+      throw InvalidValue(name, "Invalid value for '" + name +
+                                   "': expected a number from -100 to 100, but got " +
+                                   value.dump() + ".");
+    }
+    biases.push_back({static_cast<TokenId>(std::stol(key)), static_cast<float>(bias)});
+  }
+  return biases;
+}
+
+std::vector<std::string> ReadStop(ParamReader& reader) {
+  std::vector<std::string> stop;
+  const Json* value = reader.Find("stop");
+  if (value == nullptr) return stop;
+  const auto add = [&](const Json& element) {
+    if (!element.is_string())
+      throw InvalidType("stop", "a string or an array of strings", TypeName(element));
+    // An empty stop string would end every answer at once; other servers skip it too.
+    if (const auto& text = element.get_ref<const std::string&>(); !text.empty())
+      stop.push_back(text);
+  };
+  if (!value->is_array()) {
+    add(*value);
+    return stop;
+  }
+  if (value->size() > kMaxStopStrings) {
+    throw InvalidValue("stop", "Invalid value for 'stop': expected at most " +
+                                   std::to_string(kMaxStopStrings) + " strings, but got " +
+                                   std::to_string(value->size()) + ".");
+  }
+  for (const Json& element : *value) add(element);
+  return stop;
+}
+
+void ReadSampling(ParamReader& reader, engine::SamplingParams* sampling) {
+  const auto number = [&](std::string_view name, double low, double high, float* field,
+                          bool exclusive_low = false) {
+    if (const auto value = reader.Number(name, low, high, exclusive_low)) {
+      *field = static_cast<float>(*value);
+    }
+  };
+  number("temperature", 0, 2, &sampling->temperature);
+  number("top_p", 0, 1, &sampling->top_p, true);
+  number("min_p", 0, 1, &sampling->min_p);
+  number("presence_penalty", -2, 2, &sampling->presence_penalty);
+  number("frequency_penalty", -2, 2, &sampling->frequency_penalty);
+  number("repetition_penalty", 0, 2, &sampling->repetition_penalty, true);
+  constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+  // -1 is what other servers call "all".
+  const int64_t top_k = reader.Integer("top_k", -1, kInt32Max).value_or(0);
+  sampling->top_k = static_cast<int32_t>(std::max<int64_t>(top_k, 0));
+  sampling->seed = reader.Integer("seed", std::numeric_limits<int64_t>::min(),
+                                  std::numeric_limits<int64_t>::max());
+  sampling->ignore_eos = reader.Bool("ignore_eos").value_or(false);
+  sampling->min_tokens =
+      static_cast<uint32_t>(reader.Integer("min_tokens", 0, kInt32Max).value_or(0));
+  sampling->logit_bias = ReadLogitBias(reader);
+}
+
+void ReadStream(ParamReader& reader, GenerationParams* params) {
+  params->stream = reader.Bool("stream").value_or(false);
+  const Json* stream_options = reader.Object("stream_options");
+  if (stream_options == nullptr) return;
+  if (!params->stream) {
+    throw InvalidValue("stream_options",
+                       "The 'stream_options' parameter is only allowed when 'stream' is enabled.");
+  }
+  ParamReader inner(*stream_options, "stream_options.");
+  params->include_usage = inner.Bool("include_usage").value_or(false);
+}
+
+// lowest_max_tokens: 0 where scoring a prompt without an answer makes sense.
+GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
+  GenerationParams params;
+  params.model = reader.String("model").value_or("");
+  ReadSampling(reader, &params.sampling);
+  params.choices = static_cast<uint32_t>(reader.Integer("n", 1, kMaxChoices).value_or(1));
+  constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
+  const auto max_tokens = reader.Integer("max_tokens", lowest_max_tokens, kUint32Max);
+  const auto newer = reader.Integer("max_completion_tokens", lowest_max_tokens, kUint32Max);
+  if (newer || max_tokens) params.max_tokens = static_cast<uint32_t>(newer ? *newer : *max_tokens);
+  params.stop = ReadStop(reader);
+  if (const Json* ids = reader.Array("stop_token_ids")) {
+    params.stop_token_ids = ReadTokenIds(*ids, "stop_token_ids");
+  }
+  ReadStream(reader, &params);
+  params.skip_special_tokens = reader.Bool("skip_special_tokens").value_or(true);
+  params.priority =
+      static_cast<int32_t>(reader
+                               .Integer("priority", std::numeric_limits<int32_t>::min(),
+                                        std::numeric_limits<int32_t>::max())
+                               .value_or(0));
+  params.cache_salt = reader.String("cache_salt").value_or("");
+  if (const auto best_of = reader.Integer("best_of", 1, kMaxChoices);
+      best_of && *best_of != params.choices) {
+    throw UnsupportedParameter("best_of", "Unsupported parameter: 'best_of' must equal 'n'.");
+  }
+  return params;
+}
+
+// The text of `content`: a string, null, or text parts joined by newlines.
+Value ReadContent(const Json* content, const std::string& name, bool required) {
+  if (content == nullptr) {
+    if (required) throw MissingParameter(name);
+    return Value("");
+  }
+  if (content->is_string()) return ToValue(*content);
+  if (!content->is_array()) {
+    throw InvalidType(name, "a string or an array of content parts", TypeName(*content));
+  }
+  std::string text;
+  for (size_t i = 0; i < content->size(); ++i) {
+    ParamReader part((*content)[i], name + "[" + std::to_string(i) + "].");
+    const auto type = part.String("type");
+    if (!type) throw MissingParameter(part.Name("type"));
+    if (*type != "text" && *type != "refusal") {
+      throw UnsupportedParameter(part.Name("type"), "Content parts of type '" + *type +
+                                                        "' are not supported, only 'text'.");
+    }
+    const auto piece = part.String(*type);
+    if (!piece) throw MissingParameter(part.Name(*type));
+    if (i > 0) text += '\n';
+    text += *piece;
+  }
+  return Value(std::move(text));
+}
+
+Value ReadMessage(const Json& message, size_t index) {
+  ParamReader reader(message, "messages[" + std::to_string(index) + "].");
+  const auto role = reader.String("role");
+  if (!role) throw MissingParameter(reader.Name("role"));
+  constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "user",
+                                                      "assistant", "tool",      "function"};
+  if (std::find(kRoles.begin(), kRoles.end(), *role) == kRoles.end()) {
+    throw InvalidValue(reader.Name("role"),
+                       "Invalid value for '" + reader.Name("role") + "': '" + *role + "'.");
+  }
+  Object object;
+  // Templates know the older name.
+  object.Set("role", Value(*role == "developer" ? "system" : *role));
+  object.Set("content",
+             ReadContent(reader.Find("content"), reader.Name("content"), *role != "assistant"));
+  for (const auto& [key, value] : message.items()) {
+    if (key != "role" && key != "content" && !value.is_null()) object.Set(key, ToValue(value));
+  }
+  return Value(std::move(object));
+}
+
+ChatPrompt ReadChatPrompt(ParamReader& reader) {
+  ChatPrompt prompt;
+  const Json* messages = reader.Array("messages");
+  if (messages == nullptr) throw MissingParameter("messages");
+  if (messages->empty()) {
+    throw InvalidValue("messages", "Invalid value for 'messages': expected at least one message.");
+  }
+  for (size_t i = 0; i < messages->size(); ++i) {
+    prompt.messages.push_back(ReadMessage((*messages)[i], i));
+  }
+  prompt.add_generation_prompt = reader.Bool("add_generation_prompt").value_or(true);
+  prompt.continue_final_message = reader.Bool("continue_final_message").value_or(false);
+  if (prompt.continue_final_message) {
+    if (reader.Bool("add_generation_prompt").value_or(false)) {
+      throw InvalidValue(
+          "continue_final_message",
+          "'continue_final_message' and 'add_generation_prompt' exclude each other.");
+    }
+    prompt.add_generation_prompt = false;
+  }
+  if (const Json* variables = reader.Object("chat_template_kwargs")) {
+    constexpr std::array<std::string_view, 6> kReserved = {
+        "messages", "add_generation_prompt", "bos_token", "eos_token", "tools", "chat_template"};
+    for (const auto& [key, value] : variables->items()) {
+      if (std::find(kReserved.begin(), kReserved.end(), key) != kReserved.end()) {
+        throw InvalidValue("chat_template_kwargs",
+                           "'chat_template_kwargs' cannot set '" + key + "'.");
+      }
+      prompt.template_variables.Set(key, ToValue(value));
+    }
+  }
+  return prompt;
+}
+
+std::vector<CompletionPrompt> ReadPrompts(ParamReader& reader) {
+  const Json* prompt = reader.Find("prompt");
+  if (prompt == nullptr) throw MissingParameter("prompt");
+  constexpr std::string_view kExpected =
+      "a string, an array of strings, an array of token ids or an array of such arrays";
+  std::vector<CompletionPrompt> prompts;
+  if (prompt->is_string()) {
+    prompts.emplace_back(prompt->get<std::string>());
+    return prompts;
+  }
+  if (!prompt->is_array()) throw InvalidType("prompt", kExpected, TypeName(*prompt));
+  if (prompt->empty()) throw InvalidValue("prompt", "Invalid value for 'prompt': it is empty.");
+  if (prompt->front().is_number()) {
+    prompts.emplace_back(ReadTokenIds(*prompt, "prompt"));
+    return prompts;
+  }
+  if (prompt->size() > kMaxPrompts) {
+    throw InvalidValue("prompt", "Invalid value for 'prompt': expected at most " +
+                                     std::to_string(kMaxPrompts) + " prompts, but got " +
+                                     std::to_string(prompt->size()) + ".");
+  }
+  for (const Json& element : *prompt) {
+    if (element.is_string()) {
+      prompts.emplace_back(element.get<std::string>());
+    } else if (element.is_array()) {
+      prompts.emplace_back(ReadTokenIds(element, "prompt"));
+    } else {
+      throw InvalidType("prompt", kExpected, TypeName(element));
+    }
+  }
+  return prompts;
+}
+
+}  // namespace
+
+ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  RefuseUnsupported(reader);
+  ChatRequest request;
+  request.prompt = ReadChatPrompt(reader);
+  request.params = ReadCommon(reader, 1);
+  const bool logprobs = reader.Bool("logprobs").value_or(false);
+  const auto top = reader.Integer("top_logprobs", 0, kMaxLogprobs);
+  if (top && *top > 0 && !logprobs) {
+    throw InvalidValue("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.");
+  }
+  if (logprobs) request.params.sampling.logprobs = static_cast<int32_t>(top.value_or(0));
+  RefuseTrue(reader, "echo");
+  RefuseUnknown(reader, options);
+  return request;
+}
+
+CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  RefuseUnsupported(reader);
+  CompletionRequest request;
+  request.prompts = ReadPrompts(reader);
+  request.echo = reader.Bool("echo").value_or(false);
+  request.params = ReadCommon(reader, request.echo ? 0 : 1);
+  if (const auto top = reader.Integer("logprobs", 0, kMaxLogprobs)) {
+    request.params.sampling.logprobs = static_cast<int32_t>(*top);
+  }
+  request.add_special_tokens = reader.Bool("add_special_tokens").value_or(true);
+  RefuseUnknown(reader, options);
+  return request;
+}
+
+TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  TokenizeRequest request;
+  request.model = reader.String("model").value_or("");
+  // "prompt" is vLLM's name and "content" llama-server's.
+  auto text = reader.String("prompt");
+  auto content = reader.String("content");
+  if (reader.Find("messages") != nullptr) {
+    request.input = ReadChatPrompt(reader);
+  } else if (text || content) {
+    request.input = text ? std::move(*text) : std::move(*content);
+  } else {
+    throw MissingParameter("prompt");
+  }
+  const bool add_special = reader.Bool("add_special_tokens").value_or(text.has_value());
+  request.add_special = reader.Bool("add_special").value_or(add_special);
+  request.parse_special = reader.Bool("parse_special").value_or(true);
+  const bool pieces = reader.Bool("with_pieces").value_or(false);
+  request.with_pieces = reader.Bool("return_token_strs").value_or(pieces);
+  RefuseUnknown(reader, options);
+  return request;
+}
+
+DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  DetokenizeRequest request;
+  request.model = reader.String("model").value_or("");
+  const Json* tokens = reader.Array("tokens");
+  if (tokens == nullptr) throw MissingParameter("tokens");
+  request.tokens = ReadTokenIds(*tokens, "tokens");
+  request.special = !reader.Bool("skip_special_tokens").value_or(false);
+  RefuseUnknown(reader, options);
+  return request;
+}
+
+ChatRequest ParseTemplateRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  ChatRequest request;
+  request.params.model = reader.String("model").value_or("");
+  request.prompt = ReadChatPrompt(reader);
+  RefuseUnknown(reader, options);
+  return request;
+}
+
+}  // namespace server

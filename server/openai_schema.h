@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/sampling_params.h"
+#include "engine/text/value.h"
+#include "engine/token.h"
+#include "server/json.h"
+
+namespace server {
+
+// What chat and text completions have in common. Ranges are checked, but for what depends on the
+// model: token ids (logit_bias, stop_token_ids) and lengths.
+struct GenerationParams {
+  std::string model;  // empty = the default model
+  engine::SamplingParams sampling;
+  uint32_t choices = 1;                // n
+  std::optional<uint32_t> max_tokens;  // absent = what the context leaves
+  std::vector<std::string> stop;       // 0..16, none empty
+  std::vector<engine::TokenId> stop_token_ids;
+  bool stream = false;
+  bool include_usage = false;
+  bool skip_special_tokens = true;
+  int32_t priority = 0;
+  std::string cache_salt;
+};
+
+// A list of messages and how the model's template shall see it.
+struct ChatPrompt {
+  engine::text::Array messages;  // objects; content is a string
+  engine::text::Object template_variables;
+  bool add_generation_prompt = true;
+  bool continue_final_message = false;
+};
+
+struct ChatRequest {
+  GenerationParams params;
+  ChatPrompt prompt;
+};
+
+// Text, or token ids that are taken as they are.
+using CompletionPrompt = std::variant<std::string, std::vector<engine::TokenId>>;
+
+struct CompletionRequest {
+  GenerationParams params;
+  std::vector<CompletionPrompt> prompts;  // at least one
+  bool echo = false;
+  bool add_special_tokens = true;
+};
+
+struct TokenizeRequest {
+  std::string model;
+  std::variant<std::string, ChatPrompt> input;
+  bool add_special = true;
+  bool parse_special = true;
+  bool with_pieces = false;
+};
+
+struct DetokenizeRequest {
+  std::string model;
+  std::vector<engine::TokenId> tokens;
+  bool special = true;
+};
+
+struct SchemaOptions {
+  bool strict = false;  // refuse parameters that are unknown or have no effect
+};
+
+// Errors: ApiError 400. A parameter that would change the output but is not implemented is
+// unsupported_parameter, never ignored.
+ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options);
+CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& options);
+TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& options);
+DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& options);
+// Only messages, template variables and model: /apply-template.
+ChatRequest ParseTemplateRequest(const Json& body, const SchemaOptions& options);
+
+}  // namespace server

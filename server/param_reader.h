@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/json.h"
+
+namespace server {
+
+// Typed look-ups in the object of a request. null counts as absent, everywhere. Remembers which
+// names were asked for, so that strict mode can name the others.
+//
+// Errors: ApiError invalid_type, invalid_value; all name the parameter.
+class ParamReader {
+ public:
+  // body outlives the reader. prefix: of parameter names in messages, e.g. "stream_options.".
+  // Throws ApiError when body is no object.
+  explicit ParamReader(const Json& body, std::string prefix = {});
+
+  // nullptr when absent or null.
+  const Json* Find(std::string_view name);
+  // As Find(), but the parameter changes nothing: strict mode refuses it.
+  void Ignore(std::string_view name) { ignored_.insert(name); }
+
+  std::optional<std::string> String(std::string_view name);
+  std::optional<bool> Bool(std::string_view name);
+  // Inclusive range. A decimal number with an integer's value (2.0) is an integer.
+  std::optional<int64_t> Integer(std::string_view name, int64_t low, int64_t high);
+  // Inclusive range, or above `low` only when exclusive_low.
+  std::optional<double> Number(std::string_view name, double low, double high,
+                               bool exclusive_low = false);
+  const Json* Object(std::string_view name);
+  const Json* Array(std::string_view name);
+
+  std::string Name(std::string_view name) const { return prefix_ + std::string(name); }
+  // The first member that is neither null nor was asked for, nor ignored when those are allowed.
+  std::optional<std::string> FirstUnknown(bool allow_ignored) const;
+
+ private:
+  const Json& body_;
+  std::string prefix_;
+  std::set<std::string_view> known_;
+  std::set<std::string_view> ignored_;
+};
+
+}  // namespace server

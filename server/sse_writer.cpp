@@ -1,0 +1,19 @@
+#include "server/sse_writer.h"
+
+#include <cassert>
+#include <utility>
+
+namespace server {
+
+void SseWriter::Data(std::string_view json) {
+  assert(json.find('\n') == std::string_view::npos);
+  buffer_.append("data: ").append(json).append("\n\n");
+}
+
+void SseWriter::Ping() { buffer_ += ": ping\n\n"; }
+
+void SseWriter::Done() { buffer_ += "data: [DONE]\n\n"; }
+
+std::string SseWriter::Take() { return std::exchange(buffer_, {}); }
+
+}  // namespace server

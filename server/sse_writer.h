@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace server {
+
+// Framing of an event stream as the OpenAI clients read it: `data: <json>\n\n`, comments while
+// nothing happens, and exactly `data: [DONE]\n\n` at the end. There are never `id:` or `event:`
+// lines: openai-python fails on comments once it has seen an id.
+//
+// Frames collect in a buffer, so that the events of one wake-up become one write.
+class SseWriter {
+ public:
+  // json: one line, as Dump() gives it.
+  void Data(std::string_view json);
+  void Ping();
+  void Done();
+
+  bool empty() const { return buffer_.empty(); }
+  // What was framed since the last call.
+  std::string Take();
+
+ private:
+  std::string buffer_;
+};
+
+}  // namespace server

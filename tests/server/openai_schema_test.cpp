@@ -1,0 +1,317 @@
+// The JSON of a request becomes typed parameters: null means absent everywhere, every range of
+// docs/api.md is enforced with the parameter's name, and nothing that would change the output is
+// silently ignored.
+#include "server/openai_schema.h"
+
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "server/api_error.h"
+
+namespace server {
+namespace {
+
+using ::testing::ElementsAre;
+
+const std::string kMessages = R"("messages":[{"role":"user","content":"hi"}])";
+
+ChatRequest Chat(const std::string& more, bool strict = false) {
+  return ParseChatRequest(ParseJson("{" + kMessages + (more.empty() ? "" : "," + more) + "}", 128),
+                          {.strict = strict});
+}
+
+CompletionRequest Completion(const std::string& body, bool strict = false) {
+  return ParseCompletionRequest(ParseJson(body, 128), {.strict = strict});
+}
+
+// "code param" of the error, "ok" without one.
+template <typename Parse>
+std::string Outcome(Parse parse) {
+  try {
+    parse();
+    return "ok";
+  } catch (const ApiError& error) {
+    return error.code() + " " + error.param();
+  }
+}
+
+std::string ChatOutcome(const std::string& more, bool strict = false) {
+  return Outcome([&] { Chat(more, strict); });
+}
+
+TEST(ChatSchema, DefaultsAreOpenAis) {
+  const ChatRequest request = Chat("");
+  EXPECT_EQ(request.params.model, "");
+  EXPECT_EQ(request.params.sampling.temperature, 1.0F);
+  EXPECT_EQ(request.params.sampling.top_p, 1.0F);
+  EXPECT_EQ(request.params.sampling.logprobs, -1);
+  EXPECT_FALSE(request.params.sampling.seed);
+  EXPECT_EQ(request.params.choices, 1U);
+  EXPECT_FALSE(request.params.max_tokens);
+  EXPECT_FALSE(request.params.stream);
+  EXPECT_TRUE(request.prompt.add_generation_prompt);
+  ASSERT_EQ(request.prompt.messages.size(), 1U);
+}
+
+TEST(ChatSchema, EveryParameterArrives) {
+  const ChatRequest request = Chat(
+      R"("model":"m","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"presence_penalty":-2,
+         "frequency_penalty":2,"repetition_penalty":1.5,"seed":-9223372036854775808,"n":3,
+         "max_tokens":5,"max_completion_tokens":7,"min_tokens":2,"stop":["a","b"],"stream":true,
+         "stream_options":{"include_usage":true},"logprobs":true,"top_logprobs":4,
+         "logit_bias":{"5":-100,"7":1.5},"ignore_eos":true,"stop_token_ids":[1,2],"priority":-3,
+         "cache_salt":"s","chat_template_kwargs":{"enable_thinking":false})");
+  const GenerationParams& params = request.params;
+  EXPECT_EQ(params.model, "m");
+  EXPECT_EQ(params.sampling.temperature, 0.5F);
+  EXPECT_EQ(params.sampling.top_p, 0.9F);
+  EXPECT_EQ(params.sampling.top_k, 40);
+  EXPECT_EQ(params.sampling.min_p, 0.1F);
+  EXPECT_EQ(params.sampling.presence_penalty, -2);
+  EXPECT_EQ(params.sampling.frequency_penalty, 2);
+  EXPECT_EQ(params.sampling.repetition_penalty, 1.5F);
+  EXPECT_EQ(params.sampling.seed, INT64_MIN);
+  EXPECT_EQ(params.sampling.logprobs, 4);
+  EXPECT_TRUE(params.sampling.ignore_eos);
+  EXPECT_EQ(params.sampling.min_tokens, 2U);
+  ASSERT_EQ(params.sampling.logit_bias.size(), 2U);
+  EXPECT_EQ(params.sampling.logit_bias[0].token, 5);
+  EXPECT_EQ(params.sampling.logit_bias[0].bias, -100);
+  EXPECT_EQ(params.choices, 3U);
+  EXPECT_EQ(params.max_tokens, 7U);  // the newer name wins
+  EXPECT_THAT(params.stop, ElementsAre("a", "b"));
+  EXPECT_THAT(params.stop_token_ids, ElementsAre(1, 2));
+  EXPECT_TRUE(params.stream);
+  EXPECT_TRUE(params.include_usage);
+  EXPECT_EQ(params.priority, -3);
+  EXPECT_EQ(params.cache_salt, "s");
+  ASSERT_EQ(request.prompt.template_variables.size(), 1U);
+}
+
+TEST(ChatSchema, NullIsLegalEverywhere) {
+  std::string all;
+  for (const char* name : {"model",
+                           "temperature",
+                           "top_p",
+                           "top_k",
+                           "min_p",
+                           "presence_penalty",
+                           "frequency_penalty",
+                           "repetition_penalty",
+                           "seed",
+                           "n",
+                           "max_tokens",
+                           "max_completion_tokens",
+                           "min_tokens",
+                           "stop",
+                           "stream",
+                           "stream_options",
+                           "logprobs",
+                           "top_logprobs",
+                           "logit_bias",
+                           "ignore_eos",
+                           "stop_token_ids",
+                           "priority",
+                           "cache_salt",
+                           "chat_template_kwargs",
+                           "tools",
+                           "tool_choice",
+                           "response_format",
+                           "functions",
+                           "audio",
+                           "modalities",
+                           "prediction",
+                           "best_of",
+                           "user",
+                           "metadata",
+                           "unknown_thing",
+                           "continue_final_message",
+                           "add_generation_prompt"}) {
+    all += (all.empty() ? "\"" : ",\"") + std::string(name) + "\":null";
+  }
+  EXPECT_EQ(ChatOutcome(all, /*strict=*/true), "ok");
+}
+
+TEST(ChatSchema, RangesAndTypesNameTheParameter) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {R"("temperature":2.01)", "invalid_value temperature"},
+      {R"("temperature":-0.1)", "invalid_value temperature"},
+      {R"("temperature":"1")", "invalid_type temperature"},
+      {R"("temperature":true)", "invalid_type temperature"},
+      {R"("temperature":2)", "ok"},
+      {R"("temperature":0)", "ok"},
+      {R"("top_p":0)", "invalid_value top_p"},
+      {R"("top_p":1.1)", "invalid_value top_p"},
+      {R"("top_k":-2)", "invalid_value top_k"},
+      {R"("top_k":-1)", "ok"},
+      {R"("min_p":1.5)", "invalid_value min_p"},
+      {R"("presence_penalty":2.5)", "invalid_value presence_penalty"},
+      {R"("frequency_penalty":-3)", "invalid_value frequency_penalty"},
+      {R"("repetition_penalty":0)", "invalid_value repetition_penalty"},
+      {R"("n":0)", "invalid_value n"},
+      {R"("n":129)", "invalid_value n"},
+      {R"("n":1.5)", "invalid_type n"},
+      {R"("n":2.0)", "ok"},
+      {R"("n":1e300)", "invalid_value n"},
+      {R"("n":99999999999999999999)", "invalid_value n"},
+      {R"("max_tokens":0)", "invalid_value max_tokens"},
+      {R"("max_tokens":-1)", "invalid_value max_tokens"},
+      {R"("max_tokens":4294967296)", "invalid_value max_tokens"},
+      {R"("max_completion_tokens":"x")", "invalid_type max_completion_tokens"},
+      {R"("seed":9223372036854775808)", "invalid_value seed"},
+      {R"("seed":9223372036854775807)", "ok"},
+      {R"("seed":1.5)", "invalid_type seed"},
+      {R"("stop":5)", "invalid_type stop"},
+      {R"("stop":["a",5])", "invalid_type stop"},
+      {R"("stop":"a")", "ok"},
+      {R"("stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])",
+       "invalid_value stop"},
+      {R"("logprobs":5)", "invalid_type logprobs"},
+      {R"("logprobs":true,"top_logprobs":21)", "invalid_value top_logprobs"},
+      {R"("top_logprobs":2)", "invalid_value top_logprobs"},
+      {R"("top_logprobs":0)", "ok"},
+      {R"("logit_bias":[1])", "invalid_type logit_bias"},
+      {R"("logit_bias":{"x":1})", "invalid_value logit_bias"},
+      {R"("logit_bias":{"-1":1})", "invalid_value logit_bias"},
+      {R"("logit_bias":{"5":101})", "invalid_value logit_bias.5"},
+      {R"("logit_bias":{"5":"a"})", "invalid_type logit_bias.5"},
+      {R"("stream":"yes")", "invalid_type stream"},
+      {R"("stream_options":{"include_usage":true})", "invalid_value stream_options"},
+      {R"("stream":true,"stream_options":{"include_usage":1})",
+       "invalid_type stream_options.include_usage"},
+      {R"("stop_token_ids":[-1])", "invalid_value stop_token_ids"},
+      {R"("stop_token_ids":[4294967296])", "invalid_value stop_token_ids"},
+      {R"("model":5)", "invalid_type model"},
+      {R"("chat_template_kwargs":{"messages":[]})", "invalid_value chat_template_kwargs"},
+      {R"("chat_template_kwargs":{"add_generation_prompt":false})",
+       "invalid_value chat_template_kwargs"},
+      {R"("continue_final_message":true,"add_generation_prompt":true)",
+       "invalid_value continue_final_message"},
+  };
+  for (const auto& [more, outcome] : cases) EXPECT_EQ(ChatOutcome(more), outcome) << more;
+}
+
+TEST(ChatSchema, WhatWouldChangeTheOutputIsRefused) {
+  for (const auto& [more, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"("tools":[{"type":"function"}])", "tools"},
+           {R"("tool_choice":"required")", "tool_choice"},
+           {R"("tool_choice":{"type":"function"})", "tool_choice"},
+           {R"("functions":[{}])", "functions"},
+           {R"("function_call":{"name":"f"})", "function_call"},
+           {R"("response_format":{"type":"json_object"})", "response_format"},
+           {R"("response_format":{"type":"json_schema"})", "response_format"},
+           {R"("audio":{"voice":"x"})", "audio"},
+           {R"("modalities":["text","audio"])", "modalities"},
+           {R"("prediction":{"type":"content"})", "prediction"},
+           {R"("best_of":2)", "best_of"},
+           {R"("guided_json":{"type":"object"})", "guided_json"},
+           {R"("chat_template":"{{x}}")", "chat_template"},
+           {R"("use_beam_search":true)", "use_beam_search"},
+           {R"("typical_p":0.5)", "typical_p"},
+           {R"("echo":true)", "echo"}}) {
+    EXPECT_EQ(ChatOutcome(more), "unsupported_parameter " + param) << more;
+  }
+}
+
+TEST(ChatSchema, WhatAsksForNothingIsAccepted) {
+  for (const char* more :
+       {R"("tools":[])", R"("tool_choice":"none")", R"("tool_choice":"auto")",
+        R"("response_format":{"type":"text"})", R"("modalities":["text"])", R"("best_of":1)",
+        R"("n":3,"best_of":3)", R"("typical_p":1)", R"("mirostat":0)", R"("use_beam_search":false)",
+        R"("user":"u","metadata":{"a":"b"},"store":true,"service_tier":"auto","verbosity":"low")",
+        R"("something_new":{"a":1})", R"("stop":"")", R"("stop":[])"}) {
+    EXPECT_EQ(ChatOutcome(more), "ok") << more;
+  }
+}
+
+TEST(ChatSchema, StrictModeRefusesWhatHasNoEffect) {
+  EXPECT_EQ(ChatOutcome(R"("temprature":0.5)", true), "unsupported_parameter temprature");
+  EXPECT_EQ(ChatOutcome(R"("user":"u")", true), "unsupported_parameter user");
+  EXPECT_EQ(ChatOutcome(R"("temperature":0.5,"seed":1,"stream":false)", true), "ok");
+}
+
+std::string MessagesOutcome(const std::string& messages) {
+  return Outcome([&] { ParseChatRequest(ParseJson("{\"messages\":" + messages + "}", 128), {}); });
+}
+
+TEST(ChatSchema, MessagesAreChecked) {
+  EXPECT_EQ(Outcome([] { ParseChatRequest(ParseJson("{}", 8), {}); }),
+            "missing_required_parameter messages");
+  EXPECT_EQ(Outcome([] { ParseChatRequest(ParseJson("[]", 8), {}); }), " ");
+  EXPECT_EQ(MessagesOutcome("[]"), "invalid_value messages");
+  EXPECT_EQ(MessagesOutcome("\"hi\""), "invalid_type messages");
+  EXPECT_EQ(MessagesOutcome("[5]"), "invalid_type messages[0]");
+  EXPECT_EQ(MessagesOutcome(R"([{"content":"x"}])"), "missing_required_parameter messages[0].role");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"king","content":"x"}])"),
+            "invalid_value messages[0].role");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"user"}])"),
+            "missing_required_parameter messages[0].content");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"user","content":7}])"),
+            "invalid_type messages[0].content");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"user","content":[{"type":"image_url"}]}])"),
+            "unsupported_parameter messages[0].content[0].type");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"user","content":[{"type":"text"}]}])"),
+            "missing_required_parameter messages[0].content[0].text");
+  EXPECT_EQ(MessagesOutcome(R"([{"role":"assistant","content":null}])"), "ok");
+}
+
+TEST(ChatSchema, ContentPartsBecomeOneText) {
+  const ChatRequest request =
+      ParseChatRequest(ParseJson(R"({"messages":[{"role":"developer","name":"d","content":
+                   [{"type":"text","text":"a"},{"type":"text","text":"b"}]}]})",
+                                 128),
+                       {});
+  const auto* message = request.prompt.messages[0].as_object();
+  ASSERT_NE(message, nullptr);
+  EXPECT_EQ(*message->Find("content")->as_string(), "a\nb");
+  EXPECT_EQ(*message->Find("role")->as_string(), "system");
+  EXPECT_EQ(*message->Find("name")->as_string(), "d");
+}
+
+TEST(CompletionSchema, PromptComesInFourShapes) {
+  EXPECT_EQ(Completion(R"({"prompt":"a"})").prompts.size(), 1U);
+  EXPECT_EQ(Completion(R"({"prompt":["a","b"]})").prompts.size(), 2U);
+  const auto ids = Completion(R"({"prompt":[1,2,3]})");
+  ASSERT_EQ(ids.prompts.size(), 1U);
+  EXPECT_THAT(std::get<std::vector<engine::TokenId>>(ids.prompts[0]), ElementsAre(1, 2, 3));
+  EXPECT_EQ(Completion(R"({"prompt":[[1],[2,3]]})").prompts.size(), 2U);
+}
+
+TEST(CompletionSchema, PromptsAreChecked) {
+  const auto outcome = [](const std::string& body) { return Outcome([&] { Completion(body); }); };
+  EXPECT_EQ(outcome("{}"), "missing_required_parameter prompt");
+  EXPECT_EQ(outcome(R"({"prompt":null})"), "missing_required_parameter prompt");
+  EXPECT_EQ(outcome(R"({"prompt":[]})"), "invalid_value prompt");
+  EXPECT_EQ(outcome(R"({"prompt":5})"), "invalid_type prompt");
+  EXPECT_EQ(outcome(R"({"prompt":[1,"a"]})"), "invalid_type prompt");
+  EXPECT_EQ(outcome(R"({"prompt":["a",1]})"), "invalid_type prompt");
+  EXPECT_EQ(outcome(R"({"prompt":[1.5]})"), "invalid_type prompt");
+  EXPECT_EQ(outcome(R"({"prompt":[[-1]]})"), "invalid_value prompt");
+  EXPECT_EQ(outcome(R"({"prompt":"a","suffix":"b"})"), "unsupported_parameter suffix");
+  EXPECT_EQ(outcome(R"({"prompt":"a","suffix":""})"), "ok");
+  EXPECT_EQ(outcome(R"({"prompt":"a","logprobs":21})"), "invalid_value logprobs");
+  EXPECT_EQ(outcome(R"({"prompt":"a","logprobs":true})"), "invalid_type logprobs");
+  EXPECT_EQ(outcome(R"({"prompt":"a","best_of":2,"n":1})"), "unsupported_parameter best_of");
+}
+
+TEST(CompletionSchema, NoAnswerMayBeAskedForOnlyWithEcho) {
+  EXPECT_EQ(Outcome([] { Completion(R"({"prompt":"a","max_tokens":0})"); }),
+            "invalid_value max_tokens");
+  EXPECT_EQ(Completion(R"({"prompt":"a","max_tokens":0,"echo":true})").params.max_tokens, 0U);
+}
+
+TEST(TokenizeSchema, TakesTheNamesOfBothPeers) {
+  const auto vllm = ParseTokenizeRequest(ParseJson(R"({"prompt":"a"})", 8), {});
+  EXPECT_EQ(std::get<std::string>(vllm.input), "a");
+  EXPECT_TRUE(vllm.add_special);
+  const auto llama =
+      ParseTokenizeRequest(ParseJson(R"({"content":"a","with_pieces":true})", 8), {});
+  EXPECT_FALSE(llama.add_special);
+  EXPECT_TRUE(llama.with_pieces);
+  EXPECT_EQ(Outcome([] { ParseTokenizeRequest(ParseJson("{}", 8), {}); }),
+            "missing_required_parameter prompt");
+}
+
+}  // namespace
+}  // namespace server
