@@ -1,0 +1,515 @@
+#include "server/http_session.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/http.hpp>
+#include <cerrno>
+#include <charconv>
+#include <ctime>
+#include <random>
+
+#include "server/log.h"
+
+namespace server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using boost::system::error_code;
+
+constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
+
+// Bytes of later requests that are kept while one is served. When a client has sent more, the
+// rest stays in the kernel and the client's end is polled for.
+constexpr size_t kMaxReadAhead = 64u << 10;
+constexpr double kHangUpPollSeconds = 1.0;
+
+// After an error with the body unread, so that the answer is not lost to a reset.
+constexpr double kLingerSeconds = 2.0;
+
+Clock::duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+std::string LowerCase(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
+  }
+  return lower;
+}
+
+std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
+
+// As an id for logs: printable, no quotes, not long.
+bool IsSaneRequestId(std::string_view id) {
+  constexpr size_t kMaxLength = 128;
+  return !id.empty() && id.size() <= kMaxLength && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+           c == '_' || c == '.' || c == ':';
+  });
+}
+
+std::string NewRequestId() {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  std::array<char, 16> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), random(), 16).ptr;
+  return "req_" + std::string(digits.data(), end);
+}
+
+std::string HttpDate() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  std::array<char, 40> text;
+  const size_t length = std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &utc);
+  return std::string(text.data(), length);
+}
+
+bool IsJsonContent(std::string_view content_type) {
+  const std::string type = LowerCase(content_type.substr(0, content_type.find(';')));
+  const size_t end = type.find_last_not_of(" \t");
+  return end != std::string::npos && type.substr(0, end + 1) == "application/json";
+}
+
+size_t CountField(const http::fields& fields, http::field name) {
+  const auto range = fields.equal_range(name);
+  return static_cast<size_t>(std::distance(range.first, range.second));
+}
+
+}  // namespace
+
+struct HttpSession::Incoming {
+  http::request_parser<http::string_body> parser;
+  const Router::Route* route = nullptr;
+  bool body_pending = true;  // some of the request has not been read
+};
+
+HttpSession::HttpSession(asio::ip::tcp::socket socket, HttpShared& shared)
+    : socket_(std::move(socket)),
+      shared_(shared),
+      deadline_(socket_.get_executor()),
+      waker_(socket_.get_executor()) {
+  ++shared_.connections;
+}
+
+HttpSession::~HttpSession() { --shared_.connections; }
+
+asio::awaitable<void> HttpSession::Run() {
+  error_code ignored;
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  if (const auto peer = socket_.remote_endpoint(ignored); !ignored) {
+    client_ = peer.address().to_string();
+  }
+  for (bool first = true;; first = false) {
+    if (!co_await AwaitFirstByte(first)) break;
+    if (!co_await ServeOne()) break;
+  }
+  socket_.close(ignored);
+}
+
+asio::awaitable<void> HttpSession::TurnAway() {
+  request_.request_id = NewRequestId();
+  const ApiError error = Overloaded("Too many connections.");
+  co_await ReplyError(error);
+  if (!gone_) co_await LingeringClose();
+}
+
+asio::awaitable<bool> HttpSession::AwaitFirstByte(bool first_request) {
+  if (buffer_.size() > 0) co_return true;
+  const ServerOptions& options = shared_.options;
+  ArmDeadline(first_request ? options.header_timeout_seconds : options.idle_timeout_seconds);
+  constexpr size_t kFirstRead = 4096;
+  const auto [error, count] = co_await socket_.async_read_some(buffer_.prepare(kFirstRead), kTuple);
+  DisarmDeadline();
+  if (error) co_return false;
+  buffer_.commit(count);
+  co_return true;
+}
+
+asio::awaitable<bool> HttpSession::ServeOne() {
+  request_ = HttpRequest{};
+  request_.arrival = Clock::now();
+  request_.request_id = NewRequestId();
+  http_1_0_ = head_request_ = keep_alive_ = gone_ = replied_ = streaming_ = false;
+  status_ = 0;
+  Incoming incoming;
+  std::optional<ApiError> error = co_await ReadHeader(incoming);
+  if (gone_) co_return false;
+
+  ++shared_.active_requests;
+  const std::shared_ptr<void> active(nullptr, [this](void*) { --shared_.active_requests; });
+  HttpResponse preflight;
+  if (!error) error = FindRoute(incoming, &preflight);
+  if (!error) error = co_await ReadBody(incoming);
+  if (gone_) co_return false;
+
+  if (error) {
+    keep_alive_ = keep_alive_ && !incoming.body_pending;
+    co_await ReplyError(*error);
+  } else if (incoming.route == nullptr) {
+    co_await Reply(preflight);
+  } else {
+    co_await RunHandler(*incoming.route);
+  }
+  Record(incoming);
+  if (incoming.body_pending && !gone_) co_await LingeringClose();
+  co_return keep_alive_ && !gone_;
+}
+
+asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incoming) {
+  const ServerOptions& options = shared_.options;
+  auto& parser = incoming.parser;
+  parser.header_limit(options.max_header_bytes);
+  parser.body_limit(options.max_body_bytes);
+  ArmDeadline(options.header_timeout_seconds);
+  const auto [error, count] = co_await http::async_read_header(socket_, buffer_, parser, kTuple);
+  DisarmDeadline();
+  if (timed_out_) co_return RequestTimeout();
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    // The request line is parsed first: without a target it is that line which is too long.
+    if (parser.get().target().empty()) co_return UriTooLong(options.max_uri_bytes);
+    co_return HeadersTooLarge("The request headers are larger than the limit of " +
+                              std::to_string(options.max_header_bytes) + " bytes.");
+  }
+  if (error == http::error::body_limit) co_return RequestTooLarge(options.max_body_bytes);
+  if (error && error.category() == make_error_code(http::error::bad_method).category() &&
+      error != http::error::end_of_stream && error != http::error::partial_message) {
+    co_return BadRequest("The request is not valid HTTP/1.1: " + error.message() + ".");
+  }
+  if (error) {
+    gone_ = true;
+    co_return std::nullopt;
+  }
+  const auto& message = parser.get();
+  http_1_0_ = message.version() == 10;
+  keep_alive_ = message.keep_alive();
+  incoming.body_pending = !parser.is_done();
+  request_.method = View(message.method_string());
+  head_request_ = request_.method == "HEAD";
+  for (const auto& field : message) {
+    request_.headers.emplace_back(LowerCase(View(field.name_string())), View(field.value()));
+  }
+  if (const auto id = request_.Header("x-request-id"); IsSaneRequestId(id)) {
+    request_.request_id = id;
+  }
+  if (auto refused = CheckHeader(incoming)) {
+    // What follows on this connection cannot be trusted to be a request.
+    keep_alive_ = false;
+    co_return refused;
+  }
+  co_return std::nullopt;
+}
+
+// Refuses what two HTTP implementations could read as different requests (RFC 9112, 6.3 and 11.2).
+std::optional<ApiError> HttpSession::CheckHeader(const Incoming& incoming) const {
+  const ServerOptions& options = shared_.options;
+  const auto& message = incoming.parser.get();
+  if (message.target().size() > options.max_uri_bytes) return UriTooLong(options.max_uri_bytes);
+  if (request_.headers.size() > options.max_header_lines) {
+    return HeadersTooLarge("The request has more than " + std::to_string(options.max_header_lines) +
+                           " header lines.");
+  }
+  const size_t lengths = CountField(message, http::field::content_length);
+  const size_t encodings = CountField(message, http::field::transfer_encoding);
+  if (lengths > 1 || View(message[http::field::content_length]).find(',') != std::string::npos) {
+    return BadRequest("The request has more than one Content-Length.");
+  }
+  if (lengths > 0 && encodings > 0) {
+    return BadRequest("The request has both Content-Length and Transfer-Encoding.");
+  }
+  if (encodings > 0 && (http_1_0_ || encodings > 1 ||
+                        LowerCase(View(message[http::field::transfer_encoding])) != "chunked")) {
+    return BadRequest("The only supported Transfer-Encoding is 'chunked', in HTTP/1.1.");
+  }
+  const size_t hosts = CountField(message, http::field::host);
+  if (hosts > 1 || (hosts == 0 && !http_1_0_)) {
+    return BadRequest("An HTTP/1.1 request needs exactly one Host header.");
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse* preflight) {
+  std::string_view target = View(incoming.parser.get().target());
+  // Absolute form, as sent to proxies.
+  if (target.starts_with("http://") || target.starts_with("https://")) {
+    const size_t path = target.find('/', target.find("//") + 2);
+    target = path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  target = target.substr(0, target.find('#'));
+  const size_t question = target.find('?');
+  if (question != std::string_view::npos) request_.query = target.substr(question + 1);
+  if (!PercentDecode(target.substr(0, question), &request_.path)) {
+    return BadRequest("The request URL has a malformed percent escape.");
+  }
+
+  const Router::Match match = shared_.router.Find(request_.method, request_.path);
+  std::string allow;
+  for (const std::string& method : match.allowed) allow += (allow.empty() ? "" : ", ") + method;
+  if (request_.method == "OPTIONS" && (!match.allowed.empty() || request_.path == "*")) {
+    preflight->status = 204;
+    preflight->content_type.clear();
+    if (!allow.empty()) preflight->headers.emplace_back("Allow", allow);
+    if (!shared_.options.cors_origin.empty()) {
+      preflight->headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+      preflight->headers.emplace_back("Access-Control-Allow-Headers", "*, Authorization");
+      preflight->headers.emplace_back("Access-Control-Max-Age", "86400");
+    }
+    return std::nullopt;
+  }
+  if (match.allowed.empty()) return UnknownUrl(request_.method, request_.path);
+  if (match.route == nullptr) {
+    ApiError error = MethodNotAllowed(request_.method, request_.path);
+    error.allow = allow;
+    return error;
+  }
+  incoming.route = match.route;
+  if (match.route->access == Router::Access::kKey) {
+    const auto key_name = shared_.authenticator.Check(request_);
+    if (!key_name) return InvalidApiKey();
+    request_.key_name = *key_name;
+  }
+  if (match.route->json && shared_.draining) return ShuttingDown();
+  if (match.route->json && !IsJsonContent(request_.Header("content-type"))) {
+    return UnsupportedMediaType(request_.Header("content-type"));
+  }
+  return std::nullopt;
+}
+
+asio::awaitable<std::optional<ApiError>> HttpSession::ReadBody(Incoming& incoming) {
+  auto& parser = incoming.parser;
+  if (parser.is_done()) co_return std::nullopt;
+  if (const std::string expect = LowerCase(request_.Header("expect")); !expect.empty()) {
+    if (expect != "100-continue") {
+      keep_alive_ = false;
+      co_return ApiError(417, "invalid_request_error", "", "Unknown expectation.");
+    }
+    if (buffer_.size() == 0 && !http_1_0_) {
+      if (!co_await SendAll("HTTP/1.1 100 Continue\r\n\r\n")) co_return std::nullopt;
+    }
+  }
+  ArmDeadline(shared_.options.body_timeout_seconds);
+  const auto [error, count] = co_await http::async_read(socket_, buffer_, parser, kTuple);
+  DisarmDeadline();
+  if (timed_out_) co_return RequestTimeout();
+  if (error == http::error::body_limit) co_return RequestTooLarge(shared_.options.max_body_bytes);
+  if (error && error.category() == make_error_code(http::error::bad_method).category() &&
+      error != http::error::end_of_stream && error != http::error::partial_message) {
+    co_return BadRequest("The request body is not valid HTTP/1.1: " + error.message() + ".");
+  }
+  if (error) {
+    gone_ = true;
+    co_return std::nullopt;
+  }
+  incoming.body_pending = false;
+  request_.body = std::move(parser.get().body());
+  co_return std::nullopt;
+}
+
+asio::awaitable<void> HttpSession::RunHandler(const Router::Route& route) {
+  std::optional<ApiError> error;
+  in_handler_ = true;
+  try {
+    co_await route.handler(request_, *this);
+  } catch (const ApiError& thrown) {
+    error = thrown;
+  } catch (const std::exception& thrown) {
+    LogError("request id=" + request_.request_id + " failed: " + thrown.what());
+    error = InternalError("The server had an error while processing your request.");
+  }
+  in_handler_ = false;
+  notifying_ = nullptr;
+  error_code ignored;
+  if (watching_) socket_.cancel(ignored);
+  if (gone_) co_return;
+  if (error && !replied_) {
+    co_await ReplyError(*error);
+  } else if (error || !replied_) {
+    // The answer is broken off; only the end of the connection can say so.
+    keep_alive_ = false;
+  }
+}
+
+asio::awaitable<bool> HttpSession::ReplyError(const ApiError& error) {
+  const HttpResponse response = ErrorResponse(error);
+  co_return co_await Reply(response);
+}
+
+void HttpSession::Record(const Incoming& incoming) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - request_.arrival).count();
+  if (shared_.on_request) {
+    shared_.on_request(
+        {incoming.route == nullptr ? "other" : incoming.route->path, status_, seconds, gone_});
+  }
+  const bool probe = incoming.route != nullptr && !incoming.route->json;
+  if (shared_.options.log_requests && !(probe && status_ == 200)) {
+    LogRequest({request_.request_id, request_.method, request_.path, request_.key_name, client_,
+                status_, seconds, gone_});
+  }
+}
+
+asio::awaitable<bool> HttpSession::Reply(const HttpResponse& response) {
+  replied_ = true;
+  status_ = response.status;
+  if (response.close || shared_.draining) keep_alive_ = false;
+  std::string text = FormatHead(response, response.body.size());
+  if (!head_request_) text += response.body;
+  co_return co_await SendAll(text);
+}
+
+asio::awaitable<bool> HttpSession::StartStream(const HttpResponse& head) {
+  replied_ = streaming_ = true;
+  status_ = head.status;
+  if (http_1_0_ || shared_.draining) keep_alive_ = false;
+  const std::string text = FormatHead(head, std::nullopt);
+  co_return co_await SendAll(text);
+}
+
+asio::awaitable<bool> HttpSession::Write(std::string_view text) {
+  if (text.empty()) co_return !gone_;
+  if (http_1_0_) co_return co_await SendAll(text);
+  std::array<char, 20> size;
+  const auto end = std::to_chars(size.data(), size.data() + size.size(), text.size(), 16).ptr;
+  std::string chunk(size.data(), end);
+  chunk.append("\r\n").append(text).append("\r\n");
+  co_return co_await SendAll(chunk);
+}
+
+asio::awaitable<bool> HttpSession::FinishStream() {
+  if (http_1_0_) co_return !gone_;
+  co_return co_await SendAll("0\r\n\r\n");
+}
+
+std::string HttpSession::FormatHead(const HttpResponse& response,
+                                    std::optional<size_t> content_length) const {
+  std::string head = "HTTP/1.1 " + std::to_string(response.status) + " ";
+  head += StatusText(response.status);
+  const auto add = [&head](std::string_view name, std::string_view value) {
+    head.append("\r\n").append(name).append(": ").append(value);
+  };
+  add("Date", HttpDate());
+  add("x-request-id", request_.request_id);
+  if (!response.content_type.empty()) add("Content-Type", response.content_type);
+  for (const auto& [name, value] : response.headers) add(name, value);
+  const bool bodiless = response.status == 204;
+  if (content_length && !bodiless) add("Content-Length", std::to_string(*content_length));
+  if (!content_length && !http_1_0_) add("Transfer-Encoding", "chunked");
+  if (!keep_alive_) {
+    add("Connection", "close");
+  } else if (http_1_0_) {
+    add("Connection", "keep-alive");
+  }
+  if (const std::string& origin = shared_.options.cors_origin; !origin.empty()) {
+    add("Access-Control-Allow-Origin", origin);
+    add("Access-Control-Expose-Headers", "x-request-id, retry-after");
+    if (origin != "*") add("Vary", "Origin");
+  }
+  head += "\r\n\r\n";
+  return head;
+}
+
+asio::awaitable<bool> HttpSession::SendAll(std::string_view text) {
+  while (!text.empty() && !gone_) {
+    ArmDeadline(shared_.options.write_timeout_seconds);
+    const auto [error, count] =
+        co_await socket_.async_write_some(asio::buffer(text.data(), text.size()), kTuple);
+    DisarmDeadline();
+    if (error) gone_ = true;
+    text.remove_prefix(count);
+  }
+  co_return !gone_;
+}
+
+asio::awaitable<void> HttpSession::LingeringClose() {
+  error_code error;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  ArmDeadline(kLingerSeconds);
+  std::array<char, 4096> discarded;
+  while (!error) {
+    const auto [failed, count] = co_await socket_.async_read_some(asio::buffer(discarded), kTuple);
+    error = failed;
+  }
+  DisarmDeadline();
+}
+
+void HttpSession::ArmDeadline(double seconds) {
+  timed_out_ = false;
+  deadline_.expires_after(Seconds(seconds));
+  deadline_.async_wait([self = shared_from_this(), epoch = ++deadline_epoch_](error_code error) {
+    if (error || epoch != self->deadline_epoch_) return;
+    self->timed_out_ = true;
+    error_code ignored;
+    self->socket_.cancel(ignored);
+  });
+}
+
+void HttpSession::DisarmDeadline() {
+  ++deadline_epoch_;
+  deadline_.cancel();
+}
+
+asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(EventQueue& queue, double seconds) {
+  if (notifying_ != &queue) {
+    notifying_ = &queue;
+    queue.SetNotify([weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (self == nullptr) return;
+      asio::post(self->socket_.get_executor(), [self] { self->waker_.cancel(); });
+    });
+  }
+  const auto until = Clock::now() + Seconds(seconds);
+  for (;;) {
+    if (gone_) co_return Wake::kGone;
+    if (!queue.empty()) co_return Wake::kEvents;
+    const auto now = Clock::now();
+    if (now >= until) co_return Wake::kTimeout;
+    ArmWatch();
+    waker_.expires_at(watching_ ? until : std::min(until, now + Seconds(kHangUpPollSeconds)));
+    co_await waker_.async_wait(kTuple);
+    if (!watching_ && PeerHungUp()) gone_ = true;
+  }
+}
+
+void HttpSession::ArmWatch() {
+  if (watching_ || gone_ || buffer_.size() >= kMaxReadAhead) return;
+  watching_ = true;
+  socket_.async_wait(asio::ip::tcp::socket::wait_read,
+                     [self = shared_from_this()](error_code error) {
+                       self->watching_ = false;
+                       // Between requests the bytes are the reader's.
+                       if (!error && self->in_handler_) self->ReadAhead();
+                       self->waker_.cancel();
+                     });
+}
+
+void HttpSession::ReadAhead() {
+  while (buffer_.size() < kMaxReadAhead) {
+    const auto space = buffer_.prepare(4096);
+    const ssize_t count = ::recv(socket_.native_handle(), space.data(), space.size(), MSG_DONTWAIT);
+    if (count > 0) {
+      buffer_.commit(static_cast<size_t>(count));
+      continue;
+    }
+    const bool nothing_yet =
+        count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
+    if (!nothing_yet) gone_ = true;
+    return;
+  }
+}
+
+bool HttpSession::PeerHungUp() const {
+  pollfd poll_fd{.fd = const_cast<asio::ip::tcp::socket&>(socket_).native_handle(),
+                 .events = POLLRDHUP,
+                 .revents = 0};
+  return ::poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace server

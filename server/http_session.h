@@ -1,0 +1,89 @@
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "server/api_error.h"
+#include "server/http_exchange.h"
+#include "server/http_server.h"
+
+namespace server {
+
+// One connection: reads requests one after the other, checks them, and hands them to their routes.
+//
+// Threads: everything runs on the socket's strand.
+class HttpSession : public HttpExchange, public std::enable_shared_from_this<HttpSession> {
+ public:
+  // shared outlives the session.
+  HttpSession(boost::asio::ip::tcp::socket socket, HttpShared& shared);
+  ~HttpSession() override;
+
+  // Until the connection ends. The caller keeps a shared_ptr for that long.
+  boost::asio::awaitable<void> Run();
+  // Instead of Run(): answers 503 without reading a request.
+  boost::asio::awaitable<void> TurnAway();
+
+  boost::asio::awaitable<bool> Reply(const HttpResponse& response) override;
+  boost::asio::awaitable<bool> StartStream(const HttpResponse& head) override;
+  boost::asio::awaitable<bool> Write(std::string_view text) override;
+  boost::asio::awaitable<bool> FinishStream() override;
+  bool streaming() const override { return streaming_; }
+  boost::asio::awaitable<Wake> WaitFor(EventQueue& queue, double seconds) override;
+
+ private:
+  struct Incoming;  // a request while it is read
+
+  // Each is true when the connection goes on.
+  boost::asio::awaitable<bool> AwaitFirstByte(bool first_request);
+  boost::asio::awaitable<bool> ServeOne();
+
+  boost::asio::awaitable<std::optional<ApiError>> ReadHeader(Incoming& incoming);
+  boost::asio::awaitable<std::optional<ApiError>> ReadBody(Incoming& incoming);
+  std::optional<ApiError> CheckHeader(const Incoming& incoming) const;
+  std::optional<ApiError> FindRoute(Incoming& incoming, HttpResponse* preflight);
+  boost::asio::awaitable<void> RunHandler(const Router::Route& route);
+  boost::asio::awaitable<bool> ReplyError(const ApiError& error);
+  void Record(const Incoming& incoming);
+
+  std::string FormatHead(const HttpResponse& response, std::optional<size_t> content_length) const;
+  boost::asio::awaitable<bool> SendAll(std::string_view text);
+  boost::asio::awaitable<void> LingeringClose();
+
+  // At most one deadline at a time: when it passes, the pending operation is cancelled.
+  void ArmDeadline(double seconds);
+  void DisarmDeadline();
+
+  // Watching for the end of the client while a handler waits.
+  void ArmWatch();
+  void ReadAhead();
+  bool PeerHungUp() const;
+
+  boost::asio::ip::tcp::socket socket_;
+  HttpShared& shared_;
+  boost::beast::flat_buffer buffer_;  // bytes read and not yet used, of this and later requests
+  boost::asio::steady_timer deadline_;
+  boost::asio::steady_timer waker_;
+  uint64_t deadline_epoch_ = 0;
+  bool timed_out_ = false;
+  bool watching_ = false;
+  bool in_handler_ = false;
+  EventQueue* notifying_ = nullptr;
+
+  HttpRequest request_;  // the current one
+  std::string client_;   // address, for the log
+  bool http_1_0_ = false;
+  bool head_request_ = false;
+  bool keep_alive_ = false;
+  bool gone_ = false;
+  bool replied_ = false;
+  bool streaming_ = false;
+  int status_ = 0;
+};
+
+}  // namespace server

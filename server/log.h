@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace server {
+
+// One line on stderr per call, with time and level. Threads: any.
+void LogInfo(const std::string& message);
+void LogWarning(const std::string& message);
+void LogError(const std::string& message);
+
+// What the line about a finished request says.
+struct RequestLogLine {
+  std::string_view request_id;
+  std::string_view method;
+  std::string_view path;
+  std::string_view key_name;
+  std::string_view client;
+  int status = 0;
+  double seconds = 0;
+  bool client_gone = false;
+};
+
+// Paths are escaped: a client cannot forge lines.
+void LogRequest(const RequestLogLine& line);
+
+}  // namespace server
