@@ -1,0 +1,377 @@
+#include "server/generation.h"
+
+#include <algorithm>
+#include <ctime>
+#include <random>
+#include <utility>
+
+#include "engine/text/detokenizer.h"
+#include "server/api_error.h"
+
+namespace server {
+namespace {
+
+using engine::TokenId;
+using engine::text::Object;
+using engine::text::Tokenizer;
+using engine::text::Value;
+using scheduler::FinishReason;
+using scheduler::TokenEvent;
+
+constexpr uint32_t kMaxChoicesOfRequest = 512;
+
+int64_t RandomSeed() {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  return static_cast<int64_t>(random() >> 1);
+}
+
+std::string SpecialText(const Tokenizer& tokenizer, std::optional<TokenId> token) {
+  return token ? tokenizer.TokenBytes(*token, true) : std::string();
+}
+
+// Where the final message's content ends in the rendered text, so that the answer continues it.
+std::string CutAfterFinalMessage(std::string rendered, const ChatPrompt& prompt) {
+  const Object* message = prompt.messages.back().as_object();
+  const Value* content = message == nullptr ? nullptr : message->Find("content");
+  const std::string* text = content == nullptr ? nullptr : content->as_string();
+  const std::string trimmed = [&] {
+    if (text == nullptr) return std::string();
+    const size_t begin = text->find_first_not_of(" \t\r\n");
+    if (begin == std::string::npos) return std::string();
+    return text->substr(begin, text->find_last_not_of(" \t\r\n") - begin + 1);
+  }();
+  const size_t found = trimmed.empty() ? std::string::npos : rendered.rfind(trimmed);
+  if (found == std::string::npos) {
+    throw InvalidValue("continue_final_message",
+                       "'continue_final_message' needs a final message whose text the chat "
+                       "template shows as it is.");
+  }
+  rendered.resize(found + trimmed.size());
+  return rendered;
+}
+
+void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
+  const ServedModel& model = *job.model;
+  const uint32_t vocabulary = model.tokenizer().size();
+  std::string param;
+  if (const std::string problem = job.params.sampling.Validate(vocabulary, &param);
+      !problem.empty()) {
+    throw InvalidValue(param, problem);
+  }
+  const auto outside = [&](TokenId token) { return static_cast<uint32_t>(token) >= vocabulary; };
+  const auto check_ids = [&](const std::vector<TokenId>& tokens, std::string_view name) {
+    const auto bad = std::find_if(tokens.begin(), tokens.end(), outside);
+    if (bad == tokens.end()) return;
+    throw InvalidValue(name, "Invalid value for '" + std::string(name) + "': token id " +
+                                 std::to_string(*bad) + " is outside the vocabulary of " +
+                                 std::to_string(vocabulary) + ".");
+  };
+  check_ids(job.params.stop_token_ids, "stop_token_ids");
+  for (const std::vector<TokenId>& prompt : job.prompts) {
+    check_ids(prompt, prompt_param);
+    if (prompt.empty()) {
+      throw InvalidValue(prompt_param, "Invalid value for '" + std::string(prompt_param) +
+                                           "': the prompt has no tokens.");
+    }
+    if (prompt.size() + 1 > model.context_length()) {
+      throw ContextLengthExceeded(prompt_param, prompt.size(), model.context_length());
+    }
+  }
+  if (job.choice_count() > kMaxChoicesOfRequest) {
+    throw InvalidValue("n", "Invalid value for 'n': a request may have at most " +
+                                std::to_string(kMaxChoicesOfRequest) +
+                                " choices over all prompts.");
+  }
+  if (!job.params.sampling.seed) job.params.sampling.seed = RandomSeed();
+}
+
+ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
+                        uint32_t context_length) {
+  switch (result) {
+    case scheduler::AdmitResult::kPromptTooLong:
+      return ContextLengthExceeded(param, tokens, context_length);
+    case scheduler::AdmitResult::kDraining:
+      return ShuttingDown();
+    default:
+      return Overloaded("The server has too many requests waiting. Try again soon.");
+  }
+}
+
+std::string_view RejectionReason(scheduler::AdmitResult result) {
+  switch (result) {
+    case scheduler::AdmitResult::kPromptTooLong:
+      return "prompt_too_long";
+    case scheduler::AdmitResult::kDraining:
+      return "draining";
+    default:
+      return "queue_full";
+  }
+}
+
+}  // namespace
+
+std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model) {
+  const engine::text::ChatTemplate* chat_template = model.chat_template();
+  if (chat_template == nullptr) {
+    throw InvalidValue(
+        "messages", "The model '" + model.name() + "' has no chat template; use /v1/completions.");
+  }
+  Object variables = prompt.template_variables;
+  variables.Set("messages", Value(prompt.messages));
+  variables.Set("add_generation_prompt", Value(prompt.add_generation_prompt));
+  variables.Set("bos_token", Value(SpecialText(model.tokenizer(), model.tokenizer().bos())));
+  variables.Set("eos_token", Value(SpecialText(model.tokenizer(), model.tokenizer().eos())));
+  std::string rendered;
+  try {
+    rendered = chat_template->Render(variables, std::time(nullptr));
+  } catch (const engine::text::TemplateError& error) {
+    throw InvalidValue("messages", error.raised()
+                                       ? error.what()
+                                       : std::string("The chat template failed: ") + error.what());
+  }
+  return prompt.continue_final_message ? CutAfterFinalMessage(std::move(rendered), prompt)
+                                       : rendered;
+}
+
+std::vector<TokenId> EncodeChat(const std::string& rendered, const Tokenizer& tokenizer) {
+  std::vector<TokenId> tokens =
+      tokenizer.Encode(rendered, {.add_special = false, .parse_special = true});
+  const bool lacks_bos = tokenizer.adds_bos() && tokenizer.bos() &&
+                         (tokens.empty() || tokens.front() != *tokenizer.bos());
+  if (lacks_bos) tokens.insert(tokens.begin(), *tokenizer.bos());
+  return tokens;
+}
+
+GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedModel> model) {
+  GenerationJob job;
+  job.kind = ApiKind::kChat;
+  job.model = std::move(model);
+  job.params = request.params;
+  job.prompts.push_back(EncodeChat(RenderChat(request.prompt, *job.model), job.model->tokenizer()));
+  CheckAgainstModel(job, "messages");
+  return job;
+}
+
+GenerationJob PrepareCompletion(const CompletionRequest& request,
+                                std::shared_ptr<ServedModel> model) {
+  GenerationJob job;
+  job.kind = ApiKind::kText;
+  job.model = std::move(model);
+  job.params = request.params;
+  const Tokenizer& tokenizer = job.model->tokenizer();
+  for (const CompletionPrompt& prompt : request.prompts) {
+    if (const auto* text = std::get_if<std::string>(&prompt)) {
+      job.prompts.push_back(tokenizer.Encode(
+          *text, {.add_special = request.add_special_tokens, .parse_special = true}));
+      if (request.echo) job.echo_texts.push_back(*text);
+    } else {
+      job.prompts.push_back(std::get<std::vector<TokenId>>(prompt));
+    }
+  }
+  CheckAgainstModel(job, "prompt");
+  if (request.echo && job.echo_texts.empty()) {
+    for (const std::vector<TokenId>& tokens : job.prompts) {
+      job.echo_texts.push_back(engine::text::SanitizeUtf8(tokenizer.Decode(tokens, true)));
+    }
+  }
+  job.score_only = request.echo && job.params.max_tokens == 0U;
+  if (job.score_only) job.params.max_tokens = 1;
+  return job;
+}
+
+Generation::Generation(GenerationJob job)
+    : job_(std::move(job)), queue_(std::make_shared<EventQueue>()) {
+  const GenerationParams& params = job_.params;
+  const Tokenizer& tokenizer = job_.model->tokenizer();
+  prompts_.resize(job_.prompts.size());
+  for (size_t i = 0; i < prompts_.size() && job_.echo(); ++i) {
+    prompts_[i].echo.text = job_.echo_texts[i];
+    prompts_[i].echo.tokens = job_.prompts[i];
+    prompts_[i].awaits_prompt_logprobs = params.sampling.logprobs >= 0;
+  }
+  ChoiceText::Options options;
+  options.show_special = !params.skip_special_tokens;
+  // An answer begins a text of its own; a completion continues the prompt's.
+  options.drop_leading_space = job_.kind == ApiKind::kChat && tokenizer.adds_space_prefix();
+  options.logprobs = params.sampling.logprobs >= 0;
+  options.min_tokens = params.sampling.min_tokens;
+  options.stop = params.stop;
+  choices_.reserve(job_.choice_count());
+  for (uint32_t i = 0; i < job_.choice_count(); ++i) {
+    choices_.push_back(Choice{.text = ChoiceText(tokenizer, options)});
+  }
+  open_choices_ = job_.choice_count();
+}
+
+Generation::~Generation() {
+  queue_->SetNotify({});
+  for (const Prompt& prompt : prompts_) {
+    if (prompt.submitted && prompt.engine_open > 0) job_.model->Cancel(prompt.id);
+  }
+  for (const Choice& choice : choices_) {
+    if (metrics_ != nullptr && !choice.finished) metrics_->OnAborted();
+  }
+}
+
+scheduler::Request Generation::MakeRequest(size_t prompt) {
+  const GenerationParams& params = job_.params;
+  scheduler::Request request;
+  request.id = prompts_[prompt].id;
+  request.prompt = job_.prompts[prompt];
+  request.sampling = params.sampling;
+  request.choices = params.choices;
+  const auto room =
+      job_.model->context_length() - static_cast<uint32_t>(job_.prompts[prompt].size());
+  request.max_tokens = std::min(params.max_tokens.value_or(room), room);
+  const auto stops = job_.model->tokenizer().stop_tokens();
+  request.stop_tokens.assign(stops.begin(), stops.end());
+  request.stop_tokens.insert(request.stop_tokens.end(), params.stop_token_ids.begin(),
+                             params.stop_token_ids.end());
+  request.prompt_logprobs = prompts_[prompt].awaits_prompt_logprobs;
+  request.priority = params.priority;
+  request.tenant = job_.tenant;
+  request.cache_salt = params.cache_salt;
+  request.sink = queue_;
+  return request;
+}
+
+void Generation::Submit(ModelMetrics* metrics) {
+  for (size_t i = 0; i < prompts_.size(); ++i) {
+    Prompt& prompt = prompts_[i];
+    prompt.id = scheduler::EngineLoop::NextRequestId();
+    const auto result = job_.model->Submit(MakeRequest(i));
+    if (result != scheduler::AdmitResult::kOk) {
+      if (metrics != nullptr) metrics->OnRejected(RejectionReason(result));
+      throw AdmissionError(result, job_.kind == ApiKind::kChat ? "messages" : "prompt",
+                           job_.prompts[i].size(), job_.model->context_length());
+    }
+    prompt.submitted = true;
+    prompt.engine_open = job_.params.choices;
+  }
+  metrics_ = metrics;
+  if (metrics_ == nullptr) return;
+  for (const auto& prompt : job_.prompts) {
+    metrics_->OnSubmitted(prompt.size(), job_.params.choices, job_.params.max_tokens);
+  }
+}
+
+std::vector<Generation::Update> Generation::Take() {
+  std::vector<Update> updates;
+  for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event), &updates);
+  return updates;
+}
+
+void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
+  const auto found = std::find_if(prompts_.begin(), prompts_.end(),
+                                  [&](const Prompt& prompt) { return prompt.id == event.request; });
+  if (found == prompts_.end()) return;
+  Prompt& prompt = *found;
+  if (prompt.awaits_prompt_logprobs && event.choice != 0) {
+    prompt.deferred.push_back(std::move(event));
+    return;
+  }
+  const size_t index = static_cast<size_t>(found - prompts_.begin()) * job_.params.choices;
+  Choice& choice = choices_[index + event.choice];
+  if (event.finished) --prompt.engine_open;
+  if (choice.finished) return;  // ended by a stop string; these are the engine's last words
+  if (event.finished && event.reason == FinishReason::kCancelled) throw ShuttingDown();
+  if (event.finished && event.reason == FinishReason::kError) {
+    // It never ran: it waited too long.
+    if (event.scheduled <= 0) throw Overloaded(event.error);
+    throw InternalError(event.error);
+  }
+
+  Update update;
+  update.choice = static_cast<uint32_t>(index) + event.choice;
+  update.first = !choice.started;
+  choice.started = true;
+  if (prompt.awaits_prompt_logprobs) prompt.echo.logprobs = std::move(event.prompt_logprobs);
+  if (update.first && job_.echo()) update.echo = &prompt.echo;
+  prompt.cached_tokens = std::max(prompt.cached_tokens, event.cached_tokens);
+  if (event.has_token) HandleToken(prompt, choice, event, &update);
+  if (choice.text.stopped() && !event.finished) {
+    job_.model->CancelChoice(prompt.id, event.choice, FinishReason::kStop);
+  }
+  if (choice.text.stopped()) {
+    update.finish = FinishReason::kStop;
+  } else if (event.finished) {
+    TextDelta rest = choice.text.Finish();
+    update.delta.text += rest.text;
+    std::move(rest.tokens.begin(), rest.tokens.end(), std::back_inserter(update.delta.tokens));
+    // What was held back may complete a stop string only now.
+    update.finish = choice.text.stopped() ? FinishReason::kStop : event.reason;
+  }
+  if (update.finish) {
+    choice.finished = true;
+    --open_choices_;
+    MeasureEnd(prompt, choice, *update.finish);
+  }
+  const bool worth_sending =
+      update.first || update.finish || update.echo != nullptr || !update.delta.empty();
+  if (worth_sending) updates->push_back(std::move(update));
+
+  if (std::exchange(prompt.awaits_prompt_logprobs, false)) {
+    for (TokenEvent& late : std::exchange(prompt.deferred, {})) Handle(std::move(late), updates);
+  }
+}
+
+void Generation::HandleToken(Prompt& prompt, Choice& choice, TokenEvent& event, Update* update) {
+  Measure(prompt, choice, event);
+  if (job_.score_only) return;
+  ++choice.tokens;
+  if (EndsTurn(event)) return;
+  event.logprob.token = event.token;
+  update->delta = choice.text.Push(
+      event.token, {.logprob = event.logprob, .top = std::move(event.top), .text_offset = 0});
+}
+
+// The token that ends a turn is counted but not shown.
+bool Generation::EndsTurn(const TokenEvent& event) const {
+  if (!event.finished || event.reason != FinishReason::kStop) return false;
+  const auto& ids = job_.params.stop_token_ids;
+  return job_.model->tokenizer().IsStop(event.token) ||
+         std::find(ids.begin(), ids.end(), event.token) != ids.end();
+}
+
+void Generation::Measure(Prompt& prompt, Choice& choice, const TokenEvent& event) {
+  if (!prompt.timed) {
+    prompt.timed = true;
+    prompt.enqueued = event.enqueued;
+    prompt.scheduled = event.scheduled;
+    prompt.first_token = event.now;
+    const std::chrono::duration<double> so_far = Clock::now() - job_.arrival;
+    if (metrics_ != nullptr) {
+      metrics_->OnFirstToken({.first_token_seconds = so_far.count(),
+                              .queue_seconds = event.scheduled - event.enqueued,
+                              .prefill_seconds = event.now - event.scheduled,
+                              .cached_tokens = event.cached_tokens});
+    }
+  } else if (choice.tokens > 0 && metrics_ != nullptr) {
+    metrics_->OnInterToken(event.now - choice.last_token);
+  }
+  choice.last_token = event.now;
+}
+
+void Generation::MeasureEnd(const Prompt& prompt, const Choice& choice, FinishReason reason) {
+  if (metrics_ == nullptr) return;
+  const std::chrono::duration<double> total = Clock::now() - job_.arrival;
+  metrics_->OnFinished({.reason = std::string(ApiFinishReason(reason)),
+                        .total_seconds = total.count(),
+                        .decode_seconds = choice.last_token - prompt.first_token,
+                        .inference_seconds = choice.last_token - prompt.scheduled,
+                        .generated_tokens = choice.tokens});
+}
+
+Usage Generation::usage() const {
+  Usage usage;
+  for (const auto& prompt : job_.prompts) usage.prompt_tokens += prompt.size();
+  for (const Prompt& prompt : prompts_) usage.cached_tokens += prompt.cached_tokens;
+  for (const Choice& choice : choices_) usage.completion_tokens += choice.tokens;
+  return usage;
+}
+
+const EchoedPrompt* Generation::echo(uint32_t choice) const {
+  return job_.echo() ? &prompts_[choice / job_.params.choices].echo : nullptr;
+}
+
+}  // namespace server

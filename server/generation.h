@@ -1,0 +1,116 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/choice_text.h"
+#include "server/event_queue.h"
+#include "server/http_types.h"
+#include "server/metrics.h"
+#include "server/model_registry.h"
+#include "server/openai_response.h"
+#include "server/openai_schema.h"
+#include "server/served_model.h"
+
+namespace server {
+
+// A request that is checked against its model and ready to run.
+struct GenerationJob {
+  ApiKind kind = ApiKind::kChat;
+  std::shared_ptr<ServedModel> model;
+  GenerationParams params;
+  std::vector<std::vector<engine::TokenId>> prompts;
+  std::vector<std::string> echo_texts;  // parallel to prompts; empty without echo
+  bool score_only = false;              // max_tokens 0 with echo: the answer's token is not shown
+  std::string tenant;                   // API key's name
+  Clock::time_point arrival;
+
+  bool echo() const { return !echo_texts.empty(); }
+  uint32_t choice_count() const { return static_cast<uint32_t>(prompts.size()) * params.choices; }
+};
+
+// Template and tokenizer: may take long for long prompts, so it runs on a worker. Errors: ApiError.
+GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedModel> model);
+GenerationJob PrepareCompletion(const CompletionRequest& request,
+                                std::shared_ptr<ServedModel> model);
+
+// The prompt as text, as the model's template renders it. Errors: ApiError.
+std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model);
+// Its tokens: special tokens count, and BOS is there when the model adds one.
+std::vector<engine::TokenId> EncodeChat(const std::string& rendered,
+                                        const engine::text::Tokenizer& tokenizer);
+
+// One running request: submits it, turns its events into what the client sees, cancels it when
+// destroyed early.
+//
+// Threads: one at a time; only queue() is shared with the engine thread.
+class Generation {
+ public:
+  // Something new of one choice, in order.
+  struct Update {
+    uint32_t choice = 0;
+    bool first = false;                  // the choice's first update
+    const EchoedPrompt* echo = nullptr;  // with the first, when asked for
+    TextDelta delta;
+    std::optional<scheduler::FinishReason> finish;  // the choice's last update
+  };
+
+  explicit Generation(GenerationJob job);
+  ~Generation();
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  // Errors: ApiError when the queue is full or the server drains; nothing runs then.
+  void Submit(ModelMetrics* metrics);
+
+  EventQueue& queue() { return *queue_; }
+  // What has arrived since the last call. Errors: ApiError when the request failed.
+  std::vector<Update> Take();
+  // Every choice has finished.
+  bool finished() const { return open_choices_ == 0; }
+  Usage usage() const;
+  const GenerationJob& job() const { return job_; }
+  const EchoedPrompt* echo(uint32_t choice) const;
+
+ private:
+  struct Choice {
+    ChoiceText text;
+    uint32_t tokens = 0;
+    bool started = false;
+    bool finished = false;  // for the client; the engine's last event may come later
+    double last_token = 0;  // on the engine's clock
+  };
+  struct Prompt {
+    scheduler::RequestId id = 0;
+    bool submitted = false;
+    uint32_t engine_open = 0;  // choices whose last event has not come
+    bool timed = false;        // its first token has been measured
+    double enqueued = 0;
+    double scheduled = 0;
+    double first_token = 0;
+    uint32_t cached_tokens = 0;
+    EchoedPrompt echo;
+    // Events of choices that came before the prompt's log-probabilities.
+    bool awaits_prompt_logprobs = false;
+    std::vector<scheduler::TokenEvent> deferred;
+  };
+
+  scheduler::Request MakeRequest(size_t prompt);
+  void Handle(scheduler::TokenEvent event, std::vector<Update>* updates);
+  void HandleToken(Prompt& prompt, Choice& choice, scheduler::TokenEvent& event, Update* update);
+  void Measure(Prompt& prompt, Choice& choice, const scheduler::TokenEvent& event);
+  void MeasureEnd(const Prompt& prompt, const Choice& choice, scheduler::FinishReason reason);
+  bool EndsTurn(const scheduler::TokenEvent& event) const;
+
+  GenerationJob job_;
+  std::shared_ptr<EventQueue> queue_;
+  ModelMetrics* metrics_ = nullptr;
+  std::vector<Prompt> prompts_;
+  std::vector<Choice> choices_;  // prompt-major
+  uint32_t open_choices_ = 0;
+};
+
+}  // namespace server

@@ -1,0 +1,412 @@
+#include "server/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <ctime>
+#include <map>
+#include <mutex>
+
+namespace server {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Buckets = prometheus::Histogram::BucketBoundaries;
+using Labels = std::map<std::string, std::string>;
+
+// vLLM's buckets, so that its dashboards and alert rules keep their meaning.
+const Buckets kFirstTokenBuckets = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                    1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+const Buckets kTokenTimeBuckets = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                                   .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+const Buckets kRequestTimeBuckets = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                     30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+const Buckets kTokenCountBuckets = {1,   2,    5,    10,   20,    50,    100,   200,
+                                    500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+const Buckets kStepBuckets = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+const Buckets kChoiceBuckets = {1, 2, 5, 10, 20};
+const Buckets kHttpBuckets = {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300};
+
+struct Alias {
+  std::string_view tern;
+  std::string_view vllm;
+};
+
+constexpr std::array kAliases = {
+    Alias{"tern_requests_running", "vllm:num_requests_running"},
+    Alias{"tern_requests_waiting", "vllm:num_requests_waiting"},
+    Alias{"tern_kv_cache_usage_ratio", "vllm:kv_cache_usage_perc"},
+    Alias{"tern_prompt_tokens_total", "vllm:prompt_tokens_total"},
+    Alias{"tern_generation_tokens_total", "vllm:generation_tokens_total"},
+    Alias{"tern_request_success_total", "vllm:request_success_total"},
+    Alias{"tern_preemptions_total", "vllm:num_preemptions_total"},
+    Alias{"tern_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"},
+    Alias{"tern_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"},
+    Alias{"tern_request_time_per_output_token_seconds",
+          "vllm:request_time_per_output_token_seconds"},
+    Alias{"tern_e2e_request_latency_seconds", "vllm:e2e_request_latency_seconds"},
+    Alias{"tern_request_queue_time_seconds", "vllm:request_queue_time_seconds"},
+    Alias{"tern_request_prefill_time_seconds", "vllm:request_prefill_time_seconds"},
+    Alias{"tern_request_decode_time_seconds", "vllm:request_decode_time_seconds"},
+    Alias{"tern_request_inference_time_seconds", "vllm:request_inference_time_seconds"},
+    Alias{"tern_request_prompt_tokens", "vllm:request_prompt_tokens"},
+    Alias{"tern_request_generation_tokens", "vllm:request_generation_tokens"},
+    Alias{"tern_request_params_n", "vllm:request_params_n"},
+    Alias{"tern_request_params_max_tokens", "vllm:request_params_max_tokens"},
+    Alias{"tern_iteration_tokens", "vllm:iteration_tokens_total"},
+};
+
+// Builds families whose values are read elsewhere.
+class FamilyBuilder {
+ public:
+  void Gauge(const std::string& name, const std::string& help, const Labels& labels, double value) {
+    Add(name, help, MetricType::Gauge, labels).gauge.value = value;
+  }
+  void Counter(const std::string& name, const std::string& help, const Labels& labels,
+               double value) {
+    Add(name, help, MetricType::Counter, labels).counter.value = value;
+  }
+  std::vector<MetricFamily> Take() { return std::move(families_); }
+
+ private:
+  ClientMetric& Add(const std::string& name, const std::string& help, MetricType type,
+                    const Labels& labels) {
+    const auto [slot, added] = index_.try_emplace(name, families_.size());
+    if (added) families_.push_back({name, help, type, {}});
+    std::vector<ClientMetric>& metrics = families_[slot->second].metric;
+    metrics.emplace_back();
+    for (const auto& [key, value] : labels) metrics.back().label.push_back({key, value});
+    return metrics.back();
+  }
+
+  std::vector<MetricFamily> families_;
+  std::map<std::string, size_t> index_;
+};
+
+double Number(uint64_t count) { return static_cast<double>(count); }
+
+void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const Labels& labels) {
+  const scheduler::SchedulerStats& stats = model.stats.scheduler;
+  out.Gauge("tern_requests_running", "Sequences in the running batch.", labels, stats.running);
+  out.Gauge("tern_requests_waiting", "Sequences that wait for their first step.", labels,
+            stats.waiting);
+  out.Gauge("tern_waiting_tokens", "Prompt tokens that wait.", labels, stats.waiting_tokens);
+  out.Gauge("tern_kv_cache_usage_ratio", "Referenced KV blocks over all blocks, 0 to 1.", labels,
+            stats.KvUsage());
+  out.Gauge("tern_kv_blocks", "Blocks of the KV pool.", labels, stats.kv_blocks_total);
+  out.Gauge("tern_kv_blocks_used", "KV blocks that sequences refer to.", labels,
+            stats.kv_blocks_used);
+  out.Counter("tern_prompt_tokens_total", "Prompt tokens computed, recomputation excluded.", labels,
+              Number(stats.prompt_tokens));
+  out.Counter("tern_generation_tokens_total", "Tokens generated.", labels,
+              Number(stats.generated_tokens));
+  out.Counter("tern_preemptions_total", "Sequences that lost their KV blocks and were recomputed.",
+              labels, Number(stats.preemptions));
+  out.Counter("tern_queue_deadline_misses_total", "Requests that waited too long and failed.",
+              labels, Number(stats.deadline_misses));
+}
+
+void AddEngine(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labels& labels) {
+  out.Counter("tern_engine_steps_total", "Steps of the engine.", labels, Number(stats.steps));
+  out.Counter("tern_engine_step_tokens_total", "Tokens computed in steps.", labels,
+              Number(stats.step_tokens));
+  out.Counter("tern_engine_step_seconds_total", "Wall time in steps.", labels, stats.step_seconds);
+  out.Counter("tern_engine_projection_seconds_total", "Of it, in projections.", labels,
+              stats.projection_seconds);
+  out.Counter("tern_engine_attention_seconds_total", "Of it, in attention.", labels,
+              stats.attention_seconds);
+  out.Counter("tern_engine_head_seconds_total", "Of it, in the LM head.", labels,
+              stats.head_seconds);
+  out.Counter("tern_kv_bytes_read_total", "Bytes of K and V that attention read.", labels,
+              Number(stats.kv_bytes_read));
+}
+
+void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labels& labels) {
+  const fabric::DeviceCounters& device = stats.device;
+  const auto with = [&labels](const char* name, const char* value) {
+    Labels more = labels;
+    more[name] = value;
+    return more;
+  };
+  const double bytes =
+      Number(device.weight_bytes) + Number(device.dense_bytes) + Number(stats.kv_bytes_read);
+  const double tokens = Number(stats.step_tokens);
+  out.Gauge("tern_bytes_per_token",
+            "Bytes of weights and KV moved per token computed, since the start.", labels,
+            tokens == 0 ? 0 : bytes / tokens);
+  out.Gauge("tern_fabric_skip_rate",
+            "Share of multiply-adds with a zero weight or activation, since the start.", labels,
+            device.SkipRate());
+  out.Counter("tern_fabric_projections_total", "Ternary matrix-vector products.", labels,
+              Number(device.projections));
+  out.Counter("tern_fabric_ops_total", "Multiply-adds of dense products of the same shape.", labels,
+              Number(device.total_ops));
+  out.Counter("tern_fabric_effective_ops_total",
+              "Multiply-adds with weight and activation both non-zero.", labels,
+              Number(device.active_ops));
+  constexpr char kCycles[] = "Cycles of the modelled fabric.";
+  out.Counter("tern_fabric_cycles_total", kCycles, with("model", "gated"),
+              Number(device.cycles_gated));
+  out.Counter("tern_fabric_cycles_total", kCycles, with("model", "column_skip"),
+              Number(device.cycles_column_skip));
+  constexpr char kBytes[] = "Bytes moved: streamed by kernels, or read and written by the model.";
+  out.Counter("tern_fabric_bytes_total", kBytes, with("direction", "weights"),
+              Number(device.weight_bytes));
+  out.Counter("tern_fabric_bytes_total", kBytes, with("direction", "dense"),
+              Number(device.dense_bytes));
+  out.Counter("tern_fabric_bytes_total", kBytes, with("direction", "read"),
+              Number(device.mem_reads));
+  out.Counter("tern_fabric_bytes_total", kBytes, with("direction", "write"),
+              Number(device.mem_writes));
+  out.Counter("tern_fabric_broadcasts_total", "Activation broadcasts of the modelled fabric.",
+              labels, Number(device.broadcasts));
+  out.Gauge("tern_fabric_lanes_used", "Lanes with a row, mean over projections.", labels,
+            device.projections == 0 ? 0 : Number(device.lanes_used) / Number(device.projections));
+  out.Counter("tern_fabric_cost_total", "Cost units of the modelled fabric.", labels,
+              device.fabric_cost);
+  out.Counter("tern_fabric_seconds_total", "Wall time in ternary projections.", labels,
+              device.fabric_seconds);
+  out.Counter("tern_host_seconds_total", "Wall time of steps outside ternary projections.", labels,
+              std::max(0.0, stats.step_seconds - device.fabric_seconds));
+  const double joules = device.energy_picojoules * 1e-12;
+  out.Counter("tern_energy_proxy_joules_total",
+              "Energy by the table of picojoules per event; never measured.", labels, joules);
+  out.Gauge("tern_tokens_per_joule", "Tokens computed per joule, since the start.",
+            with("source", "proxy"), joules == 0 ? 0 : tokens / joules);
+  out.Counter("tern_residency_misses_total", "Matrices fetched again.", labels,
+              Number(device.residency_misses));
+  out.Counter("tern_fabric_faults_total", "Projections that the device failed.",
+              with("kind", "any"), Number(device.faults));
+}
+
+double ResidentBytes() {
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr) return 0;
+  unsigned long total = 0;
+  unsigned long resident = 0;
+  const int fields = std::fscanf(file, "%lu %lu", &total, &resident);
+  std::fclose(file);
+  return fields == 2 ? static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE))
+                     : 0;
+}
+
+void AddProcess(FamilyBuilder& out, double start_seconds) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  out.Counter("process_cpu_seconds_total", "User and system time.", {},
+              seconds(usage.ru_utime) + seconds(usage.ru_stime));
+  out.Gauge("process_resident_memory_bytes", "Resident memory.", {}, ResidentBytes());
+  out.Gauge("process_start_time_seconds", "Unix time of the start.", {}, start_seconds);
+}
+
+}  // namespace
+
+class PrometheusModelMetrics : public ModelMetrics {
+ public:
+  PrometheusModelMetrics(prometheus::Registry& registry, const std::string& model)
+      : success_(registry, model),
+        rejections_(Family<prometheus::Counter>(registry, prometheus::BuildCounter(),
+                                                "tern_admission_rejections_total",
+                                                "Requests that were not admitted.")),
+        labels_{{"model_name", model}} {
+    const auto histogram = [&](const char* name, const char* help, const Buckets& buckets) {
+      return &Family<prometheus::Histogram>(registry, prometheus::BuildHistogram(), name, help)
+                  .Add(labels_, buckets);
+    };
+    first_token_ = histogram("tern_time_to_first_token_seconds",
+                             "From the request's header to its first token.", kFirstTokenBuckets);
+    inter_token_ = histogram("tern_inter_token_latency_seconds", "Between two tokens of a choice.",
+                             kTokenTimeBuckets);
+    per_token_ =
+        histogram("tern_request_time_per_output_token_seconds",
+                  "Decode time over tokens after the first, per choice.", kTokenTimeBuckets);
+    total_ = histogram("tern_e2e_request_latency_seconds",
+                       "From the request's header to the end of a choice.", kRequestTimeBuckets);
+    queue_ = histogram("tern_request_queue_time_seconds", "Waiting for the first step.",
+                       kRequestTimeBuckets);
+    prefill_ = histogram("tern_request_prefill_time_seconds", "First step to first token.",
+                         kRequestTimeBuckets);
+    decode_ =
+        histogram("tern_request_decode_time_seconds", "First token to last.", kRequestTimeBuckets);
+    inference_ = histogram("tern_request_inference_time_seconds", "First step to last token.",
+                           kRequestTimeBuckets);
+    prompt_tokens_ =
+        histogram("tern_request_prompt_tokens", "Prompt tokens of a request.", kTokenCountBuckets);
+    generated_ = histogram("tern_request_generation_tokens", "Tokens generated for a choice.",
+                           kTokenCountBuckets);
+    choices_ = histogram("tern_request_params_n", "Parameter n.", kChoiceBuckets);
+    max_tokens_ = histogram("tern_request_params_max_tokens", "Parameter max_tokens, when given.",
+                            kTokenCountBuckets);
+    step_tokens_ = histogram("tern_iteration_tokens", "Tokens computed in one step.", kStepBuckets);
+    cached_ = &Family<prometheus::Counter>(registry, prometheus::BuildCounter(),
+                                           "tern_prompt_tokens_cached_total",
+                                           "Prompt tokens taken from the prefix cache.")
+                   .Add(labels_);
+  }
+
+  void OnSubmitted(size_t prompt_tokens, uint32_t choices,
+                   std::optional<uint32_t> max_tokens) override {
+    prompt_tokens_->Observe(static_cast<double>(prompt_tokens));
+    choices_->Observe(choices);
+    if (max_tokens) max_tokens_->Observe(*max_tokens);
+  }
+  void OnRejected(std::string_view reason) override {
+    auto labels = labels_;
+    labels["reason"] = reason;
+    rejections_.Add(labels).Increment();
+  }
+  void OnFirstToken(const FirstToken& times) override {
+    first_token_->Observe(times.first_token_seconds);
+    queue_->Observe(times.queue_seconds);
+    prefill_->Observe(times.prefill_seconds);
+    cached_->Increment(times.cached_tokens);
+  }
+  void OnInterToken(double seconds) override { inter_token_->Observe(seconds); }
+  void OnFinished(const Finished& times) override {
+    (times.reason == "length" ? success_.length : success_.stop).Increment();
+    total_->Observe(times.total_seconds);
+    decode_->Observe(times.decode_seconds);
+    inference_->Observe(times.inference_seconds);
+    generated_->Observe(times.generated_tokens);
+    if (times.generated_tokens > 1) {
+      per_token_->Observe(times.decode_seconds / (times.generated_tokens - 1));
+    }
+  }
+  void OnAborted() override { success_.abort.Increment(); }
+  void OnStep(uint32_t tokens) override { step_tokens_->Observe(tokens); }
+
+ private:
+  template <typename T, typename Builder>
+  static prometheus::Family<T>& Family(prometheus::Registry& registry, Builder builder,
+                                       const char* name, const char* help) {
+    return builder.Name(name).Help(help).Register(registry);
+  }
+
+  // Present from the start, so that rates exist before the first request.
+  struct Success {
+    Success(prometheus::Registry& registry, const std::string& model)
+        : Success(Family<prometheus::Counter>(registry, prometheus::BuildCounter(),
+                                              "tern_request_success_total",
+                                              "Choices that ended, by reason."),
+                  model) {}
+    Success(prometheus::Family<prometheus::Counter>& family, const std::string& model)
+        : stop(family.Add({{"model_name", model}, {"finished_reason", "stop"}})),
+          length(family.Add({{"model_name", model}, {"finished_reason", "length"}})),
+          abort(family.Add({{"model_name", model}, {"finished_reason", "abort"}})) {}
+    prometheus::Counter& stop;
+    prometheus::Counter& length;
+    prometheus::Counter& abort;
+  };
+
+  Success success_;
+  prometheus::Family<prometheus::Counter>& rejections_;
+  std::map<std::string, std::string> labels_;
+  prometheus::Histogram* first_token_;
+  prometheus::Histogram* inter_token_;
+  prometheus::Histogram* per_token_;
+  prometheus::Histogram* total_;
+  prometheus::Histogram* queue_;
+  prometheus::Histogram* prefill_;
+  prometheus::Histogram* decode_;
+  prometheus::Histogram* inference_;
+  prometheus::Histogram* prompt_tokens_;
+  prometheus::Histogram* generated_;
+  prometheus::Histogram* choices_;
+  prometheus::Histogram* max_tokens_;
+  prometheus::Histogram* step_tokens_;
+  prometheus::Counter* cached_;
+};
+
+struct Metrics::Impl {
+  bool aliases;
+  double start_seconds = static_cast<double>(std::time(nullptr));
+  prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
+  prometheus::Family<prometheus::Counter>& http_requests;
+  prometheus::Family<prometheus::Histogram>& http_seconds;
+  std::mutex mutex;
+  std::map<std::string, std::unique_ptr<PrometheusModelMetrics>> models;
+
+  explicit Impl(bool with_aliases)
+      : aliases(with_aliases),
+        http_requests(prometheus::BuildCounter()
+                          .Name("tern_http_requests_total")
+                          .Help("HTTP requests answered.")
+                          .Register(registry)),
+        http_seconds(prometheus::BuildHistogram()
+                         .Name("tern_http_request_duration_seconds")
+                         .Help("From a request's header to the end of its answer.")
+                         .Register(registry)) {}
+};
+
+Metrics::Metrics(bool aliases) : impl_(std::make_unique<Impl>(aliases)) {}
+
+Metrics::~Metrics() = default;
+
+ModelMetrics* Metrics::ForModel(const std::string& name) {
+  const std::lock_guard lock(impl_->mutex);
+  auto& slot = impl_->models[name];
+  if (slot == nullptr) slot = std::make_unique<PrometheusModelMetrics>(impl_->registry, name);
+  return slot.get();
+}
+
+void Metrics::OnHttpRequest(const std::string& route, int status, double seconds) {
+  impl_->http_requests.Add({{"route", route}, {"code", std::to_string(status)}}).Increment();
+  impl_->http_seconds.Add({{"route", route}}, kHttpBuckets).Observe(seconds);
+}
+
+std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
+  FamilyBuilder builder;
+  builder.Gauge("tern_build_info", "Always 1.", {{"version", "0.1.0"}}, 1);
+  builder.Gauge("tern_draining", "1 while the server shuts down.", {}, snapshot.draining ? 1 : 0);
+  builder.Gauge("tern_engine_heartbeat_age_seconds", "Since the engine thread last went round.", {},
+                snapshot.heartbeat_age_seconds);
+  builder.Gauge("tern_http_connections", "Open connections.", {}, snapshot.http_connections);
+  builder.Gauge("tern_http_active_requests", "Requests being read or answered.", {},
+                snapshot.http_active_requests);
+  for (const MetricsSnapshot::Model& model : snapshot.models) {
+    const Labels labels = {{"model_name", model.name}};
+    builder.Gauge("tern_model_ready", "1 when the model answers.", labels, model.ready ? 1 : 0);
+    builder.Gauge("tern_model_load_progress", "0 to 1.", labels, model.load_progress);
+    if (!model.ready) continue;
+    AddScheduler(builder, model, labels);
+    AddEngine(builder, model.stats, labels);
+    AddFabric(builder, model.stats, labels);
+    if (!impl_->aliases) continue;
+    builder.Gauge("vllm:cache_config_info", "Shape of the KV cache; always 1.",
+                  {{"model_name", model.name},
+                   {"block_size", std::to_string(model.block_size)},
+                   {"num_gpu_blocks", std::to_string(model.stats.scheduler.kv_blocks_total)},
+                   {"enable_prefix_caching", "False"},
+                   {"engine", "0"}},
+                  1);
+  }
+  AddProcess(builder, impl_->start_seconds);
+
+  std::vector<MetricFamily> families = builder.Take();
+  for (MetricFamily& family : impl_->registry.Collect()) families.push_back(std::move(family));
+  if (impl_->aliases) {
+    const size_t own = families.size();
+    for (size_t i = 0; i < own; ++i) {
+      for (const Alias& alias : kAliases) {
+        if (alias.tern != families[i].name) continue;
+        families.push_back(families[i]);
+        families.back().name = alias.vllm;
+      }
+    }
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace server

@@ -1,0 +1,199 @@
+#include "server/openai_response.h"
+
+#include <array>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "engine/text/detokenizer.h"
+
+namespace server {
+namespace {
+
+Json UsageJson(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+}  // namespace
+
+std::string_view ApiFinishReason(scheduler::FinishReason reason) {
+  return reason == scheduler::FinishReason::kLength ? "length" : "stop";
+}
+
+std::string NewResponseId(ApiKind kind) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  std::string id = kind == ApiKind::kChat ? "chatcmpl-" : "cmpl-";
+  for (int half = 0; half < 2; ++half) {
+    std::array<char, 16> digits;
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), random(), 16).ptr;
+    id.append(digits.data(), end);
+  }
+  return id;
+}
+
+ResponseFormat::ResponseFormat(ApiKind kind, std::string id, std::string model, int64_t created,
+                               bool logprobs, const engine::text::Tokenizer& tokenizer)
+    : kind_(kind),
+      id_(std::move(id)),
+      model_(std::move(model)),
+      created_(created),
+      logprobs_(logprobs),
+      tokenizer_(tokenizer) {}
+
+Json ResponseFormat::Envelope(bool chunk) const {
+  Json envelope;
+  envelope["id"] = id_;
+  if (kind_ == ApiKind::kText) {
+    envelope["object"] = "text_completion";
+  } else {
+    envelope["object"] = chunk ? "chat.completion.chunk" : "chat.completion";
+  }
+  envelope["created"] = created_;
+  envelope["model"] = model_;
+  return envelope;
+}
+
+Json ResponseFormat::ChunkWith(Json choice) const {
+  Json chunk = Envelope(true);
+  chunk["choices"] = Json::array({std::move(choice)});
+  return chunk;
+}
+
+Json ResponseFormat::RoleChunk(uint32_t choice) const {
+  Json json;
+  json["index"] = choice;
+  json["delta"] = {{"role", "assistant"}, {"content", ""}};
+  json["logprobs"] = nullptr;
+  json["finish_reason"] = nullptr;
+  return ChunkWith(std::move(json));
+}
+
+Json ResponseFormat::DeltaChunk(uint32_t choice, const TextDelta& delta,
+                                const EchoedPrompt* echo) const {
+  Json json;
+  json["index"] = choice;
+  if (kind_ == ApiKind::kChat) {
+    json["delta"] = {{"content", delta.text}};
+    json["logprobs"] = logprobs_ ? ChatLogprobs(delta.tokens) : Json(nullptr);
+  } else {
+    json["text"] = echo == nullptr ? delta.text : echo->text + delta.text;
+    json["logprobs"] = logprobs_ ? TextLogprobs(delta.tokens, echo) : Json(nullptr);
+  }
+  json["finish_reason"] = nullptr;
+  return ChunkWith(std::move(json));
+}
+
+Json ResponseFormat::FinishChunk(uint32_t choice, scheduler::FinishReason reason) const {
+  Json json;
+  json["index"] = choice;
+  if (kind_ == ApiKind::kChat) {
+    json["delta"] = Json::object();
+  } else {
+    json["text"] = "";
+  }
+  json["logprobs"] = nullptr;
+  json["finish_reason"] = ApiFinishReason(reason);
+  return ChunkWith(std::move(json));
+}
+
+Json ResponseFormat::UsageChunk(const Usage& usage) const {
+  Json chunk = Envelope(true);
+  chunk["choices"] = Json::array();
+  chunk["usage"] = UsageJson(usage);
+  return chunk;
+}
+
+Json ResponseFormat::Whole(const std::vector<FinishedChoice>& choices, const Usage& usage,
+                           const std::vector<const EchoedPrompt*>& echoes) const {
+  Json whole = Envelope(false);
+  whole["choices"] = Json::array();
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const FinishedChoice& choice = choices[i];
+    Json json;
+    json["index"] = i;
+    if (kind_ == ApiKind::kChat) {
+      json["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      json["logprobs"] = logprobs_ ? ChatLogprobs(choice.tokens) : Json(nullptr);
+    } else {
+      const EchoedPrompt* echo = echoes.empty() ? nullptr : echoes[i];
+      json["text"] = echo == nullptr ? choice.text : echo->text + choice.text;
+      json["logprobs"] = logprobs_ ? TextLogprobs(choice.tokens, echo) : Json(nullptr);
+    }
+    json["finish_reason"] = ApiFinishReason(choice.reason);
+    whole["choices"].push_back(std::move(json));
+  }
+  whole["usage"] = UsageJson(usage);
+  return whole;
+}
+
+std::string ResponseFormat::TokenText(engine::TokenId token) const {
+  return engine::text::SanitizeUtf8(tokenizer_.TokenBytes(token, true));
+}
+
+Json ResponseFormat::TokenEntry(const engine::TokenLogprob& logprob) const {
+  const std::string bytes = tokenizer_.TokenBytes(logprob.token, true);
+  Json entry;
+  entry["token"] = engine::text::SanitizeUtf8(bytes);
+  entry["logprob"] = logprob.logprob;
+  entry["bytes"] = Json::array();
+  for (const char byte : bytes) entry["bytes"].push_back(static_cast<unsigned char>(byte));
+  return entry;
+}
+
+Json ResponseFormat::ChatLogprobs(const std::vector<ReportedToken>& tokens) const {
+  Json content = Json::array();
+  for (const ReportedToken& token : tokens) {
+    Json entry = TokenEntry(token.logprob);
+    entry["top_logprobs"] = Json::array();
+    for (const engine::TokenLogprob& top : token.top) {
+      entry["top_logprobs"].push_back(TokenEntry(top));
+    }
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+// Two tokens may have the same text; the likelier one, which comes first, is kept.
+Json ResponseFormat::TopTokens(const std::vector<engine::TokenLogprob>& top) const {
+  Json map = Json::object();
+  for (const engine::TokenLogprob& entry : top) {
+    const std::string text = TokenText(entry.token);
+    if (!map.contains(text)) map[text] = entry.logprob;
+  }
+  return map;
+}
+
+Json ResponseFormat::TextLogprobs(const std::vector<ReportedToken>& tokens,
+                                  const EchoedPrompt* echo) const {
+  Json names = Json::array();
+  Json logprobs = Json::array();
+  Json tops = Json::array();
+  Json offsets = Json::array();
+  size_t offset = 0;
+  if (echo != nullptr) {
+    for (size_t i = 0; i < echo->tokens.size() && i < echo->logprobs.size(); ++i) {
+      const scheduler::PromptLogprob& prompt = echo->logprobs[i];
+      names.push_back(TokenText(echo->tokens[i]));
+      logprobs.push_back(prompt.has_logprob ? Json(prompt.logprob.logprob) : Json(nullptr));
+      tops.push_back(prompt.has_logprob ? TopTokens(prompt.top) : Json(nullptr));
+      offsets.push_back(offset);
+      offset += CountCodePoints(tokenizer_.TokenBytes(echo->tokens[i], false));
+    }
+    offset = CountCodePoints(echo->text);
+  }
+  for (const ReportedToken& token : tokens) {
+    names.push_back(TokenText(token.logprob.token));
+    logprobs.push_back(token.logprob.logprob);
+    tops.push_back(TopTokens(token.top));
+    offsets.push_back(offset + token.text_offset);
+  }
+  return {{"tokens", std::move(names)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+}  // namespace server

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/text/tokenizer.h"
+#include "scheduler/token_event.h"
+#include "server/choice_text.h"
+#include "server/json.h"
+
+namespace server {
+
+enum class ApiKind { kChat, kText };
+
+struct Usage {
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t cached_tokens = 0;  // of the prompt
+};
+
+// What is known of a choice when its answer is written at once.
+struct FinishedChoice {
+  std::string text;
+  std::vector<ReportedToken> tokens;
+  scheduler::FinishReason reason = scheduler::FinishReason::kStop;
+};
+
+// The prompt as `echo` shows it, in front of a text completion.
+struct EchoedPrompt {
+  std::string text;
+  std::vector<engine::TokenId> tokens;
+  std::vector<scheduler::PromptLogprob> logprobs;  // empty when not asked for
+};
+
+// Writes answers and chunks in OpenAI's shapes, chat or text completion. One per request: all
+// chunks of a stream carry the same id, created and model.
+class ResponseFormat {
+ public:
+  // tokenizer outlives it. logprobs: the client asked for them.
+  ResponseFormat(ApiKind kind, std::string id, std::string model, int64_t created, bool logprobs,
+                 const engine::text::Tokenizer& tokenizer);
+
+  // Chat only: tells the role; goes out together with the first token.
+  Json RoleChunk(uint32_t choice) const;
+  // echo: in front of the delta; nullptr for none.
+  Json DeltaChunk(uint32_t choice, const TextDelta& delta,
+                  const EchoedPrompt* echo = nullptr) const;
+  Json FinishChunk(uint32_t choice, scheduler::FinishReason reason) const;
+  Json UsageChunk(const Usage& usage) const;
+
+  // echoes: empty, or one per choice.
+  Json Whole(const std::vector<FinishedChoice>& choices, const Usage& usage,
+             const std::vector<const EchoedPrompt*>& echoes) const;
+
+ private:
+  Json Envelope(bool chunk) const;
+  Json ChunkWith(Json choice) const;
+  Json ChatLogprobs(const std::vector<ReportedToken>& tokens) const;
+  Json TextLogprobs(const std::vector<ReportedToken>& tokens, const EchoedPrompt* echo) const;
+  Json TokenEntry(const engine::TokenLogprob& logprob) const;
+  std::string TokenText(engine::TokenId token) const;
+  Json TopTokens(const std::vector<engine::TokenLogprob>& top) const;
+
+  ApiKind kind_;
+  std::string id_;
+  std::string model_;
+  int64_t created_;
+  bool logprobs_;
+  const engine::text::Tokenizer& tokenizer_;
+};
+
+// "stop" or "length".
+std::string_view ApiFinishReason(scheduler::FinishReason reason);
+
+// "chatcmpl-" or "cmpl-" and random digits.
+std::string NewResponseId(ApiKind kind);
+
+}  // namespace server

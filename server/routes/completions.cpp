@@ -1,0 +1,43 @@
+#include <nlohmann/json.hpp>
+
+#include "server/openai_schema.h"
+#include "server/routes/respond.h"
+#include "server/routes/routes.h"
+
+namespace server {
+namespace {
+
+namespace asio = boost::asio;
+
+GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
+  const CompletionRequest request =
+      ParseCompletionRequest(ParseJson(http.body, context.options.max_json_depth),
+                             {.strict = context.options.strict_params});
+  GenerationJob job = PrepareCompletion(request, context.models.Get(request.params.model));
+  job.tenant = http.key_name;
+  job.arrival = http.arrival;
+  return job;
+}
+
+asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
+                               HttpExchange& exchange) {
+  GenerationJob job =
+      co_await OnWorker(context.workers, [&context, &http] { return Prepare(context, http); });
+  co_await Respond(context, std::move(job), exchange);
+}
+
+}  // namespace
+
+void AddCompletionRoutes(RouteContext& context, Router& router) {
+  for (const char* path : {"/v1/completions", "/completions"}) {
+    router.Add({.method = "POST",
+                .path = path,
+                .access = Router::Access::kKey,
+                .json = true,
+                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
+                  return Complete(context, http, exchange);
+                }});
+  }
+}
+
+}  // namespace server

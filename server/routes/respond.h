@@ -1,0 +1,34 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <functional>
+
+#include "server/generation.h"
+#include "server/http_exchange.h"
+#include "server/routes/routes.h"
+
+namespace server {
+
+// Runs `work` on a worker and goes on, on the own strand, with its result or its exception.
+template <typename Work>
+boost::asio::awaitable<std::invoke_result_t<Work>> OnWorker(boost::asio::thread_pool& workers,
+                                                            Work work) {
+  co_return co_await boost::asio::co_spawn(
+      workers,
+      [work = std::move(work)]() mutable -> boost::asio::awaitable<std::invoke_result_t<Work>> {
+        co_return work();
+      },
+      boost::asio::use_awaitable);
+}
+
+// Submits the job and answers with its text: at once, or as an event stream. A client that goes
+// away cancels it. Errors before the first byte are thrown as ApiError; later ones become an error
+// frame.
+boost::asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
+                                     HttpExchange& exchange);
+
+HttpResponse JsonResponse(const Json& json);
+
+}  // namespace server

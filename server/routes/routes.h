@@ -1,0 +1,32 @@
+#pragma once
+
+#include <boost/asio/thread_pool.hpp>
+
+#include "server/metrics.h"
+#include "server/model_registry.h"
+#include "server/router.h"
+#include "server/server_options.h"
+
+namespace server {
+
+// What the routes share. Outlives the HTTP server.
+struct RouteContext {
+  const ServerOptions& options;
+  ModelRegistry& models;
+  Metrics& metrics;
+  // Parsing, templates and tokenizing, which may take long, happen here: the HTTP threads stay
+  // free.
+  boost::asio::thread_pool& workers;
+  std::function<double()> heartbeat_age;  // of the engine thread, seconds
+  std::function<MetricsSnapshot()> snapshot;
+  std::function<bool()> draining;
+};
+
+void AddChatCompletionRoutes(RouteContext& context, Router& router);
+void AddCompletionRoutes(RouteContext& context, Router& router);
+void AddModelRoutes(RouteContext& context, Router& router);
+void AddTokenizeRoutes(RouteContext& context, Router& router);
+void AddHealthRoutes(RouteContext& context, Router& router);
+void AddMetricsRoutes(RouteContext& context, Router& router);
+
+}  // namespace server

@@ -1,0 +1,34 @@
+#include "server/served_model.h"
+
+#include <utility>
+
+namespace server {
+
+RuntimeModel::RuntimeModel(scheduler::EngineLoop& loop,
+                           std::shared_ptr<scheduler::ModelRuntime> runtime)
+    : loop_(loop), runtime_(std::move(runtime)) {}
+
+uint32_t RuntimeModel::context_length() const {
+  return std::as_const(*runtime_).engine().context_length();
+}
+
+const engine::text::Tokenizer& RuntimeModel::tokenizer() const {
+  return runtime_->model().tokenizer();
+}
+
+const engine::text::ChatTemplate* RuntimeModel::chat_template() const {
+  return runtime_->model().chat_template();
+}
+
+scheduler::AdmitResult RuntimeModel::Submit(scheduler::Request request) {
+  return loop_.Submit(runtime_, std::move(request));
+}
+
+void RuntimeModel::Cancel(scheduler::RequestId request) { loop_.Cancel(request); }
+
+void RuntimeModel::CancelChoice(scheduler::RequestId request, uint32_t choice,
+                                scheduler::FinishReason reason) {
+  loop_.CancelChoice(request, choice, reason);
+}
+
+}  // namespace server

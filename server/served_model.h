@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "scheduler/engine_loop.h"
+#include "scheduler/model_runtime.h"
+
+namespace server {
+
+// What a request needs of a model: its words and its queue. Tests put a scripted one here.
+//
+// Threads: any.
+class ServedModel {
+ public:
+  virtual ~ServedModel() = default;
+
+  virtual const std::string& name() const = 0;
+  virtual int64_t created() const = 0;  // Unix seconds
+  virtual uint32_t context_length() const = 0;
+  virtual const engine::text::Tokenizer& tokenizer() const = 0;
+  // nullptr: the model has none.
+  virtual const engine::text::ChatTemplate* chat_template() const = 0;
+
+  // As EngineLoop.
+  virtual scheduler::AdmitResult Submit(scheduler::Request request) = 0;
+  virtual void Cancel(scheduler::RequestId request) = 0;
+  virtual void CancelChoice(scheduler::RequestId request, uint32_t choice,
+                            scheduler::FinishReason reason) = 0;
+};
+
+// A runtime that is attached to a loop. loop outlives it.
+class RuntimeModel : public ServedModel {
+ public:
+  RuntimeModel(scheduler::EngineLoop& loop, std::shared_ptr<scheduler::ModelRuntime> runtime);
+
+  const std::string& name() const override { return runtime_->name(); }
+  int64_t created() const override { return runtime_->created(); }
+  uint32_t context_length() const override;
+  const engine::text::Tokenizer& tokenizer() const override;
+  const engine::text::ChatTemplate* chat_template() const override;
+  scheduler::AdmitResult Submit(scheduler::Request request) override;
+  void Cancel(scheduler::RequestId request) override;
+  void CancelChoice(scheduler::RequestId request, uint32_t choice,
+                    scheduler::FinishReason reason) override;
+
+ private:
+  scheduler::EngineLoop& loop_;
+  std::shared_ptr<scheduler::ModelRuntime> runtime_;
+};
+
+}  // namespace server

@@ -1,0 +1,195 @@
+// node sdk_test.mjs CLIENT_DIRECTORY PORT PORT_WITH_KEY
+// Runs the official client against a server with the model "demo"; the second server knows the key
+// sk-right. Prints one line per check and exits with the number of failures.
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+const [directory, port, lockedPort] = process.argv.slice(2);
+const { default: OpenAI } = await import(pathToFileURL(path.join(directory, 'index.mjs')));
+
+const connect = (port, options = {}) =>
+  new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'none', maxRetries: 0, ...options });
+const client = connect(port);
+const chat = (more = {}) => ({
+  model: 'demo',
+  messages: [{ role: 'user', content: 'Do you like movies?' }],
+  max_tokens: 24,
+  temperature: 0,
+  ...more,
+});
+const metric = async (name) => {
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const line = text.split('\n').find((line) => line.startsWith(name));
+  return Number(line.split(' ').at(-1));
+};
+const eventually = async (condition) => {
+  for (let i = 0; i < 1000; ++i) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.fail('never became true');
+};
+const errorOf = async (promise) => {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  assert.fail('no error was thrown');
+};
+
+const checks = {
+  'models are listed': async () => {
+    const list = await client.models.list();
+    assert.deepEqual(list.data.map((model) => model.id), ['demo']);
+    assert.equal((await client.models.retrieve('demo')).object, 'model');
+  },
+
+  'chat answers': async () => {
+    const { data, request_id } = await client.chat.completions.create(chat()).withResponse();
+    assert.equal(data.choices[0].message.role, 'assistant');
+    assert.ok(data.choices[0].message.content.length > 0);
+    assert.ok(['stop', 'length'].includes(data.choices[0].finish_reason));
+    assert.equal(data.usage.total_tokens, data.usage.prompt_tokens + data.usage.completion_tokens);
+    assert.match(request_id, /^req_/);
+  },
+
+  'a stream says what the whole answer says': async () => {
+    const whole = await client.chat.completions.create(chat());
+    const stream = await client.chat.completions.create(
+      chat({ stream: true, stream_options: { include_usage: true } }));
+    let text = '';
+    let usage = null;
+    let finish = null;
+    for await (const chunk of stream) {
+      text += chunk.choices[0]?.delta.content ?? '';
+      finish = chunk.choices[0]?.finish_reason ?? finish;
+      usage = chunk.usage ?? usage;
+    }
+    assert.equal(text, whole.choices[0].message.content);
+    assert.equal(finish, whole.choices[0].finish_reason);
+    assert.deepEqual(usage, whole.usage);
+  },
+
+  'the stream helper collects the answer': async () => {
+    const whole = await client.chat.completions.create(chat({ n: 2 }));
+    const runner = client.chat.completions.stream(chat({ n: 2 }));
+    const collected = await runner.finalChatCompletion();
+    assert.equal(collected.choices.length, 2);
+    for (const i of [0, 1]) {
+      assert.equal(collected.choices[i].message.content, whole.choices[i].message.content);
+      assert.equal(collected.choices[i].message.role, 'assistant');
+    }
+  },
+
+  'several choices': async () => {
+    const answer = await client.chat.completions.create(
+      chat({ n: 2, temperature: 1, seed: 3, max_tokens: 30 }));
+    assert.deepEqual(answer.choices.map((choice) => choice.index), [0, 1]);
+    assert.notEqual(answer.choices[0].message.content, answer.choices[1].message.content);
+  },
+
+  'log-probabilities': async () => {
+    const answer = await client.chat.completions.create(
+      chat({ logprobs: true, top_logprobs: 2, max_tokens: 5 }));
+    const content = answer.choices[0].logprobs.content;
+    assert.ok(content.length > 0);
+    for (const entry of content) {
+      assert.equal(entry.top_logprobs.length, 2);
+      assert.ok(entry.logprob <= 0);
+      assert.ok(Array.isArray(entry.bytes));
+    }
+    const stream = client.chat.completions.stream(
+      chat({ logprobs: true, top_logprobs: 2, max_tokens: 5 }));
+    const collected = await stream.finalChatCompletion();
+    assert.deepEqual(collected.choices[0].logprobs.content, content);
+  },
+
+  'completions, whole and streamed': async () => {
+    const params = { model: 'demo', prompt: 'Once upon a time', max_tokens: 12, temperature: 0 };
+    const whole = await client.completions.create({ ...params, logprobs: 1 });
+    assert.equal(whole.object, 'text_completion');
+    assert.equal(whole.choices[0].logprobs.tokens.length,
+                 whole.choices[0].logprobs.token_logprobs.length);
+    let text = '';
+    for await (const chunk of await client.completions.create({ ...params, stream: true })) {
+      text += chunk.choices[0].text;
+    }
+    assert.equal(text, whole.choices[0].text);
+  },
+
+  'abort in the middle of a stream frees the sequence': async () => {
+    const controller = new AbortController();
+    const stream = await client.chat.completions.create(
+      chat({ stream: true, max_tokens: 900, ignore_eos: true }), { signal: controller.signal });
+    let chunks = 0;
+    for await (const chunk of stream) {
+      assert.equal(chunk.object, 'chat.completion.chunk');
+      if (++chunks === 5) controller.abort();
+    }
+    await eventually(async () => (await metric('tern_requests_running')) === 0);
+    assert.equal(await metric('tern_kv_blocks_used'), 0);
+  },
+
+  'abort of a whole answer frees the sequence': async () => {
+    const controller = new AbortController();
+    const pending = client.chat.completions.create(
+      chat({ max_tokens: 900, ignore_eos: true }), { signal: controller.signal });
+    pending.catch(() => {});
+    await eventually(async () => (await metric('tern_requests_running')) === 1);
+    controller.abort();
+    assert.ok(await errorOf(pending) instanceof OpenAI.APIUserAbortError);
+    await eventually(async () => (await metric('tern_requests_running')) === 0);
+  },
+
+  'errors have their class, code and parameter': async () => {
+    const invalid = await errorOf(client.chat.completions.create(chat({ temperature: 9 })));
+    assert.ok(invalid instanceof OpenAI.BadRequestError);
+    assert.equal(invalid.code, 'invalid_value');
+    assert.equal(invalid.param, 'temperature');
+    assert.equal(invalid.type, 'invalid_request_error');
+    assert.match(invalid.message, /temperature/);
+    assert.match(invalid.requestID, /^req_/);
+    const tools = await errorOf(client.chat.completions.create(
+      chat({ stream: true, tools: [{ type: 'function', function: { name: 'f' } }] })));
+    assert.ok(tools instanceof OpenAI.BadRequestError);
+    assert.equal(tools.code, 'unsupported_parameter');
+    const missing = await errorOf(client.chat.completions.create(chat({ model: 'gpt-5' })));
+    assert.ok(missing instanceof OpenAI.NotFoundError);
+    assert.equal(missing.code, 'model_not_found');
+    const long = await errorOf(client.chat.completions.create(
+      chat({ messages: [{ role: 'user', content: 'movie '.repeat(3000) }] })));
+    assert.equal(long.code, 'context_length_exceeded');
+    assert.ok(long.error.n_prompt_tokens > long.error.n_ctx);
+  },
+
+  'keys are checked': async () => {
+    const wrong = await errorOf(connect(lockedPort, { apiKey: 'sk-wrong' }).models.list());
+    assert.ok(wrong instanceof OpenAI.AuthenticationError);
+    assert.equal(wrong.code, 'invalid_api_key');
+    const right = connect(lockedPort, { apiKey: 'sk-right' });
+    assert.equal((await right.models.list()).data.length, 1);
+  },
+
+  'sixteen streams at once': async () => {
+    const ask = async (i) => {
+      const stream = client.chat.completions.stream(chat({ max_tokens: 10 + i, seed: i }));
+      return (await stream.finalChatCompletion()).choices[0].message.content;
+    };
+    const together = await Promise.all(Array.from({ length: 16 }, (_, i) => ask(i)));
+    for (let i = 0; i < 16; ++i) assert.equal(together[i], await ask(i));
+  },
+};
+
+let failures = 0;
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    await check();
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    ++failures;
+    console.log(`FAILED  ${name}\n${error.stack}`);
+  }
+}
+process.exit(failures);

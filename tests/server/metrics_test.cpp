@@ -1,0 +1,109 @@
+// /metrics has the names that dashboards rely on, counts what happened, and shows vLLM's names with
+// the same values.
+#include "server/metrics.h"
+
+#include <gmock/gmock.h>
+
+namespace server {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+MetricsSnapshot OneModel() {
+  MetricsSnapshot snapshot;
+  MetricsSnapshot::Model model;
+  model.name = "demo";
+  model.ready = true;
+  model.block_size = 16;
+  model.stats.scheduler.running = 3;
+  model.stats.scheduler.waiting = 2;
+  model.stats.scheduler.kv_blocks_total = 8;
+  model.stats.scheduler.kv_blocks_used = 2;
+  model.stats.scheduler.prompt_tokens = 11;
+  model.stats.scheduler.generated_tokens = 22;
+  model.stats.step_tokens = 10;
+  model.stats.kv_bytes_read = 100;
+  model.stats.step_seconds = 5;
+  model.stats.device.weight_bytes = 700;
+  model.stats.device.dense_bytes = 200;
+  model.stats.device.total_ops = 100;
+  model.stats.device.active_ops = 40;
+  model.stats.device.cycles_gated = 7;
+  model.stats.device.fabric_seconds = 2;
+  model.stats.device.energy_picojoules = 5e12;
+  snapshot.models.push_back(model);
+  return snapshot;
+}
+
+TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
+  const std::string text = Metrics(true).Render(OneModel());
+  for (const char* line : {"tern_requests_running{model_name=\"demo\"} 3\n",
+                           "tern_requests_waiting{model_name=\"demo\"} 2\n",
+                           "tern_kv_cache_usage_ratio{model_name=\"demo\"} 0.25\n",
+                           "tern_prompt_tokens_total{model_name=\"demo\"} 11\n",
+                           "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
+                           "tern_bytes_per_token{model_name=\"demo\"} 100\n",
+                           "tern_fabric_skip_rate{model_name=\"demo\"} 0.6\n",
+                           "tern_fabric_cycles_total{model=\"gated\",model_name=\"demo\"} 7\n",
+                           "tern_host_seconds_total{model_name=\"demo\"} 3\n",
+                           "tern_tokens_per_joule{model_name=\"demo\",source=\"proxy\"} 2\n",
+                           "vllm:num_requests_running{model_name=\"demo\"} 3\n",
+                           "vllm:num_requests_waiting{model_name=\"demo\"} 2\n",
+                           "vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.25\n",
+                           "# TYPE tern_prompt_tokens_total counter\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, HasSubstr("vllm:cache_config_info{"));
+}
+
+TEST(Metrics, AliasesCanBeLeftOut) {
+  EXPECT_THAT(Metrics(false).Render(OneModel()), Not(HasSubstr("vllm:")));
+}
+
+TEST(Metrics, RequestsFillHistogramsAndCounters) {
+  Metrics metrics(true);
+  ModelMetrics* model = metrics.ForModel("demo");
+  model->OnSubmitted(30, 2, 100);
+  model->OnFirstToken({.first_token_seconds = 0.03,
+                       .queue_seconds = 0.01,
+                       .prefill_seconds = 0.02,
+                       .cached_tokens = 16});
+  model->OnInterToken(0.02);
+  model->OnFinished({.reason = "stop",
+                     .total_seconds = 1,
+                     .decode_seconds = 0.9,
+                     .inference_seconds = 0.95,
+                     .generated_tokens = 10});
+  model->OnFinished({.reason = "length", .generated_tokens = 1});
+  model->OnAborted();
+  model->OnRejected("queue_full");
+  model->OnStep(33);
+  const std::string text = metrics.Render({});
+  for (const char* line :
+       {"tern_request_success_total{finished_reason=\"stop\",model_name=\"demo\"} 1\n",
+        "tern_request_success_total{finished_reason=\"length\",model_name=\"demo\"} 1\n",
+        "tern_request_success_total{finished_reason=\"abort\",model_name=\"demo\"} 1\n",
+        "tern_admission_rejections_total{model_name=\"demo\",reason=\"queue_full\"} 1\n",
+        "tern_time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"0.02\"} 0\n",
+        "tern_time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"0.04\"} 1\n",
+        "vllm:time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"0.04\"} 1\n",
+        "tern_inter_token_latency_seconds_count{model_name=\"demo\"} 1\n",
+        "tern_request_time_per_output_token_seconds_count{model_name=\"demo\"} 1\n",
+        "tern_prompt_tokens_cached_total{model_name=\"demo\"} 16\n",
+        "vllm:iteration_tokens_total_bucket{model_name=\"demo\",le=\"64\"} 1\n",
+        "vllm:e2e_request_latency_seconds_count{model_name=\"demo\"} 2\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST(Metrics, HttpRequestsAreCountedByRouteAndCode) {
+  Metrics metrics(false);
+  metrics.OnHttpRequest("/v1/models", 200, 0.001);
+  metrics.OnHttpRequest("/v1/models", 200, 0.001);
+  EXPECT_THAT(metrics.Render({}),
+              HasSubstr("tern_http_requests_total{code=\"200\",route=\"/v1/models\"} 2\n"));
+}
+
+}  // namespace
+}  // namespace server
