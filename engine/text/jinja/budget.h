@@ -40,7 +40,7 @@ class Budget {
   const TemplateLimits limits_;
   const std::chrono::steady_clock::time_point deadline_;
   uint64_t steps_ = 0;
-  uint64_t next_check_ = kStepsPerClockCheck;
+  uint64_t next_check_ = 0;
   uint64_t touched_ = 0;
   uint64_t made_ = 0;
 };

@@ -19,6 +19,18 @@ constexpr size_t kIndexedSize = 16;
 // Keys such as tuples and none are compared one by one.
 constexpr size_t kMaxOtherKeys = 1000;
 
+// A key that shares its parts could be exponentially large when it is compared.
+constexpr size_t kMaxKeyNodes = 100;
+
+void CheckHashable(const Datum& key, size_t* nodes) {
+  if (++*nodes > kMaxKeyNodes) throw RenderError("a tuple is too large for a key");
+  if (key.is(Kind::kList) || key.is(Kind::kDict)) {
+    throw RenderError("unhashable type: '" + std::string(key.type_name()) + "'");
+  }
+  if (!key.is(Kind::kTuple)) return;
+  for (const Datum& item : key.items()) CheckHashable(item, nodes);
+}
+
 void SetDepth(HeapObject* object, uint32_t deepest_child) {
   object->depth = deepest_child + 1;
   if (object->depth > kMaxDataDepth) throw RenderError("data is nested too deeply");
@@ -158,12 +170,8 @@ std::string_view Datum::type_name() const {
 }
 
 void RequireHashable(const Datum& key) {
-  if (key.is(Kind::kList) || key.is(Kind::kDict)) {
-    throw RenderError("unhashable type: '" + std::string(key.type_name()) + "'");
-  }
-  if (key.is(Kind::kTuple)) {
-    for (const Datum& item : key.items()) RequireHashable(item);
-  }
+  size_t nodes = 0;
+  CheckHashable(key, &nodes);
 }
 
 const Datum* DictObject::Find(const Datum& key) const {

@@ -30,6 +30,14 @@ Datum Generator(NextFunction next, const Datum& source) {
   return Datum::From(std::make_shared<GeneratorObject>(IterateWith(std::move(next)), source));
 }
 
+// All that a lazy filter holds on to, for the depth of its generator.
+Datum Held(const Datum& value, const Arguments& arguments) {
+  std::vector<Datum> held = arguments.positional;
+  for (const auto& [name, argument] : arguments.named) held.push_back(argument);
+  held.push_back(value);
+  return Datum::Tuple(std::move(held));
+}
+
 // "a.b.0" as the steps of a lookup; digits are integers, as Jinja has it.
 std::vector<Datum> AttributePath(Interpreter& interpreter, std::string_view path) {
   std::vector<Datum> steps;
@@ -439,6 +447,7 @@ Datum Map(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
     return Datum::From(std::make_shared<GeneratorObject>(IterateVector({}), value));
   }
   std::shared_ptr<Iterator> source = Iterate(interpreter, value);
+  const Datum held = Held(value, arguments);
   if (arguments.positional.empty()) {
     static constexpr Names<2> kNames = {"attribute", "default"};
     const bool has_attribute = std::any_of(arguments.named.begin(), arguments.named.end(),
@@ -453,7 +462,7 @@ Datum Map(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
           *item = getter(running, std::move(*item));
           return true;
         },
-        value);
+        held);
   }
   const Datum name = arguments.positional.front();
   Application application;
@@ -470,7 +479,7 @@ Datum Map(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
         *item = application(running, *item);
         return true;
       },
-      value);
+      held);
 }
 
 // select, reject, selectattr and rejectattr.
@@ -479,6 +488,7 @@ Datum Choose(Interpreter& interpreter, const Datum& value, Arguments& arguments,
   if (!Truth(interpreter, value)) {
     return Datum::From(std::make_shared<GeneratorObject>(IterateVector({}), value));
   }
+  const Datum held = Held(value, arguments);
   AttributeGetter getter;
   std::vector<Datum>& positional = arguments.positional;
   if (by_attribute) {
@@ -506,7 +516,7 @@ Datum Choose(Interpreter& interpreter, const Datum& value, Arguments& arguments,
         }
         return false;
       },
-      value);
+      held);
 }
 
 Datum Select(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
@@ -704,6 +714,7 @@ Datum Truncate(Interpreter& interpreter, const Datum& value, Arguments& argument
 
 Datum Unique(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
   static constexpr Names<2> kNames = {"case_sensitive", "attribute"};
+  const Datum held = Held(value, arguments);
   const Bound<2> bound("unique", kNames, 0, arguments);
   const bool case_sensitive = bound.Flag(interpreter, 0, false);
   std::shared_ptr<Iterator> source = Iterate(interpreter, value);
@@ -721,7 +732,7 @@ Datum Unique(Interpreter& interpreter, const Datum& value, Arguments& arguments)
         }
         return false;
       },
-      value);
+      held);
 }
 
 Datum UrlEncode(Interpreter& interpreter, const Datum& value, Arguments& arguments) {

@@ -54,7 +54,7 @@ class ConditionIterator final : public Iterator {
   bool Next(Interpreter& interpreter, Datum* item) override {
     if (!std::exchange(entered_, true)) interpreter.EnterCondition(loop_, environment_);
     while (source_->Next(interpreter, item)) {
-      if (interpreter.Matches(loop_, environment_, *item)) return true;
+      if (interpreter.Matches(loop_, environment_, item)) return true;
     }
     return false;
   }
@@ -333,11 +333,20 @@ void Interpreter::EnterCondition(const ForStatement& loop, Environment* environm
   Enter(loop.condition_scope);
 }
 
-bool Interpreter::Matches(const ForStatement& loop, Environment* environment, const Datum& item) {
+bool Interpreter::Matches(const ForStatement& loop, Environment* environment, Datum* item) {
   budget_.Step();
   const Restore<Environment*> scope(&environment_, environment);
-  Assign(loop.condition_target, item);
-  return Truth(*this, Eval(*loop.condition));
+  Assign(loop.condition_target, *item);
+  if (!Truth(*this, Eval(*loop.condition))) return false;
+  *item = ValueOf(loop.condition_target);
+  return true;
+}
+
+Datum Interpreter::ValueOf(const Target& target) const {
+  if (target.kind == Target::Kind::kName) return *Slot(target.ref);
+  std::vector<Datum> items;
+  for (const Target& item : target.items) items.push_back(ValueOf(item));
+  return Datum::Tuple(std::move(items));
 }
 
 Flow Interpreter::Capture(const Body& body, std::string* text) {

@@ -52,8 +52,9 @@ class Interpreter {
   Datum CallLoop(const ForStatement& loop, Environment* outer, const Datum& iterable,
                  int64_t depth);
 
-  // For iterators over a loop's filter condition.
-  bool Matches(const ForStatement& loop, Environment* environment, const Datum& item);
+  // For iterators over a loop's filter condition: assigns the item to the loop's names and tests
+  // it. *item becomes what the names hold: a tuple where there are several.
+  bool Matches(const ForStatement& loop, Environment* environment, Datum* item);
   void EnterCondition(const ForStatement& loop, Environment* environment);
 
   // Objects whose contents can change may form cycles; they are cleared when the rendering ends.
@@ -82,6 +83,7 @@ class Interpreter {
   void Enter(const ScopeEntries& entries);
   void Assign(const Target& target, Datum value);
   void Unpack(const Target& target, const Datum& value);
+  Datum ValueOf(const Target& target) const;
 
   Flow Run(const Body& body);
   Flow Run(const Statement& statement);

@@ -145,8 +145,6 @@ class JsonWriter {
         WriteEscape(c);
       } else if (c < 0x7F || !style_.ensure_ascii || c > 0x10FFFF) {
         out_.append(text, start, p - start);
-      } else if (c == 0x7F) {
-        out_ += static_cast<char>(c);
       } else if (c >= 0x10000) {
         WriteEscape(0xD800 + ((c - 0x10000) >> 10));
         WriteEscape(0xDC00 + ((c - 0x10000) & 0x3FF));

@@ -163,12 +163,13 @@ Datum ReplaceMethod(Interpreter& interpreter, const Datum& self, Arguments& argu
 }
 
 Datum StringList(Interpreter& interpreter, const std::vector<std::string_view>& parts) {
+  interpreter.budget().Step(parts.size());  // before the memory is taken
   std::vector<Datum> items;
   items.reserve(parts.size());
   for (const std::string_view part : parts) {
     items.push_back(interpreter.NewString(std::string(part)));
   }
-  return interpreter.NewList(std::move(items));
+  return Datum::List(std::move(items));
 }
 
 std::vector<std::string_view> SplitSpace(std::string_view text, int64_t limit) {

@@ -330,6 +330,10 @@ std::optional<Datum> CyclerObject::Attribute(Interpreter&, std::string_view name
   return std::nullopt;
 }
 
+JoinerObject::JoinerObject(Datum separator) : separator_(std::move(separator)) {
+  depth = CheckedDepth(separator_.depth());
+}
+
 std::string JoinerObject::Repr(Interpreter&) const {
   return OpaqueRepr("jinja2.utils.Joiner object");
 }

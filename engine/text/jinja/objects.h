@@ -171,7 +171,7 @@ class CyclerObject final : public Exotic, public std::enable_shared_from_this<Cy
 
 class JoinerObject final : public Exotic {
  public:
-  explicit JoinerObject(Datum separator) : separator_(std::move(separator)) {}
+  explicit JoinerObject(Datum separator);
   std::string_view type_name() const override { return "Joiner"; }
   std::string qualified_type_name() const override { return "jinja2.utils.Joiner"; }
   std::string Repr(Interpreter& interpreter) const override;

@@ -440,7 +440,12 @@ Datum SliceString(Interpreter& interpreter, const std::string& text, const Slice
                                      static_cast<size_t>(range.stop - range.start));
     return interpreter.NewString(text.substr(start, length));
   }
-  interpreter.budget().Step(text.size() / 8);
+  if (IsAscii(text)) {
+    std::string result;
+    ForEachIndex(range, [&](size_t i) { result += text[i]; });
+    return interpreter.NewString(std::move(result));
+  }
+  interpreter.budget().Step(CountCodePoints(text));
   std::vector<std::string_view> characters;
   for (size_t p = 0; p < text.size();) {
     const size_t start = p;

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <vector>
 
 #include "engine/text/jinja/interpreter.h"
 #include "engine/text/jinja/operators.h"
@@ -12,28 +13,20 @@
 namespace engine::text::jinja {
 namespace {
 
-// Whether `chars` holds the character at [start, end) of `text`.
-bool Holds(std::string_view chars, std::string_view text, size_t start, size_t end) {
-  const std::string_view character = text.substr(start, end - start);
-  for (size_t p = 0; p < chars.size();) {
-    const size_t at = p;
-    NextCodePoint(chars, &p);
-    if (chars.substr(at, p - at) == character) return true;
-  }
-  return false;
-}
-
 std::string_view StripChars(std::string_view text, std::string_view chars, Side side) {
+  std::vector<uint32_t> set;
+  for (size_t p = 0; p < chars.size();) set.push_back(NextCodePoint(chars, &p));
+  std::sort(set.begin(), set.end());
   size_t start = 0, end = text.size();
   while (side != Side::kRight && start < end) {
     size_t next = start;
-    NextCodePoint(text, &next);
-    if (!Holds(chars, text, start, next)) break;
+    if (!std::binary_search(set.begin(), set.end(), NextCodePoint(text, &next))) break;
     start = next;
   }
   while (side != Side::kLeft && end > start) {
     const size_t previous = PreviousOffset(text, end);
-    if (!Holds(chars, text, previous, end)) break;
+    size_t at = previous;
+    if (!std::binary_search(set.begin(), set.end(), NextCodePoint(text, &at))) break;
     end = previous;
   }
   return text.substr(start, end - start);
@@ -82,7 +75,7 @@ Datum Strip(Interpreter& interpreter, const Datum& text, const std::string* char
   const std::string& source = text.string();
   std::string_view view = source;
   if (chars != nullptr) {
-    interpreter.budget().Touch(source.size() * std::max<size_t>(chars->size() / 8, 1));
+    interpreter.budget().Touch(source.size() + chars->size());
     view = StripChars(view, *chars, side);
   } else {
     if (side != Side::kRight) view = StripLeft(view);
