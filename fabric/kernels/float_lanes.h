@@ -85,6 +85,23 @@ struct FloatLanes {
     return lanes[0];
   }
 
+  template <int kRows, int kCols>
+  static void FillZero(V (&sums)[kRows][kCols]) noexcept {
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (size_t c = 0; c < kCols; ++c) sums[r][c] = V::Zero();
+    }
+  }
+  template <int kRows, int kCols>
+  static void Copy(const V (&from)[kRows][kCols], V (&to)[kRows][kCols]) noexcept {
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (size_t c = 0; c < kCols; ++c) to[r][c] = from[r][c];
+    }
+  }
+
   static float Dot(const float* a, const float* b, size_t n) noexcept {
     V sum = V::Zero();
     ForVectors(n, [&](size_t i, size_t count) {
@@ -315,26 +332,40 @@ struct FloatLanes {
     }
   };
 
+  template <int kHeads, int kKeys, class Rows>
+  __attribute__((noinline)) static void AddScoreTail(const Rows& keys, size_t first,
+                                                     const float* queries, size_t dim, size_t begin,
+                                                     V (&sums)[kHeads][kKeys]) noexcept {
+    for (size_t h = 0; h < kHeads; ++h) {
+      const V query = LoadFirst(queries + h * dim + begin, dim - begin);
+      for (size_t j = 0; j < kKeys; ++j) {
+        sums[h][j] = V::Fma(query, keys.Load(first + j, begin, dim - begin), sums[h][j]);
+      }
+    }
+  }
   // scores[h][j] = q_h . k_j * scale for kHeads heads from `queries` and kKeys keys from `first`.
   template <int kHeads, int kKeys, class Rows>
   static void ScoreBlock(const Rows& keys, size_t first, const float* queries, size_t dim,
                          float scale, float (*scores)[kAttentionChunk]) noexcept {
     V sums[kHeads][kKeys];
-    for (auto& row : sums) {
-      for (V& sum : row) sum = V::Zero();
-    }
-    ForVectors(dim, [&](size_t i, size_t count) {
+    FillZero(sums);
+    const size_t whole = dim / kLanes * kLanes;
+    for (size_t i = 0; i < whole; i += kLanes) {
       V key[kKeys];
-      for (int j = 0; j < kKeys; ++j) key[j] = keys.Load(first + static_cast<size_t>(j), i, count);
-      for (int h = 0; h < kHeads; ++h) {
-        const V query = LoadN(queries + static_cast<size_t>(h) * dim + i, count);
-        for (int j = 0; j < kKeys; ++j) sums[h][j] = V::Fma(query, key[j], sums[h][j]);
+#pragma GCC unroll 4
+      for (size_t j = 0; j < kKeys; ++j) key[j] = keys.Load(first + j, i, kLanes);
+#pragma GCC unroll 4
+      for (size_t h = 0; h < kHeads; ++h) {
+        const V query = V::Load(queries + h * dim + i);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < kKeys; ++j) sums[h][j] = V::Fma(query, key[j], sums[h][j]);
       }
-    });
-    for (int h = 0; h < kHeads; ++h) {
-      for (int j = 0; j < kKeys; ++j) {
-        scores[h][first + static_cast<size_t>(j)] = V::Sum(sums[h][j]) * scale;
-      }
+    }
+    V all[kHeads][kKeys];
+    Copy(sums, all);
+    if (whole < dim) AddScoreTail<kHeads, kKeys>(keys, first, queries, dim, whole, all);
+    for (size_t h = 0; h < kHeads; ++h) {
+      for (size_t j = 0; j < kKeys; ++j) scores[h][first + j] = V::Sum(all[h][j]) * scale;
     }
   }
 
@@ -365,18 +396,29 @@ struct FloatLanes {
     }
     float* accumulators = c.accumulator + head * dim;
     ForVectors(dim, [&](size_t i, size_t count) {
-      V acc[kHeads];
-      for (int h = 0; h < kHeads; ++h) {
-        acc[h] = V::Mul(LoadN(accumulators + static_cast<size_t>(h) * dim + i, count), rescale[h]);
-      }
-      for (size_t row = 0; row < c.count; ++row) {
-        const V value = values.Load(row, i, count);
-        for (int h = 0; h < kHeads; ++h) acc[h] = V::Fma(V::Set(weights[h][row]), value, acc[h]);
-      }
-      for (int h = 0; h < kHeads; ++h) {
-        StoreN(accumulators + static_cast<size_t>(h) * dim + i, acc[h], count);
-      }
+      AddValues<kHeads>(values, c.count, i, count, weights, rescale, accumulators + i, dim);
     });
+  }
+  // accumulator[h] = accumulator[h] * rescale[h] + sum of weights[h][j] * v_j, ascending in j, for
+  // 16 dimensions from i on.
+  template <int kHeads, class Rows>
+  static void AddValues(const Rows& values, size_t rows, size_t i, size_t count,
+                        const float (*weights)[kAttentionChunk], const V* rescale,
+                        float* accumulators, size_t dim) noexcept {
+    V acc[kHeads];
+#pragma GCC unroll 4
+    for (size_t h = 0; h < kHeads; ++h) {
+      acc[h] = V::Mul(LoadN(accumulators + h * dim, count), rescale[h]);
+    }
+    for (size_t row = 0; row < rows; ++row) {
+      const V value = values.Load(row, i, count);
+#pragma GCC unroll 4
+      for (size_t h = 0; h < kHeads; ++h) {
+        acc[h] = V::Fma(V::Set(weights[h][row]), value, acc[h]);
+      }
+    }
+#pragma GCC unroll 4
+    for (size_t h = 0; h < kHeads; ++h) StoreN(accumulators + h * dim, acc[h], count);
   }
   template <class Rows>
   static void AttendRows(const AttentionChunk& c, const Rows& keys, const Rows& values) noexcept {
@@ -447,29 +489,45 @@ struct FloatLanes {
     return Weights::Load(bytes);
   }
 
+  // Columns [begin, cols), fewer than 16. Not inlined: tails would keep the sums of the main loop
+  // out of registers.
+  template <class Weights, int kRows, int kTokens>
+  __attribute__((noinline)) static void AddDenseTail(const DenseTile& t, size_t row, size_t token,
+                                                     size_t begin,
+                                                     V (&sums)[kRows][kTokens]) noexcept {
+    const size_t count = t.cols - begin;
+    for (size_t j = 0; j < kTokens; ++j) {
+      const V x = LoadFirst(t.values + (token + j) * t.value_stride + begin, count);
+      for (size_t r = 0; r < kRows; ++r) {
+        const uint8_t* at = t.rows + (row + r) * t.row_stride + begin * Weights::kBytes;
+        sums[r][j] = V::Fma(LoadWeights<Weights>(at, count), x, sums[r][j]);
+      }
+    }
+  }
   template <class Weights, int kRows, int kTokens>
   static void DenseBlock(const DenseTile& t, size_t row, size_t token) noexcept {
     V sums[kRows][kTokens];
-    for (auto& of_row : sums) {
-      for (V& sum : of_row) sum = V::Zero();
-    }
+    FillZero(sums);
     const uint8_t* weights = t.rows + row * t.row_stride;
     const float* values = t.values + token * t.value_stride;
-    ForVectors(t.cols, [&](size_t i, size_t count) {
+    const size_t whole = t.cols / kLanes * kLanes;
+    for (size_t i = 0; i < whole; i += kLanes) {
       V x[kTokens];
-      for (int j = 0; j < kTokens; ++j) {
-        x[j] = LoadN(values + static_cast<size_t>(j) * t.value_stride + i, count);
+#pragma GCC unroll 4
+      for (size_t j = 0; j < kTokens; ++j) x[j] = V::Load(values + j * t.value_stride + i);
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kRows; ++r) {
+        const V w = Weights::Load(weights + r * t.row_stride + i * Weights::kBytes);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < kTokens; ++j) sums[r][j] = V::Fma(w, x[j], sums[r][j]);
       }
-      for (int r = 0; r < kRows; ++r) {
-        const uint8_t* at = weights + static_cast<size_t>(r) * t.row_stride + i * Weights::kBytes;
-        const V w = LoadWeights<Weights>(at, count);
-        for (int j = 0; j < kTokens; ++j) sums[r][j] = V::Fma(w, x[j], sums[r][j]);
-      }
-    });
-    for (int r = 0; r < kRows; ++r) {
-      for (int j = 0; j < kTokens; ++j) {
-        t.out[(token + static_cast<size_t>(j)) * t.out_stride + row + static_cast<size_t>(r)] =
-            V::Sum(sums[r][j]);
+    }
+    V all[kRows][kTokens];
+    Copy(sums, all);
+    if (whole < t.cols) AddDenseTail<Weights, kRows, kTokens>(t, row, token, whole, all);
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t j = 0; j < kTokens; ++j) {
+        t.out[(token + j) * t.out_stride + row + r] = V::Sum(all[r][j]);
       }
     }
   }
