@@ -15,8 +15,10 @@ using testing::HasSubstr;
 constexpr double kPatience = 120;
 
 std::string UrlIn(const std::string& text) {
-  const size_t begin = text.find("http://");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find(' ', begin) - begin);
+  const size_t ready = text.find("ready at ");
+  if (ready == std::string::npos) return "";
+  const size_t begin = text.find("http://", ready);
+  return text.substr(begin, text.find_first_of(" \n", begin) - begin);
 }
 
 TEST(Serve, StartsAnswersAndDrains) {
