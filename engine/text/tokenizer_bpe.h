@@ -12,8 +12,6 @@
 
 namespace engine::text {
 
-class WordCache;
-
 // Byte-level BPE ("gpt2"): a text is cut into words, each word's bytes are merged by the rules of
 // tokenizer.ggml.merges in their order. Pieces are stored in GPT-2's alphabet of printable
 // characters, one for each byte.
@@ -33,7 +31,6 @@ class BpeTokenizer : public Tokenizer {
 
   void LoadBytes();
   void LoadMerges(const gguf::Metadata& metadata);
-  Symbol InternPart(std::string_view part);
   void EncodeWord(std::string_view word, std::vector<Symbol>* symbols,
                   std::vector<TokenId>* out) const;
   void AppendBytes(std::string_view bytes, std::vector<TokenId>* out) const;
