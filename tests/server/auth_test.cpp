@@ -13,18 +13,19 @@ HttpRequest With(const std::string& name, const std::string& value) {
 }
 
 TEST(Authenticator, WithoutKeysEverybodyMayEnter) {
-  EXPECT_EQ(Authenticator({}).Check(HttpRequest{}), "");
+  EXPECT_EQ(Authenticator(std::vector<ApiKey>{}).Check(HttpRequest{}), "");
 }
 
 TEST(Authenticator, AcceptsBearerAndApiKeyHeader) {
-  const Authenticator authenticator({{"alice", "secret-a"}, {"bob", "secret-b"}});
+  const Authenticator authenticator(
+      std::vector<ApiKey>{{"alice", "secret-a"}, {"bob", "secret-b"}});
   EXPECT_EQ(authenticator.Check(With("authorization", "Bearer secret-a")), "alice");
   EXPECT_EQ(authenticator.Check(With("authorization", "bearer  secret-b")), "bob");
   EXPECT_EQ(authenticator.Check(With("x-api-key", "secret-b")), "bob");
 }
 
 TEST(Authenticator, RefusesEverythingElse) {
-  const Authenticator authenticator({{"alice", "secret-a"}});
+  const Authenticator authenticator(std::vector<ApiKey>{{"alice", "secret-a"}});
   EXPECT_FALSE(authenticator.Check(HttpRequest{}));
   for (const char* value : {"Bearer ", "Bearer", "secret-a", "Basic secret-a", "Bearer secret-",
                             "Bearer secret-aa", "Bearer Secret-a"}) {
