@@ -71,8 +71,13 @@ std::unique_ptr<const text::ChatTemplate> LoadTemplate(const gguf::Metadata& met
                                                        const ModelConfig& config) {
   const std::string* source = metadata.FindString("tokenizer.chat_template");
   if (source == nullptr) return nullptr;
-  return std::make_unique<const text::ChatTemplate>(
-      IsBitnet2BPlaceholder(config, *source) ? std::string(kBitnet2BTemplate) : *source);
+  try {
+    return std::make_unique<const text::ChatTemplate>(
+        IsBitnet2BPlaceholder(config, *source) ? std::string(kBitnet2BTemplate) : *source);
+  } catch (const text::TemplateError& error) {
+    throw ModelError("The file's tokenizer.chat_template cannot be used: " +
+                     std::string(error.what()));
+  }
 }
 
 }  // namespace

@@ -71,6 +71,7 @@ struct Weights {
 // folded in. A tensor that this engine does not know is refused, for without it the model's output
 // would be fluent nonsense.
 //
+// Ownership: the matrices belong to the device and go with it: a runtime has a device of its own.
 // progress: called with the fraction done, 0..1, on the calling thread.
 // Errors:   ModelError, gguf::FormatError; what was uploaded by then is freed again.
 Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "engine/errors.h"
 #include "engine/memory.h"
 #include "tests/engine/rig.h"
@@ -80,6 +82,35 @@ TEST(Model, LoadsTheBundledModelAndTellsItsProgress) {
   EXPECT_EQ(model->tokenizer().size(), 4096U);
   EXPECT_NE(model->chat_template(), nullptr);
   EXPECT_EQ(model->path(), testing::BundledModel());
+}
+
+// A copy of the bundled file with another template.
+std::string WithTemplate(const std::string& source) {
+  const gguf::File file = gguf::File::Open(testing::BundledModel());
+  gguf::Writer writer;
+  writer.metadata() = file.metadata();
+  writer.metadata().Set("tokenizer.chat_template", {gguf::ValueType::kString, source});
+  for (const gguf::TensorInfo& info : file.tensors()) {
+    const auto bytes = file.TensorBytes(info);
+    writer.AddTensor(info.name, info.type, {info.extents.begin(), info.extents.begin() + info.rank},
+                     {bytes.begin(), bytes.end()});
+  }
+  const std::string path = ::testing::TempDir() + "engine_test_template.gguf";
+  writer.WriteFile(path);
+  return path;
+}
+
+TEST(Model, BrokenTemplateIsAModelError) {
+  const std::string path = WithTemplate("{% for message in messages %}");
+  fabric::WorkerTeam team(1);
+  const auto device = fabric::CreateDevice({}, team);
+  try {
+    Model::Load(path, {}, *device, team);
+    ADD_FAILURE() << "accepted";
+  } catch (const ModelError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("tokenizer.chat_template"));
+  }
+  std::remove(path.c_str());
 }
 
 TEST(Model, UnknownI2SLayoutIsRefused) {
