@@ -28,8 +28,8 @@ def cpu_flags():
     return set(found.group(1).split()) if found else set()
 
 
-def conditions_here():
-    """The names of the conditions that hold on this machine."""
+def conditions_here(build):
+    """The names of the conditions that hold on this machine, for tests run in `build`."""
     data = pathlib.Path(os.environ.get("TERN_TEST_DATA", ROOT.parent / "shared" / "data"))
     flags = cpu_flags()
     rapl = pathlib.Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -38,7 +38,7 @@ def conditions_here():
         here.add("no-data")
     if not (shutil.which("node") and shutil.which("npm")):
         here.add("no-node")
-    if not (ROOT / "tests" / "clients" / "node_modules").exists():
+    if not (build / "tests" / "integration" / "sdk" / "installed").exists():
         here.add("no-network")
     if "avx2" not in flags:
         here.add("no-avx2")
@@ -141,7 +141,8 @@ def main():
     if not arguments.junit or not arguments.allowed:
         parser.error("needs the JUnit file and the list of allowed skips")
     try:
-        return 1 if check(arguments.junit, arguments.allowed, conditions_here()) else 0
+        return 1 if check(arguments.junit, arguments.allowed,
+                          conditions_here(pathlib.Path(arguments.junit).parent)) else 0
     except (OSError, ValueError, xml.etree.ElementTree.ParseError) as error:
         print(f"check_skips.py: {error}", file=sys.stderr)
         return 1

@@ -36,15 +36,14 @@ std::string Quoted(const std::string& text) { return std::string("'") + text + "
 std::string InstallClients() {
   if (std::string_view(TERN_NODE).ends_with("NOTFOUND")) return "node is not installed";
   const fs::path work = TERN_SDK_WORK_DIR;
-  if (fs::exists(work / "node_modules" / "openai7")) return {};
   if (std::string_view(TERN_NPM).ends_with("NOTFOUND")) return "npm is not installed";
   const fs::path source = fs::path(TERN_SOURCE_DIR) / "tests/integration/sdk";
   fs::create_directories(work);
-  for (const char* file : {"package.json", "package-lock.json"}) {
-    fs::copy_file(source / file, work / file, fs::copy_options::overwrite_existing);
-  }
-  const Outcome run = Shell("cd " + Quoted(work.string()) + " && " + Quoted(TERN_NPM) +
-                            " ci --no-audit --no-fund --ignore-scripts");
+  // The versions are tested by processes that run at the same time, so one installs for both.
+  const Outcome run = Shell("cd " + Quoted(work.string()) + " && exec 9>lock && flock 9 && " +
+                            "{ test -e installed || { cp " + Quoted(source.string()) +
+                            "/package*.json . && " + Quoted(TERN_NPM) +
+                            " ci --no-audit --no-fund --ignore-scripts && touch installed; }; }");
   return run.exit_code == 0 ? std::string() : "npm ci failed: " + run.output;
 }
 
