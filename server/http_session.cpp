@@ -162,9 +162,6 @@ asio::awaitable<bool> HttpSession::ServeOne() {
   }
   Record(incoming);
   if (incoming.body_pending && !gone_) co_await LingeringClose();
-  // A stream that began before the drain did promise to keep the connection; it may end all the
-  // same.
-  if (shared_.draining && buffer_.size() == 0) keep_alive_ = false;
   co_return keep_alive_ && !gone_;
 }
 
