@@ -20,7 +20,7 @@ class Object {
  public:
   const Value* Find(std::string_view key) const;
   void Set(std::string key, Value value);  // replaces in place or appends
-  size_t size() const { return items_.size(); }
+  size_t size() const;
   const std::vector<std::pair<std::string, Value>>& items() const { return items_; }
 
  private:
@@ -58,5 +58,8 @@ class Value {
  private:
   std::variant<std::monostate, bool, int64_t, double, std::string, ArrayPtr, ObjectPtr> data_;
 };
+
+// Here because a vector of an incomplete type can't be asked for its size.
+inline size_t Object::size() const { return items_.size(); }
 
 }  // namespace engine::text
