@@ -101,7 +101,8 @@ std::string CurlOf(const std::string& url, const std::string& model, bool with_k
   std::string curl = "curl " + url + "/v1/chat/completions -H 'Content-Type: application/json'";
   if (with_key) curl += " -H \"Authorization: Bearer $TERN_API_KEY\"";
   return curl + " -d '{\"model\": \"" + model +
-         "\", \"messages\": [{\"role\": \"user\", \"content\": \"Do you like movies?\"}], \"temperature\": 0}'";
+         "\", \"messages\": [{\"role\": \"user\", \"content\": \"Do you like movies?\"}], "
+         "\"temperature\": 0}'";
 }
 
 std::vector<scheduler::ModelRuntime::Options> RuntimesOf(const config::Config& config) {
