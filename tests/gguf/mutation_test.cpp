@@ -1,6 +1,6 @@
 // Any damage to a file leads to a FormatError or to a file whose every tensor can be read and that
-// can be written again: 20,000 seeded mutations of small valid files. tests/fuzz/gguf_fuzz.cpp looks
-// for the same with feedback.
+// can be written again: 20,000 seeded mutations of small valid files. tests/fuzz/gguf_fuzz.cpp
+// looks for the same with feedback.
 #include <gtest/gtest.h>
 
 #include <array>
