@@ -3,7 +3,7 @@
 #include <cstdint>
 
 // Properties of the Unicode Character Database (version 14.0.0) that utf8proc does not offer,
-// sorted by code point. Written by tests/tools/make_unicode_tables.py.
+// sorted by code point. Generated once from the database.
 
 namespace engine::text::jinja {
 
