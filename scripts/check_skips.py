@@ -40,6 +40,8 @@ def conditions_here(build):
         here.add("no-node")
     if not (build / "tests" / "integration" / "sdk" / "installed").exists():
         here.add("no-network")
+    if not (shutil.which("prometheus") and shutil.which("promtool")):
+        here.add("no-prometheus")
     if "avx2" not in flags:
         here.add("no-avx2")
     if "avx512_vnni" not in flags:
@@ -52,7 +54,8 @@ def conditions_here(build):
 
 
 KNOWN_CONDITIONS = {
-    "always", "no-data", "no-node", "no-network", "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
+    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-avx2", "no-avx512", "no-rapl",
+    "no-gpu"}
 
 
 def read_allowed(path):
