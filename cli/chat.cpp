@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -190,7 +191,7 @@ void AddChat(CLI::App& root, Run* run) {
   command->add_option("--system", flags->system, "system message")->type_name("TEXT");
   command->add_option("-n,--max-tokens", flags->max_tokens, "most tokens of one answer")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1U, std::numeric_limits<uint32_t>::max()))
       ->capture_default_str();
   AddSamplingFlags(*command, &flags->sampling);
   flags->config.AddTo(*command, {"engine", "fabric"});

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -168,7 +169,7 @@ void AddGenerate(CLI::App& root, Run* run) {
   command->add_option("--system", flags->system, "system message, with --chat")->type_name("TEXT");
   command->add_option("-n,--max-tokens", flags->max_tokens, "most tokens to generate")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1U, std::numeric_limits<uint32_t>::max()))
       ->capture_default_str();
   command
       ->add_option("--logprobs", flags->logprobs,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -27,6 +28,24 @@ constexpr const char* kExamples =
 
 void PrintError(const std::exception& error) { std::cerr << "tern: " << error.what() << "\n"; }
 
+// An argument that stands where a command belongs and is none; empty when there is none such.
+std::string UnknownCommand(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return {};
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const bool known = std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) {
+    return command->get_name() == argv[1];
+  });
+  return known ? std::string() : argv[1];
+}
+
+std::string CommandNames(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return names;
+}
+
 // CLI11 prints help and version itself; what is wrong with the arguments is one sentence for us.
 int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);
@@ -53,6 +72,14 @@ int Main(int argc, char** argv) {
   AddSynth(app, &run);
   AddHealth(app, &run);
 
+  if (const std::string unknown = UnknownCommand(app, argc, argv); unknown == "help") {
+    std::cout << app.help();
+    return kSuccess;
+  } else if (!unknown.empty()) {
+    std::cerr << "tern: There is no command \"" << unknown << "\"; the commands are "
+              << CommandNames(app) << ".\n";
+    return kBadUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

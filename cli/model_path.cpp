@@ -50,7 +50,9 @@ std::string BundledModelPath() {
 
 std::string ChooseModelPath(const std::string& flag, const config::Config& config) {
   if (!flag.empty()) return flag;
-  if (!config.models.empty()) return config.models.front().path;
+  if (!config.models.empty() && !config.models.front().path.empty()) {
+    return config.models.front().path;
+  }
   return BundledModelPath();
 }
 

@@ -125,16 +125,20 @@ void Warn(const server::ServerOptions& options) {
   }
 }
 
-// The bundled model is named like a file of the user's.
-void AddBundledModel(config::Loaded* loaded) {
+// Where no file is given the bundled model is served; it is named like a file of the user's.
+void NameBundledModel(config::Loaded* loaded) {
+  std::vector<config::ModelEntry>& models = loaded->config.models;
+  if (models.empty()) models.emplace_back();
+  if (!models.front().path.empty()) return;
   const std::string path = BundledModelPath();
   const size_t name = path.find_last_of('/') + 1;
-  loaded->config.models.push_back({path, path.substr(name, path.size() - name - 5)});
+  models.front().path = path;
+  if (models.front().name.empty()) models.front().name = path.substr(name, path.size() - name - 5);
 }
 
 int RunServe(const ServeFlags& flags) {
   config::Loaded loaded = flags.config.Load();
-  if (loaded.config.models.empty()) AddBundledModel(&loaded);
+  NameBundledModel(&loaded);
   const config::Config& config = loaded.config;
   if (flags.print_config) {
     std::cout << config::ToToml(loaded) << std::flush;

@@ -22,7 +22,8 @@ class ConfigError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// One model to serve. An empty name means the file's name without ".gguf".
+// One model to serve. An empty name means the file's name without ".gguf"; an empty path, the
+// bundled model.
 struct ModelEntry {
   std::string path;
   std::string name;

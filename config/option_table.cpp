@@ -164,6 +164,8 @@ std::vector<server::ApiKey> ReadKeyFile(const std::string& path) {
 }
 
 void SetModelNames(Config& config, const std::vector<std::string>& names) {
+  // A name alone is the bundled model's.
+  if (config.models.empty() && names.size() == 1) config.models.emplace_back();
   if (names.size() > config.models.size()) {
     throw std::invalid_argument("must be given at most once per model (" +
                                 std::to_string(config.models.size()) + "), not " +

@@ -9,7 +9,12 @@ namespace {
 constexpr char kInvalidRequest[] = "invalid_request_error";
 constexpr char kUnavailable[] = "service_unavailable_error";
 
-std::string Quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+// What the client sent, short enough for a message.
+std::string Quoted(std::string_view text) {
+  constexpr size_t kMaxShown = 200;
+  if (text.size() <= kMaxShown) return "'" + std::string(text) + "'";
+  return "'" + std::string(text.substr(0, kMaxShown)) + "...'";
+}
 
 }  // namespace
 
@@ -39,10 +44,11 @@ ApiError BadRequest(const std::string& message) {
 }
 
 ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,
-                               uint64_t context_length) {
+                               uint64_t context_length, bool at_least) {
   ApiError error(400, kInvalidRequest, "context_length_exceeded",
                  "This model's maximum context length is " + std::to_string(context_length) +
-                     " tokens, but the prompt has " + std::to_string(prompt_tokens) +
+                     " tokens, but the prompt has " + (at_least ? "at least " : "") +
+                     std::to_string(prompt_tokens) +
                      " tokens and at least one must be left for the answer.");
   error.WithParam(param);
   error.context_sizes = ApiError::ContextSizes{prompt_tokens, context_length};
@@ -63,12 +69,12 @@ ApiError ModelNotFound(std::string_view model) {
 
 ApiError UnknownUrl(std::string_view method, std::string_view path) {
   return ApiError(404, kInvalidRequest, "",
-                  "Unknown request URL: " + std::string(method) + " " + std::string(path) + ".");
+                  "Unknown request URL: " + Quoted(method) + " " + Quoted(path) + ".");
 }
 
 ApiError MethodNotAllowed(std::string_view method, std::string_view path) {
   return ApiError(405, kInvalidRequest, "method_not_supported",
-                  "Not allowed to " + std::string(method) + " on " + std::string(path) + ".");
+                  "Not allowed to " + Quoted(method) + " on " + Quoted(path) + ".");
 }
 
 ApiError RequestTimeout() {
@@ -96,6 +102,11 @@ ApiError UnsupportedMediaType(std::string_view found) {
   return ApiError(415, kInvalidRequest, "unsupported_media_type",
                   "Expected the header 'Content-Type: application/json', but got " +
                       (found.empty() ? std::string("none") : Quoted(found)) + ".");
+}
+
+ApiError UnsupportedEncoding(std::string_view found) {
+  return ApiError(415, kInvalidRequest, "unsupported_media_type",
+                  "Expected a body without 'Content-Encoding', but got " + Quoted(found) + ".");
 }
 
 ApiError InternalError(const std::string& message) {

@@ -58,8 +58,9 @@ ApiError InvalidValue(std::string_view param, const std::string& message);
 ApiError MissingParameter(std::string_view param);
 ApiError UnsupportedParameter(std::string_view param, const std::string& message);
 ApiError BadRequest(const std::string& message);
+// at_least: the prompt was too long to be worth counting.
 ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,
-                               uint64_t context_length);
+                               uint64_t context_length, bool at_least = false);
 
 ApiError InvalidApiKey();
 ApiError ModelNotFound(std::string_view model);
@@ -70,6 +71,7 @@ ApiError RequestTooLarge(uint64_t limit_bytes);
 ApiError UriTooLong(uint32_t limit_bytes);
 ApiError HeadersTooLarge(const std::string& message);
 ApiError UnsupportedMediaType(std::string_view found);
+ApiError UnsupportedEncoding(std::string_view found);
 
 ApiError InternalError(const std::string& message);
 ApiError Overloaded(const std::string& message);

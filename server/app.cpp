@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -141,14 +142,19 @@ struct App::Impl {
       if (ShuttingDown()) return;
       try {
         Load(model);
+      } catch (const std::bad_alloc&) {
+        return Fail(model, "not enough memory to load " + model.path + " with its KV pool.");
       } catch (const std::exception& error) {
-        registry.SetFailed(model.name, error.what());
-        LogError("model " + model.name + ": " + error.what());
-        Announce(false, error.what());
-        return;
+        return Fail(model, error.what());
       }
     }
     Announce(true, "");
+  }
+
+  void Fail(const ModelRuntime::Options& model, const std::string& message) {
+    registry.SetFailed(model.name, message);
+    LogError("model " + model.name + ": " + message);
+    Announce(false, message);
   }
 
   void Announce(bool ok, const std::string& message) {

@@ -50,6 +50,14 @@ std::string CutAfterFinalMessage(std::string rendered, const ChatPrompt& prompt)
   return rendered;
 }
 
+// A text that cannot fit is refused before its tokens are counted, which takes seconds for one of
+// the largest body.
+void CheckFits(std::string_view text, const ServedModel& model, std::string_view param) {
+  const uint64_t least = model.tokenizer().LeastTokens(text.size());
+  if (least < model.context_length()) return;
+  throw ContextLengthExceeded(param, least, model.context_length(), true);
+}
+
 void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
   const ServedModel& model = *job.model;
   const uint32_t vocabulary = model.tokenizer().size();
@@ -147,7 +155,9 @@ GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedMode
   job.kind = ApiKind::kChat;
   job.model = std::move(model);
   job.params = request.params;
-  job.prompts.push_back(EncodeChat(RenderChat(request.prompt, *job.model), job.model->tokenizer()));
+  const std::string rendered = RenderChat(request.prompt, *job.model);
+  CheckFits(rendered, *job.model, "messages");
+  job.prompts.push_back(EncodeChat(rendered, job.model->tokenizer()));
   CheckAgainstModel(job, "messages");
   return job;
 }
@@ -161,6 +171,7 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
   const Tokenizer& tokenizer = job.model->tokenizer();
   for (const CompletionPrompt& prompt : request.prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {
+      CheckFits(*text, *job.model, "prompt");
       job.prompts.push_back(tokenizer.Encode(
           *text, {.add_special = request.add_special_tokens, .parse_special = true}));
       if (request.echo) job.echo_texts.push_back(*text);

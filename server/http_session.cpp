@@ -13,9 +13,9 @@
 #include <cerrno>
 #include <charconv>
 #include <ctime>
-#include <random>
 
 #include "server/log.h"
+#include "server/random_id.h"
 
 namespace server {
 namespace {
@@ -58,12 +58,7 @@ bool IsSaneRequestId(std::string_view id) {
   });
 }
 
-std::string NewRequestId() {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  std::array<char, 16> digits;
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), random(), 16).ptr;
-  return "req_" + std::string(digits.data(), end);
-}
+std::string NewRequestId() { return "req_" + RandomHex(16); }
 
 std::string HttpDate() {
   const std::time_t now = std::time(nullptr);
@@ -280,6 +275,10 @@ std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse*
   if (match.route->json && shared_.draining) return ShuttingDown();
   if (match.route->json && !IsJsonContent(request_.Header("content-type"))) {
     return UnsupportedMediaType(request_.Header("content-type"));
+  }
+  if (const auto encoding = request_.Header("content-encoding");
+      !encoding.empty() && LowerCase(encoding) != "identity") {
+    return UnsupportedEncoding(encoding);
   }
   return std::nullopt;
 }

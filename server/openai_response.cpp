@@ -1,11 +1,9 @@
 #include "server/openai_response.h"
 
-#include <array>
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "engine/text/detokenizer.h"
+#include "server/random_id.h"
 
 namespace server {
 namespace {
@@ -24,14 +22,7 @@ std::string_view ApiFinishReason(scheduler::FinishReason reason) {
 }
 
 std::string NewResponseId(ApiKind kind) {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  std::string id = kind == ApiKind::kChat ? "chatcmpl-" : "cmpl-";
-  for (int half = 0; half < 2; ++half) {
-    std::array<char, 16> digits;
-    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), random(), 16).ptr;
-    id.append(digits.data(), end);
-  }
-  return id;
+  return (kind == ApiKind::kChat ? "chatcmpl-" : "cmpl-") + RandomHex(32);
 }
 
 ResponseFormat::ResponseFormat(ApiKind kind, std::string id, std::string model, int64_t created,

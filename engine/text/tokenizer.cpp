@@ -228,6 +228,11 @@ std::vector<TokenId> Tokenizer::Encode(std::string_view text, const EncodeOption
   return tokens;
 }
 
+uint64_t Tokenizer::LeastTokens(uint64_t text_bytes) const {
+  if (max_bytes_per_token_ == 0) return 0;
+  return (text_bytes + max_bytes_per_token_ - 1) / max_bytes_per_token_;
+}
+
 void Tokenizer::AppendText(TokenId token, bool special, bool* drop_space, std::string* out) const {
   const std::string bytes = TokenBytes(token, special);
   if (bytes.empty()) return;

@@ -38,6 +38,10 @@ class Tokenizer {
   // Special tokens in the text are matched leftmost first, the longest at each place.
   std::vector<TokenId> Encode(std::string_view text, const EncodeOptions& options) const;
 
+  // No text of so many bytes has fewer tokens: told without encoding it. 0 for a vocabulary that
+  // cannot say every byte, where a run of any length may become one token.
+  uint64_t LeastTokens(uint64_t text_bytes) const;
+
   // The bytes that a token stands for in running text: a byte token is one raw byte, SPM's U+2581
   // is a space, a control token is empty unless `special` asks for its name.
   virtual std::string TokenBytes(TokenId token, bool special) const = 0;
@@ -91,6 +95,8 @@ class Tokenizer {
   bool adds_bos_ = false;
   bool adds_eos_ = false;
   std::vector<TokenId> stop_tokens_;  // ascending
+  // The longest text that becomes one token; 0 = no bound.
+  size_t max_bytes_per_token_ = 0;
   // Finds special tokens in text: all of them, and those that users of the vocabulary added.
   std::shared_ptr<const SpecialMatcher> all_specials_;
   std::shared_ptr<const SpecialMatcher> user_defined_;

@@ -1,5 +1,6 @@
 #include "engine/text/tokenizer_bpe.h"
 
+#include <algorithm>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -84,6 +85,11 @@ BpeTokenizer::BpeTokenizer(const gguf::Metadata& metadata,
       pretokenizer_(std::move(pretokenizer)) {
   LoadBytes();
   LoadMerges(metadata);
+  const auto has_token = [](Symbol symbol) { return symbol >= 0; };
+  if (!std::all_of(byte_symbols_.begin(), byte_symbols_.end(), has_token)) return;
+  for (const std::string& bytes : bytes_) {
+    max_bytes_per_token_ = std::max(max_bytes_per_token_, bytes.size());
+  }
 }
 
 void BpeTokenizer::LoadBytes() {

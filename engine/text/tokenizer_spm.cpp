@@ -91,6 +91,12 @@ SpmTokenizer::SpmTokenizer(const gguf::Metadata& metadata)
     if (at != kinds_.end()) unknown_ = static_cast<TokenId>(at - kinds_.begin());
   }
   LoadMerges(metadata);
+  const auto known = [](const std::optional<TokenId>& token) { return token.has_value(); };
+  if (!std::all_of(byte_tokens_.begin(), byte_tokens_.end(), known)) return;
+  // A space of a piece may stand for U+2581 in the text, so the stored form is the longest.
+  for (const std::string& piece : pieces_) {
+    max_bytes_per_token_ = std::max(max_bytes_per_token_, piece.size());
+  }
 }
 
 void SpmTokenizer::LoadBytes() {

@@ -46,6 +46,20 @@ TEST_F(Cli, NoSubcommandIsBadUsage) {
   EXPECT_EQ(result.out, "");
 }
 
+TEST_F(Cli, UnknownCommandIsNamedAmongTheKnownOnes) {
+  const ProcessResult result = RunTern({"srve", "--port", "1"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("\"srve\""));
+  EXPECT_THAT(result.err, HasSubstr("serve, chat"));
+  EXPECT_EQ(RunTern({"help"}).out, RunTern({"--help"}).out);
+}
+
+TEST_F(Cli, TokenLimitOutsideItsRangeNamesTheRange) {
+  const ProcessResult result = RunTern({"generate", "--prompt", "x", "--max-tokens", "-1"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_LT(result.err.size(), 200U) << result.err;
+}
+
 TEST_F(Cli, UnknownFlagIsBadUsage) {
   const ProcessResult result = RunTern({"generate", "--no-such-flag"});
   EXPECT_EQ(result.exit_code, 2);

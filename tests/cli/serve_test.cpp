@@ -46,6 +46,26 @@ TEST(Serve, ModelThatDoesNotLoadEndsWithItsSentence) {
   EXPECT_THAT(result.err, HasSubstr("GGUF"));
 }
 
+TEST(Serve, PoolThatCannotBeAllocatedIsOneSentence) {
+  const ProcessResult result = RunTern({"serve", "--port", "0", "--kv-bytes", "900000GiB"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("not enough memory"));
+  EXPECT_THAT(result.err, testing::Not(HasSubstr("bad_alloc")));
+}
+
+TEST(Serve, BundledModelCanHaveAnotherName) {
+  const ProcessResult result = RunTern({"serve", "--served-model-name", "mine", "--print-config"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("name = \"mine\""));
+  EXPECT_THAT(result.out, HasSubstr(".gguf"));
+}
+
+TEST(Serve, EmptySecretDoesNotOpenTheServer) {
+  const ProcessResult result = RunTern({"serve", "--print-config"}, "", {"TERN_SERVER_API_KEYS="});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("TERN_SERVER_API_KEYS must be a key"));
+}
+
 TEST(Serve, PrintConfigShowsOriginsAndStartsNothing) {
   const ScratchFile file("toml", "[server]\nport = 1234\n");
   const ProcessResult result =

@@ -276,6 +276,19 @@ TEST_F(Server, PromptThatDoesNotFitNamesBothSizes) {
   EXPECT_GT(error["n_prompt_tokens"], error["n_ctx"]);
 }
 
+TEST_F(Server, TextThatCannotFitIsRefusedWithoutBeingEncoded) {
+  const auto chat = app().Post("/v1/chat/completions", ChatBody(std::string(1 << 20, 'a')));
+  EXPECT_EQ(chat.status, 400);
+  const json error = json::parse(chat.body)["error"];
+  EXPECT_EQ(error["code"], "context_length_exceeded");
+  EXPECT_NE(error["message"].get<std::string>().find("at least"), std::string::npos);
+  // A lower bound, from bytes alone: encoded, this text has a token for every letter.
+  EXPECT_GE(error["n_prompt_tokens"], error["n_ctx"]);
+  EXPECT_LT(error["n_prompt_tokens"], 1 << 19);
+  const auto text = app().Post("/v1/completions", {{"prompt", std::string(1 << 20, 'a')}});
+  EXPECT_EQ(json::parse(text.body)["error"]["param"], "prompt");
+}
+
 TEST_F(Server, ModelsAreListedAndShown) {
   const json list = json::parse(app().Get("/v1/models").body);
   EXPECT_EQ(list["object"], "list");

@@ -74,6 +74,12 @@ TEST(ApiError, OverloadTellsClientsToRetryAndAuthenticationTellsHow) {
               Not(Contains(Pair("x-should-retry", "true"))));
 }
 
+TEST(ApiError, LongNamesAreCutInMessages) {
+  const std::string name(100'000, 'x');
+  EXPECT_LT(ErrorBody(ModelNotFound(name)).size(), 1000U);
+  EXPECT_LT(ErrorBody(UnknownUrl(name, name)).size(), 1000U);
+}
+
 TEST(ApiError, MessageWithInvalidUtf8StaysValidJson) {
   EXPECT_EQ(Inner(BadRequest("a\xFF"
                              "b"))

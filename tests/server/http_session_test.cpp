@@ -270,6 +270,8 @@ TEST(HttpSession, OnlyJsonIsTakenWhereJsonIsExpected) {
   EXPECT_EQ(with("Content-Type: text/plain\r\n"), 415);
   EXPECT_EQ(with("Content-Type: application/x-www-form-urlencoded\r\n"), 415);
   EXPECT_EQ(with(""), 415);
+  EXPECT_EQ(with("Content-Type: application/json\r\nContent-Encoding: identity\r\n"), 200);
+  EXPECT_EQ(with("Content-Type: application/json\r\nContent-Encoding: gzip\r\n"), 415);
 }
 
 TEST(HttpSession, SlowClientsGet408) {

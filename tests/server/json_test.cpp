@@ -53,6 +53,21 @@ TEST(Json, ObjectBuiltToMakeLookUpQuadraticIsRefused) {
   EXPECT_EQ(StatusOf(text), 400);
 }
 
+TEST(Json, LongKeysThatDifferOnlyAtTheirEndsAreRefused) {
+  const std::string prefix(3000, 'x');
+  std::string text = "{";
+  for (int i = 0; i < 3000; ++i) text += "\"" + prefix + std::to_string(1000 + i) + "\":0,";
+  text += "\"z\":0}";
+  EXPECT_EQ(StatusOf(text), 400);
+}
+
+TEST(Json, ThousandsOfKeysAreFine) {
+  std::string text = "{";
+  for (int i = 0; i < 4000; ++i) text += "\"k" + std::to_string(i) + "\":0,";
+  text += "\"z\":0}";
+  EXPECT_EQ(StatusOf(text), 200);
+}
+
 TEST(Json, OrderOfKeysIsKeptInValues) {
   const auto value = ToValue(ParseJson(R"({"z":1,"a":[true,null,2.5,"x"]})", 8));
   const auto* object = value.as_object();

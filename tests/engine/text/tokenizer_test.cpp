@@ -244,6 +244,33 @@ TEST(Tokenizer, StopTokensAreEosEotAndKnownSpecialPieces) {
   EXPECT_EQ(tokenizer->TokenBytes(260, false), "");  // named as EOM, so not text
 }
 
+TEST(Tokenizer, NoTextHasFewerTokensThanPromised) {
+  gguf::Metadata spm = AbcVocabulary();
+  SetBool(&spm, "tokenizer.ggml.add_space_prefix", false);
+  const gguf::Metadata bpe = BpeMetadata({"a b", "ab c"}, Llama3Specials(), "llama-bpe");
+  const std::vector<std::string> texts = {"",
+                                          "abcabc",
+                                          "   a  bc ",
+                                          std::string(1000, 'a'),
+                                          std::string("\0\0\0", 3),
+                                          "\xE2\x96\x81\xE2\x96\x81",
+                                          "\xF0\x9F\x98\x80\xFF\xC3",
+                                          "<|eot_id|><|eot_id|>"};
+  for (const gguf::Metadata& metadata : {spm, bpe}) {
+    const auto tokenizer = Tokenizer::FromMetadata(metadata);
+    EXPECT_GT(tokenizer->LeastTokens(1000), 50U);
+    for (const std::string& text : texts) {
+      const auto ids = tokenizer->Encode(text, {.add_special = false, .parse_special = true});
+      EXPECT_GE(ids.size(), tokenizer->LeastTokens(text.size())) << text;
+    }
+  }
+}
+
+TEST(Tokenizer, NothingIsPromisedWhereARunCanBeOneToken) {
+  const auto tokenizer = Tokenizer::FromMetadata(SpmMetadata({{"a", 1, -1}}, false));
+  EXPECT_EQ(tokenizer->LeastTokens(1 << 20), 0U);
+}
+
 TEST(Tokenizer, AnyIdIsSafe) {
   for (const gguf::Metadata& metadata : {AbcVocabulary(), BpeMetadata({}, {}, "gpt-2")}) {
     const auto tokenizer = Tokenizer::FromMetadata(metadata);
