@@ -39,17 +39,21 @@ constexpr int kSums = 16;
 
 uint64_t MultiplyInt8(uint64_t rounds) noexcept {
   __m512i sums[kSums];
-  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+// Without the pragmas the sums would live in memory, and stores would be what is measured.
+#pragma GCC unroll 16
+  for (int k = 0; k < kSums; ++k) sums[k] = _mm512_setzero_si512();
   const __m512i codes = _mm512_set1_epi8(1);
   const __m512i inputs = _mm512_set1_epi8(3);
   for (uint64_t i = 0; i < rounds; ++i) {
-    for (__m512i& sum : sums) {
-      sum = _mm512_dpbusd_epi32(sum, codes, inputs);
-      __asm__ volatile("" : "+v"(sum));
+#pragma GCC unroll 16
+    for (int k = 0; k < kSums; ++k) {
+      sums[k] = _mm512_dpbusd_epi32(sums[k], codes, inputs);
+      __asm__ volatile("" : "+v"(sums[k]));
     }
   }
   __m512i total = _mm512_setzero_si512();
-  for (const __m512i& sum : sums) total = _mm512_xor_si512(total, sum);
+#pragma GCC unroll 16
+  for (int k = 0; k < kSums; ++k) total = _mm512_xor_si512(total, sums[k]);
   return HorizontalSum(total);
 }
 
