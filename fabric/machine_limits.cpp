@@ -17,8 +17,17 @@ constexpr double kMinSeconds = 0.01;
 
 kernels::PeakKernels KernelsOf(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512Vnni) return kernels::PeakAvx512Vnni();
-  if (isa == Isa::kAvx2) return kernels::PeakAvx2();
+  switch (isa) {
+    case Isa::kAvx512Vbmi:
+    case Isa::kAvx512Vnni:
+      return kernels::PeakAvx512Vnni();
+    case Isa::kAvxVnni:
+      return kernels::PeakAvxVnni();
+    case Isa::kAvx2:
+      return kernels::PeakAvx2();
+    case Isa::kScalar:
+      break;
+  }
 #endif
   return kernels::PeakScalar();
 }

@@ -53,7 +53,8 @@ void DescribeSums(const TernaryMatrix& matrix, const ActivationView& x, const in
 
 void RunTernary(const kernels::KernelTable& kernels, const TernaryMatrix& matrix,
                 const ActivationView& x, const int32_t* group_sums, uint32_t row_begin,
-                uint32_t row_end, uint32_t token_begin, uint32_t token_end, float* out) {
+                uint32_t row_end, uint32_t token_begin, uint32_t token_end, float* out,
+                size_t out_stride) {
   const uint32_t first_panel = row_begin / kPanelRows;
   const bool one_scale = matrix.scale_kind() == ScaleKind::kTensor;
   kernels::TernaryTile tile;
@@ -68,7 +69,7 @@ void RunTernary(const kernels::KernelTable& kernels, const TernaryMatrix& matrix
   tile.code_stride = x.code_stride;
   DescribeSums(matrix, x, group_sums, token_begin, &tile);
   tile.out = out;
-  tile.out_stride = kTileRows;
+  tile.out_stride = out_stride;
   const bool two_bit = matrix.layout() == TernaryLayout::kPanel2Bit;
   (two_bit ? kernels.ternary.two_bit : kernels.ternary.pt5)(tile);
 }
@@ -123,9 +124,17 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
                  const int32_t* group_sums, uint32_t row_begin, uint32_t row_end,
                  uint32_t token_begin, uint32_t token_end, float* scratch) noexcept {
   const TernaryMatrix* ternary = AsTernary(matrix);
+  // Kernels write whole panels; where that is all that is wanted, there is nothing to do after
+  // them.
+  const bool whole_panels = (row_end - row_begin) % kPanelRows == 0;
+  if (ternary != nullptr && whole_panels && op.epilogue == Epilogue::kStore && op.bias == nullptr) {
+    RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
+               op.y + token_begin * op.y_stride + row_begin, op.y_stride);
+    return;
+  }
   if (ternary != nullptr) {
     RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
-               scratch);
+               scratch, kTileRows);
   } else {
     RunDense(kernels, *AsDense(matrix), *op.x, row_begin, row_end, token_begin, token_end, scratch);
   }

@@ -48,7 +48,7 @@ DOORS = [
     ("PCRE2", re.compile(r"^pcre2"), re.compile(r"^engine/text/")),
     ("utf8proc", re.compile(r"^utf8proc"), re.compile(r"^engine/text/")),
     ("intrinsics", re.compile(r"^(\w+intrin|arm_neon|arm_sve|cpuid)\.h$"),
-     re.compile(r"^(fabric/kernels/\w+_(avx2|avx512\w*|neon\w*|amx\w*|sse\w*)\.cpp|"
+     re.compile(r"^(fabric/kernels/\w+_(avx2|avx512\w*|avxvnni|neon\w*|amx\w*|sse\w*)\.(cpp|h)|"
                 r"fabric/cpu/isa\.cpp)$")),
 ]
 

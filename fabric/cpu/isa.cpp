@@ -48,7 +48,9 @@ std::vector<Isa> DetectIsas() {
   constexpr uint32_t kAvx512Dq = 1U << 17;
   constexpr uint32_t kAvx512Bw = 1U << 30;
   constexpr uint32_t kAvx512Vl = 1U << 31;
+  constexpr uint32_t kAvx512Vbmi = 1U << 1;
   constexpr uint32_t kAvx512Vnni = 1U << 11;
+  constexpr uint32_t kAvxVnni = 1U << 4;  // leaf 7.1, EAX
   constexpr uint64_t kYmmState = 0x06;
   constexpr uint64_t kZmmState = 0xE6;
 
@@ -60,9 +62,13 @@ std::vector<Isa> DetectIsas() {
     if (HasAll(saved, kZmmState) &&
         HasAll(extended.ebx, kAvx512F | kAvx512Dq | kAvx512Bw | kAvx512Vl) &&
         HasAll(extended.ecx, kAvx512Vnni)) {
+      if (HasAll(extended.ecx, kAvx512Vbmi)) isas.push_back(Isa::kAvx512Vbmi);
       isas.push_back(Isa::kAvx512Vnni);
     }
-    if (HasAll(saved, kYmmState)) isas.push_back(Isa::kAvx2);
+    if (HasAll(saved, kYmmState)) {
+      if (HasAll(Cpuid(7, 1).eax, kAvxVnni)) isas.push_back(Isa::kAvxVnni);
+      isas.push_back(Isa::kAvx2);
+    }
   }
   isas.push_back(Isa::kScalar);
   return isas;
@@ -91,8 +97,12 @@ std::string_view IsaName(Isa isa) {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512Vnni:
       return "avx512";
+    case Isa::kAvx512Vbmi:
+      return "avx512vbmi";
   }
   return "?";
 }

@@ -7,10 +7,19 @@ namespace {
 
 KernelTable MakeTable(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512Vnni) {
-    return {isa, IsaName(isa), TernaryAvx512Vnni(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+  // VBMI and AVX-VNNI add instructions that only the ternary kernels have a use for.
+  switch (isa) {
+    case Isa::kAvx512Vbmi:
+      return {isa, IsaName(isa), TernaryAvx512Vbmi(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+    case Isa::kAvx512Vnni:
+      return {isa, IsaName(isa), TernaryAvx512Vnni(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+    case Isa::kAvxVnni:
+      return {isa, IsaName(isa), TernaryAvxVnni(), DenseAvx2(), FloatOpsAvx2()};
+    case Isa::kAvx2:
+      return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), FloatOpsAvx2()};
+    case Isa::kScalar:
+      break;
   }
-  if (isa == Isa::kAvx2) return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), FloatOpsAvx2()};
 #endif
   return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), FloatOpsScalar()};
 }

@@ -23,6 +23,7 @@ struct PeakKernels {
 PeakKernels PeakScalar() noexcept;
 #if defined(__x86_64__)
 PeakKernels PeakAvx2() noexcept;
+PeakKernels PeakAvxVnni() noexcept;
 PeakKernels PeakAvx512Vnni() noexcept;
 #endif
 

@@ -63,7 +63,9 @@ struct TernaryKernels {
 TernaryKernels TernaryScalar() noexcept;
 #if defined(__x86_64__)
 TernaryKernels TernaryAvx2() noexcept;
+TernaryKernels TernaryAvxVnni() noexcept;
 TernaryKernels TernaryAvx512Vnni() noexcept;
+TernaryKernels TernaryAvx512Vbmi() noexcept;
 #endif
 
 }  // namespace fabric::kernels

@@ -16,14 +16,13 @@
 namespace fabric {
 namespace {
 
-constexpr Isa kAll[] = {Isa::kAvx512Vnni, Isa::kAvx2, Isa::kScalar};
+constexpr Isa kAll[] = {Isa::kAvx512Vbmi, Isa::kAvx512Vnni, Isa::kAvxVnni, Isa::kAvx2,
+                        Isa::kScalar};
 
 TEST(Isa, SelectTakesTheBestOrTheForcedOne) {
-  EXPECT_EQ(SelectIsa(nullptr, kAll), Isa::kAvx512Vnni);
-  EXPECT_EQ(SelectIsa("", kAll), Isa::kAvx512Vnni);
-  EXPECT_EQ(SelectIsa("avx2", kAll), Isa::kAvx2);
-  EXPECT_EQ(SelectIsa("scalar", kAll), Isa::kScalar);
-  EXPECT_EQ(SelectIsa("avx512", kAll), Isa::kAvx512Vnni);
+  EXPECT_EQ(SelectIsa(nullptr, kAll), Isa::kAvx512Vbmi);
+  EXPECT_EQ(SelectIsa("", kAll), Isa::kAvx512Vbmi);
+  for (const Isa isa : kAll) EXPECT_EQ(SelectIsa(IsaName(isa).data(), kAll), isa);
 }
 
 TEST(Isa, UnknownAndUnsupportedNamesAreErrors) {

@@ -1,0 +1,87 @@
+#include "fabric/kernels/ternary_avx512.h"
+
+// PT-5 with byte permutes: a table of 256 bytes is two vpermi2b, one for the lower half of the
+// bytes and one for the upper, and a blend by the byte's highest bit. Table 1 turns a byte into a
+// 2-bit byte of its digits 0..3, table 2 into digit 4.
+//
+//   byte b          b & 127 looks up   low:  T[0..127]     high: T[128..255]
+//   sign bit of b   picks                ^ b < 128           ^ b >= 128
+//
+// What follows is as cheap as the 2-bit layout, for four fifths of its bytes.
+
+namespace fabric::kernels {
+namespace {
+
+struct DigitTables {
+  alignas(64) uint8_t four[256];   // digit 0 + 4 digit 1 + 16 digit 2 + 64 digit 3
+  alignas(64) uint8_t fifth[256];  // digit 4
+};
+
+constexpr DigitTables MakeDigitTables() {
+  DigitTables tables = {};
+  for (int byte = 0; byte < 256; ++byte) {
+    tables.four[byte] = static_cast<uint8_t>(byte % 3 + (byte / 3 % 3) * 4 + (byte / 9 % 3) * 16 +
+                                             (byte / 27 % 3) * 64);
+    // Bytes from 243 on are no codes and are never stored.
+    tables.fifth[byte] = static_cast<uint8_t>(byte / 81 % 3);
+  }
+  return tables;
+}
+
+constexpr DigitTables kDigitTables = MakeDigitTables();
+
+struct ByteTable {
+  __m512i quarters[4];
+
+  explicit ByteTable(const uint8_t* table)
+      : quarters{_mm512_load_si512(table), _mm512_load_si512(table + 64),
+                 _mm512_load_si512(table + 128), _mm512_load_si512(table + 192)} {}
+  __m512i Find(__m512i bytes, __mmask64 upper_half) const {
+    const __m512i low = _mm512_permutex2var_epi8(quarters[0], bytes, quarters[1]);
+    const __m512i high = _mm512_permutex2var_epi8(quarters[2], bytes, quarters[3]);
+    return _mm512_mask_blend_epi8(upper_half, low, high);
+  }
+};
+
+struct Pt5ByTable {
+  // The line's digits 0..3 as a 2-bit line, and digit 4 apart.
+  static void Split(__m512i* line, __m512i* fifth) {
+    const __mmask64 upper_half = _mm512_movepi8_mask(*line);
+    *fifth = ByteTable(kDigitTables.fifth).Find(*line, upper_half);
+    *line = ByteTable(kDigitTables.four).Find(*line, upper_half);
+  }
+
+  template <uint32_t P>
+  struct Dot {
+    ByteTable four{kDigitTables.four};
+    ByteTable fifth{kDigitTables.fifth};
+    __m512i sums[P][4];
+    Dot() {
+#pragma GCC unroll 2
+      for (uint32_t p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (uint32_t k = 0; k < 4; ++k) sums[p][k] = _mm512_setzero_si512();
+      }
+    }
+    void AddLine(uint32_t p, __m512i line, const __m512i (&x)[5]) {
+      const __mmask64 upper_half = _mm512_movepi8_mask(line);
+      const __m512i w = four.Find(line, upper_half);
+      sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], _mm512_and_si512(w, Mask(0x03)), x[0]);
+      sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], _mm512_and_si512(w, Mask(0x0C)), x[1]);
+      sums[p][2] = _mm512_dpbusd_epi32(sums[p][2], _mm512_and_si512(w, Mask(0x30)), x[2]);
+      sums[p][3] = _mm512_dpbusd_epi32(sums[p][3], _mm512_and_si512(w, Mask(0xC0)), x[3]);
+      sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], fifth.Find(line, upper_half), x[4]);
+    }
+    __m512i Sum(uint32_t p) const { return AddShifted(sums[p]); }
+  };
+};
+
+}  // namespace
+
+TernaryKernels TernaryAvx512Vbmi() noexcept {
+  using Target = Avx512<Pt5ByTable>;
+  return {TernaryDriver<Target, k2BitDigits>::Run, TernaryDriver<Target, kPt5Digits>::Run,
+          CountActivity};
+}
+
+}  // namespace fabric::kernels
