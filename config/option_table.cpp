@@ -313,9 +313,31 @@ void AddSchedulerOptions(std::vector<Option>* table) {
               TERN_FIELD(scheduler.max_queued_requests), 1, 1 << 20));
   add(Integer(info("max_queued_tokens", "--max-queued-tokens", "N", "prompt tokens that may wait"),
               TERN_FIELD(scheduler.max_queued_tokens), 1, int64_t{1} << 40));
+  add(Integer(
+      info("max_queued_per_key", "--max-queued-per-key", "N",
+           "requests of one API key that may wait; more are answered with 429; 0 = no limit"),
+      TERN_FIELD(scheduler.max_queued_per_key), 0, 1 << 20));
   add(Real(info("queue_deadline", "--queue-deadline", "SECONDS",
                 "a request that waits for longer fails; 0 = waits for ever"),
            TERN_FIELD(scheduler.queue_deadline_seconds), 0, 86400));
+  add(Boolean(info("fair_share", "--fair-share", "",
+                   "API keys share the machine; priorities order the requests of one key"),
+              TERN_FIELD(scheduler.fair_share)));
+  add(Real(info("priority_aging", "--priority-aging", "SECONDS",
+                "waiting for so long makes up for one level of priority; 0 = never"),
+           TERN_FIELD(scheduler.priority_aging_seconds), 0, 86400));
+  using scheduler::PrefixCacheMode;
+  add(Choice<PrefixCacheMode>(
+      info("prefix_cache", "--prefix-cache", "MODE",
+           "keep the KV of prompts for those that begin alike: on | per-key "
+           "(API keys see only their own) | off"),
+      TERN_FIELD(scheduler.prefix_cache),
+      {{"on", PrefixCacheMode::kOn},
+       {"per-key", PrefixCacheMode::kPerKey},
+       {"off", PrefixCacheMode::kOff}}));
+  add(Bytes(info("swap_bytes", "--swap-bytes", "BYTES",
+                 "host memory for the KV of preempted sequences; 0 = it is computed again"),
+            TERN_FIELD(scheduler.swap_bytes)));
 }
 
 void AddEngineOptions(std::vector<Option>* table) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/batch.h"
@@ -22,8 +23,12 @@ class Backend {
 
   virtual const KvGeometry& kv_geometry() const = 0;
   virtual uint32_t kv_blocks() const = 0;
-  // Copies the K and V of a whole block (copy-on-write, swapping).
+  // Copies the K and V of a whole block (copy-on-write).
   virtual void CopyBlock(BlockId from, BlockId to) = 0;
+  // K and V of a whole block to and from host memory, kv_geometry().BytesPerBlock() bytes
+  // (swapping, saving).
+  virtual void SaveBlock(BlockId block, std::byte* out) = 0;
+  virtual void LoadBlock(const std::byte* bytes, BlockId block) = 0;
 
   virtual const fabric::Device& device() const = 0;
   virtual size_t workspace_bytes() const = 0;

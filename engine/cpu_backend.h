@@ -31,6 +31,8 @@ class CpuBackend : public Backend {
   const KvGeometry& kv_geometry() const override { return cache_.geometry(); }
   uint32_t kv_blocks() const override { return cache_.blocks(); }
   void CopyBlock(BlockId from, BlockId to) override { cache_.CopyBlock(from, to); }
+  void SaveBlock(BlockId block, std::byte* out) override { cache_.SaveBlock(block, out); }
+  void LoadBlock(const std::byte* bytes, BlockId block) override { cache_.LoadBlock(bytes, block); }
   const fabric::Device& device() const override { return device_; }
   size_t workspace_bytes() const override;
 

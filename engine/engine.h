@@ -26,6 +26,8 @@ class Engine {
   // REQUIRES: as Backend::Step(). Output is valid until the next Step().
   StepOutput Step(const Batch& batch) { return backend_->Step(batch); }
   void CopyBlock(BlockId from, BlockId to) { backend_->CopyBlock(from, to); }
+  void SaveBlock(BlockId block, std::byte* out) { backend_->SaveBlock(block, out); }
+  void LoadBlock(const std::byte* bytes, BlockId block) { backend_->LoadBlock(bytes, block); }
 
   const Model& model() const { return *model_; }
   std::shared_ptr<const Model> shared_model() const { return model_; }

@@ -32,6 +32,18 @@ void KvCache::Write(uint32_t layer, BlockId block, uint32_t offset, const float*
   }
 }
 
+void KvCache::SaveBlock(BlockId block, std::byte* out) const noexcept {
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
+    std::memcpy(out + layer * 2 * half_, bytes_.data() + Offset(layer, block, 0), 2 * half_);
+  }
+}
+
+void KvCache::LoadBlock(const std::byte* bytes, BlockId block) noexcept {
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
+    std::memcpy(bytes_.data() + Offset(layer, block, 0), bytes + layer * 2 * half_, 2 * half_);
+  }
+}
+
 void KvCache::CopyBlock(BlockId from, BlockId to) noexcept {
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
     std::memcpy(bytes_.data() + Offset(layer, to, 0), bytes_.data() + Offset(layer, from, 0),

@@ -35,6 +35,11 @@ class KvCache {
   void Write(uint32_t layer, BlockId block, uint32_t offset, const float* keys,
              const float* values) noexcept;
 
+  // Bytes of a block, all layers, to and from other memory of BytesPerBlock() bytes. The format is
+  // that of this geometry.
+  void SaveBlock(BlockId block, std::byte* out) const noexcept;
+  void LoadBlock(const std::byte* bytes, BlockId block) noexcept;
+
   // Copies all layers of a block.
   void CopyBlock(BlockId from, BlockId to) noexcept;
 

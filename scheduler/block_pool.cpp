@@ -21,15 +21,20 @@ std::optional<BlockId> BlockPool::Allocate() {
 }
 
 void BlockPool::AddReference(BlockId block) {
-  assert(references_[block] > 0);
-  ++references_[block];
+  if (references_[block]++ == 0) --idle_;
 }
 
 bool BlockPool::Release(BlockId block) {
   assert(references_[block] > 0);
   if (--references_[block] > 0) return false;
-  free_.push_back(block);
+  ++idle_;
   return true;
+}
+
+void BlockPool::Free(BlockId block) {
+  assert(references_[block] == 0 && idle_ > 0);
+  --idle_;
+  free_.push_back(block);
 }
 
 void BlockPool::CheckIntegrity() const {
@@ -42,11 +47,12 @@ void BlockPool::CheckIntegrity() const {
     }
     listed[block] = true;
   }
-  for (BlockId block = 0; block < capacity(); ++block) {
-    if (references_[block] == 0 && !listed[block]) {
-      std::fprintf(stderr, "BlockPool: block %u is neither referenced nor free\n", block);
-      std::abort();
-    }
+  uint32_t unreferenced = 0;
+  for (const uint32_t count : references_) unreferenced += count == 0 ? 1 : 0;
+  if (unreferenced != free() + idle_) {
+    std::fprintf(stderr, "BlockPool: %u blocks are unreferenced, but %u free and %u idle\n",
+                 unreferenced, free(), idle_);
+    std::abort();
   }
 }
 

@@ -1,12 +1,49 @@
 #include "scheduler/block_tables.h"
 
+#include <algorithm>
 #include <cassert>
+#include <cstdio>
+#include <cstdlib>
+#include <span>
 
 namespace scheduler {
 
+BlockTables::BlockTables(const Options& options)
+    : pool_(options.capacity), slots_(options.swap_slots), block_size_(options.block_size) {
+  if (options.prefix_cache) {
+    cache_.emplace(options.capacity, options.block_size, options.cache_key);
+  }
+}
+
+BlockId BlockTables::Allocate() {
+  if (pool_.free() == 0) {
+    evicted_.clear();
+    cache_->EvictOldest(&evicted_);
+    evictions_ += evicted_.size();
+    for (const BlockId block : evicted_) pool_.Free(block);
+  }
+  return *pool_.Allocate();
+}
+
+void BlockTables::Refer(BlockId block) {
+  if (pool_.references(block) == 0) cache_->SetUsed(block);
+  pool_.AddReference(block);
+}
+
+void BlockTables::ReleaseBlock(BlockId block) {
+  if (!pool_.Release(block)) return;
+  if (Known(block)) {
+    cache_->SetIdle(block);
+  } else {
+    pool_.Free(block);
+  }
+}
+
 bool BlockTables::MustCopy(const Sequence& sequence) const {
   const size_t index = sequence.num_computed / block_size_;
-  return index < sequence.blocks.size() && pool_.references(sequence.blocks[index]) > 1;
+  if (index >= sequence.blocks.size()) return false;
+  const BlockId block = sequence.blocks[index];
+  return pool_.references(block) > 1 || Known(block);
 }
 
 uint32_t BlockTables::Missing(const Sequence& sequence, uint32_t end) const {
@@ -16,17 +53,17 @@ uint32_t BlockTables::Missing(const Sequence& sequence, uint32_t end) const {
   return grown + (MustCopy(sequence) ? 1 : 0);
 }
 
-void BlockTables::Extend(Sequence& sequence, uint32_t end, std::vector<BlockCopy>* copies) {
-  assert(end > sequence.num_computed && Missing(sequence, end) <= pool_.free());
+void BlockTables::Extend(Sequence& sequence, uint32_t end, std::vector<BlockMove>* moves) {
+  assert(end > sequence.num_computed && Missing(sequence, end) <= available());
   if (MustCopy(sequence)) {
     BlockId& block = sequence.blocks[sequence.num_computed / block_size_];
-    const BlockId copy = *pool_.Allocate();
-    copies->push_back({block, copy});
-    pool_.Release(block);
+    const BlockId copy = Allocate();
+    moves->push_back({BlockMove::Kind::kCopy, block, copy});
+    ReleaseBlock(block);
     block = copy;
   }
   const uint32_t needed = BlocksFor(end);
-  while (sequence.blocks.size() < needed) sequence.blocks.push_back(*pool_.Allocate());
+  while (sequence.blocks.size() < needed) sequence.blocks.push_back(Allocate());
 }
 
 void BlockTables::Share(const Sequence& from, Sequence& to, uint32_t tokens) {
@@ -35,13 +72,109 @@ void BlockTables::Share(const Sequence& from, Sequence& to, uint32_t tokens) {
   to.blocks.assign(from.blocks.begin(), from.blocks.begin() + blocks);
   for (const BlockId block : to.blocks) pool_.AddReference(block);
   to.num_computed = tokens;
+  to.indexed_blocks = std::min(from.indexed_blocks, tokens / block_size_);
 }
 
-void BlockTables::Release(Sequence& sequence) {
-  // Last first, so that the free list hands out the front of a table first again.
-  for (auto it = sequence.blocks.rbegin(); it != sequence.blocks.rend(); ++it) pool_.Release(*it);
+void BlockTables::Adopt(Sequence& sequence, bool whole_blocks_only) {
+  assert(sequence.blocks.empty());
+  if (!cache_) return;
+  const std::span<const engine::TokenId> tokens = sequence.tokens;
+  PrefixCache::Match match = cache_->Find(sequence.cache_space, tokens.first(tokens.size() - 1));
+  if (whole_blocks_only && match.tokens % block_size_ != 0) {
+    match.tokens -= match.tokens % block_size_;
+    match.blocks.pop_back();
+  }
+  for (const BlockId block : match.blocks) Refer(block);
+  sequence.blocks = std::move(match.blocks);
+  sequence.num_computed = match.tokens;
+  sequence.indexed_blocks = match.tokens / block_size_;
+}
+
+void BlockTables::Index(Sequence& sequence) {
+  if (!cache_) return;
+  while ((sequence.indexed_blocks + 1) * block_size_ <= sequence.num_computed) {
+    const size_t index = sequence.indexed_blocks;
+    BlockId& block = sequence.blocks[index];
+    const auto parent = index == 0 ? std::nullopt : std::optional(sequence.blocks[index - 1]);
+    const auto known = cache_->InsertFull(
+        sequence.cache_space, parent,
+        std::span(sequence.tokens).subspan(index * block_size_, block_size_), block);
+    if (!known) return;
+    if (*known != block) {
+      Refer(*known);
+      ReleaseBlock(block);
+      block = *known;
+    }
+    ++sequence.indexed_blocks;
+  }
+}
+
+void BlockTables::IndexTail(const Sequence& sequence) {
+  const uint32_t tail = sequence.num_computed % block_size_;
+  const uint32_t index = sequence.num_computed / block_size_;
+  if (!cache_ || tail == 0 || sequence.indexed_blocks != index) return;
+  const BlockId block = sequence.blocks[index];
+  if (pool_.references(block) > 1) return;  // the other holder goes on writing it
+  const auto parent = index == 0 ? std::nullopt : std::optional(sequence.blocks[index - 1]);
+  cache_->InsertTail(sequence.cache_space, parent,
+                     std::span(sequence.tokens).subspan(size_t{index} * block_size_, tail), block);
+}
+
+void BlockTables::Release(Sequence& sequence, bool keep) {
+  if (keep) IndexTail(sequence);
+  // Last first: the free list hands out the front of a table first again, and the prefix cache
+  // forgets the end of a prefix before its beginning.
+  for (auto it = sequence.blocks.rbegin(); it != sequence.blocks.rend(); ++it) ReleaseBlock(*it);
   sequence.blocks.clear();
   sequence.num_computed = 0;
+  sequence.indexed_blocks = 0;
+}
+
+bool BlockTables::CanSwapOut(const Sequence& sequence) const {
+  return sequence.num_computed > 0 && BlocksFor(sequence.num_computed) <= slots_.free();
+}
+
+void BlockTables::SwapOut(Sequence& sequence, std::vector<BlockMove>* moves) {
+  assert(CanSwapOut(sequence) && sequence.swap_slots.empty());
+  const uint32_t blocks = BlocksFor(sequence.num_computed);
+  for (uint32_t i = 0; i < blocks; ++i) {
+    const BlockId slot = *slots_.Allocate();
+    moves->push_back({BlockMove::Kind::kSwapOut, sequence.blocks[i], slot});
+    sequence.swap_slots.push_back(slot);
+  }
+  sequence.swapped_tokens = sequence.num_computed;
+  Release(sequence, true);
+}
+
+void BlockTables::SwapIn(Sequence& sequence, std::vector<BlockMove>* moves) {
+  assert(!sequence.swap_slots.empty() && sequence.num_computed % block_size_ == 0);
+  for (size_t i = sequence.blocks.size(); i < sequence.swap_slots.size(); ++i) {
+    const BlockId block = Allocate();
+    moves->push_back({BlockMove::Kind::kSwapIn, sequence.swap_slots[i], block});
+    sequence.blocks.push_back(block);
+    sequence.num_computed = sequence.swapped_tokens;
+  }
+  DropSwap(sequence);
+}
+
+void BlockTables::DropSwap(Sequence& sequence) {
+  for (const BlockId slot : sequence.swap_slots) {
+    slots_.Release(slot);
+    slots_.Free(slot);
+  }
+  sequence.swap_slots.clear();
+  sequence.swapped_tokens = 0;
+}
+
+void BlockTables::CheckIntegrity() const {
+  pool_.CheckIntegrity();
+  slots_.CheckIntegrity();
+  if (cache_) cache_->CheckIntegrity();
+  if (pool_.idle() != (cache_ ? cache_->idle() : 0)) {
+    std::fprintf(stderr, "BlockTables: %u blocks are idle, but the prefix cache knows %zu\n",
+                 pool_.idle(), cache_ ? cache_->idle() : 0);
+    std::abort();
+  }
 }
 
 }  // namespace scheduler

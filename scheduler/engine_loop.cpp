@@ -174,7 +174,8 @@ void EngineLoop::Impl::Report(Slot& slot) {
   stats.projection_seconds = totals.projection_seconds;
   stats.attention_seconds = totals.attention_seconds;
   stats.head_seconds = totals.head_seconds;
-  slot.inbox.SetWaiting(stats.scheduler.queued_requests, stats.scheduler.waiting_tokens);
+  slot.inbox.SetWaiting(stats.scheduler.queued_requests, stats.scheduler.waiting_tokens,
+                        slot.runtime->scheduler().queued_of_key());
   {
     const std::lock_guard lock(slot.stats_mutex);
     slot.stats = stats;

@@ -1,17 +1,29 @@
 #include "scheduler/model_runtime.h"
 
 #include <chrono>
+#include <random>
 #include <utility>
+
+#include "fabric/aligned_buffer.h"
 
 namespace scheduler {
 namespace {
 
 class EngineRunner : public StepRunner {
  public:
-  explicit EngineRunner(engine::Engine& engine) : engine_(engine) {}
+  EngineRunner(engine::Engine& engine, uint32_t swap_slots)
+      : engine_(engine),
+        block_bytes_(engine.kv_geometry().BytesPerBlock()),
+        swap_(block_bytes_ * swap_slots) {}
 
   engine::StepOutput Step(const engine::Batch& batch) override { return engine_.Step(batch); }
   void CopyBlock(engine::BlockId from, engine::BlockId to) override { engine_.CopyBlock(from, to); }
+  void SwapOut(engine::BlockId from, uint32_t slot) override {
+    engine_.SaveBlock(from, swap_.data() + slot * block_bytes_);
+  }
+  void SwapIn(uint32_t slot, engine::BlockId to) override {
+    engine_.LoadBlock(swap_.data() + slot * block_bytes_, to);
+  }
 
   const engine::KvGeometry& kv_geometry() const override { return engine_.kv_geometry(); }
   uint32_t kv_blocks() const override { return engine_.kv_blocks(); }
@@ -21,6 +33,8 @@ class EngineRunner : public StepRunner {
 
  private:
   engine::Engine& engine_;
+  size_t block_bytes_;
+  fabric::AlignedBuffer<std::byte> swap_;  // pages are touched when they are first used
 };
 
 int64_t UnixSeconds() {
@@ -30,8 +44,10 @@ int64_t UnixSeconds() {
 
 std::unique_ptr<Scheduler> MakeScheduler(const SchedulerOptions& options,
                                          const StepRunner& runner) {
+  std::random_device random;
+  const auto word = [&random] { return uint64_t{random()} << 32 | random(); };
   return std::make_unique<Scheduler>(options, runner.kv_geometry(), runner.kv_blocks(),
-                                     runner.context_length());
+                                     runner.context_length(), SipKey{word(), word()});
 }
 
 }  // namespace
@@ -50,7 +66,8 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
       engine::Model::Load(options.path, engine_options, *runtime->device_, team, progress);
   runtime->engine_ =
       std::make_unique<engine::Engine>(std::move(model), engine_options, *runtime->device_, team);
-  runtime->runner_ = std::make_unique<EngineRunner>(*runtime->engine_);
+  runtime->runner_ = std::make_unique<EngineRunner>(
+      *runtime->engine_, Scheduler::SwapSlots(options.scheduler, runtime->engine_->kv_geometry()));
   runtime->scheduler_ = MakeScheduler(options.scheduler, *runtime->runner_);
   runtime->created_ = UnixSeconds();
   return runtime;

@@ -11,9 +11,10 @@
 
 #include "engine/batch.h"
 #include "engine/kv_geometry.h"
-#include "scheduler/block_pool.h"
+#include "scheduler/block_move.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/sequence.h"
+#include "scheduler/siphash.h"
 #include "scheduler/token_event.h"
 
 namespace scheduler {
@@ -21,6 +22,7 @@ namespace scheduler {
 enum class AdmitResult : uint8_t {
   kOk,
   kQueueFull,      // too many requests or tokens wait: 503 with Retry-After
+  kKeyQueueFull,   // too many requests of this API key wait: 429 with Retry-After
   kPromptTooLong,  // prompt + 1 does not fit the context
   kDraining,       // no new work is taken
 };
@@ -33,16 +35,10 @@ struct PlannedRow {
   bool samples = false;  // the last token's logits give the next token
 };
 
-// Copy block `from` to `to` before the step runs, in the order given (copy-on-write).
-struct BlockCopy {
-  BlockId from = 0;
-  BlockId to = 0;
-};
-
 // What the next step does. Pointers into the scheduler stay valid until Commit().
 struct StepPlan {
   std::vector<PlannedRow> rows;
-  std::vector<BlockCopy> copies;
+  std::vector<BlockMove> moves;  // before the step, in this order
   uint32_t tokens = 0;
   bool empty() const { return rows.empty(); }
 };
@@ -75,9 +71,16 @@ struct SchedulerStats {
   uint32_t queued_requests = 0;  // no choice has been in a step yet; what the queue bound counts
   uint32_t waiting_tokens = 0;   // prompt tokens of queued requests, once per choice
   uint32_t kv_blocks_total = 0;
-  uint32_t kv_blocks_used = 0;
-  uint64_t preemptions = 0;
-  uint64_t prompt_tokens = 0;  // computed in steps, recomputation excluded
+  uint32_t kv_blocks_used = 0;    // referenced
+  uint32_t kv_blocks_cached = 0;  // remembered by the prefix cache alone; given away when needed
+  uint32_t swap_slots_total = 0;  // blocks that host memory holds
+  uint32_t swap_slots_used = 0;
+  uint64_t preemptions = 0;  // swapped ones included
+  uint64_t swapped_preemptions = 0;
+  uint64_t prompt_tokens = 0;     // of prompts that were computed or found; each once per request
+  uint64_t prefix_queries = 0;    // prompt tokens that were looked up, once per started request
+  uint64_t prefix_hits = 0;       // of these, found
+  uint64_t prefix_evictions = 0;  // blocks
   uint64_t generated_tokens = 0;
   uint64_t deadline_misses = 0;
   double KvUsage() const {
@@ -87,20 +90,24 @@ struct SchedulerStats {
   }
 };
 
-// Decides what each step computes: admission, KV blocks, chunked prefill beside running decodes
-// under one token budget, preemption by recompute when blocks run out.
+// Decides what each step computes: admission, KV blocks, what the prefix cache serves, chunked
+// prefill beside running decodes under one token budget, preemption when blocks run out.
 //
 // A pure state machine: no clock (time is an argument), no threads, no I/O, so that a seeded
 // simulator can drive it.
 //
 // Use:      Add / Cancel any time between steps; Plan(now) -> run it -> Commit(plan, result, now).
 // Threads:  one.
-// Order:    running decodes first, then prefill by (priority, arrival).
+// Order:    running decodes first, then prefill by rank; docs/scheduling.md has the rules.
 class Scheduler {
  public:
+  // cache_key: of the prefix cache's hashes; secret, so that nobody can aim at a collision.
   Scheduler(const SchedulerOptions& options, const engine::KvGeometry& geometry, uint32_t kv_blocks,
-            uint32_t context_length);
+            uint32_t context_length, const SipKey& cache_key = {});
   ~Scheduler();
+
+  // Blocks that the options' host memory holds.
+  static uint32_t SwapSlots(const SchedulerOptions& options, const engine::KvGeometry& geometry);
 
   // Adds all choices of a request. They share the prompt's KV blocks (copy-on-write).
   AdmitResult Add(const Request& request, double now);
@@ -120,6 +127,8 @@ class Scheduler {
   const Sequence* Find(uint64_t sequence) const;
   bool idle() const;  // nothing runs or waits
   SchedulerStats stats() const;
+  // Requests of each API key that no step has touched yet; keys without any are absent.
+  const std::unordered_map<std::string, uint32_t>& queued_of_key() const;
   // Checks every invariant; aborts with a message. For tests and idle debug servers.
   void CheckIntegrity() const;
 

@@ -4,13 +4,30 @@
 
 namespace scheduler {
 
+// Who finds KV blocks that an earlier request computed.
+enum class PrefixCacheMode : uint8_t {
+  kOff,     // nobody
+  kOn,      // every request with the same `cache_salt`
+  kPerKey,  // only requests of the same API key
+};
+
 struct SchedulerOptions {
   uint32_t max_sequences = 64;           // running at once
   uint32_t max_batch_tokens = 512;       // token budget of one step; also the engine's workspace
   uint32_t prefill_chunk = 256;          // most prompt tokens of one sequence in one step
   uint32_t max_queued_requests = 256;    // waiting; beyond: AdmitResult::kQueueFull
   uint64_t max_queued_tokens = 1 << 20;  // prompt tokens waiting
+  uint32_t max_queued_per_key = 0;       // waiting requests of one API key; 0 = no own limit
   double queue_deadline_seconds = 0;  // 0 = wait for ever; else a waiting request fails after this
+
+  // API keys share the machine by tokens; priorities order the requests of one key. Without,
+  // priorities order all requests.
+  bool fair_share = true;
+  // A request that waits for so long counts as one priority level more urgent; 0 = never.
+  double priority_aging_seconds = 15;
+
+  PrefixCacheMode prefix_cache = PrefixCacheMode::kOn;
+  uint64_t swap_bytes = 0;  // host memory for the KV of preempted sequences; 0 = compute it again
 };
 
 }  // namespace scheduler

@@ -36,7 +36,8 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 //      |-- in KV ---------|-- to compute --------|        tokens = prompt + generated
 //
 // Invariant: num_computed <= tokens.size(); blocks.size() == ceil(num_computed' / block_size),
-// where num_computed' includes what the current plan will compute.
+// where num_computed' includes what the current plan will compute; the first indexed_blocks blocks
+// are full and known to the prefix cache.
 struct Sequence {
   uint64_t id = 0;  // unique in the scheduler
   RequestId request = 0;
@@ -45,9 +46,14 @@ struct Sequence {
   std::vector<engine::TokenId> tokens;
   uint32_t prompt_tokens = 0;
   uint32_t num_computed = 0;   // positions whose K and V are in the cache
-  uint32_t cached_tokens = 0;  // of the prompt, taken from the prefix cache or a sibling choice
+  uint32_t cached_tokens = 0;  // of the request's prompt, found in the prefix cache
   uint32_t max_tokens = 0;     // generated tokens allowed; resolved, never 0
   std::vector<engine::BlockId> blocks;
+  uint32_t indexed_blocks = 0;
+  std::string cache_space;           // where the prefix cache looks
+  std::vector<uint32_t> swap_slots;  // swapped out: host slots of its blocks, from the first
+  uint32_t swapped_tokens = 0;       // positions that they hold
+  std::string tenant;                // with whom it shares fairly; one for all without fair sharing
   int32_t priority = 0;
   double arrival = 0;
   double first_scheduled = -1;  // -1: never

@@ -57,6 +57,7 @@ struct StepExecutor::Choice {
 struct StepExecutor::Active {
   Request request;
   double enqueued = 0;
+  uint32_t cached_tokens = 0;
   std::vector<Choice> choices;
   uint32_t unfinished = 0;
   std::unique_ptr<TokenScorer> scorer;         // made for the first prompt or forced token
@@ -153,8 +154,9 @@ bool StepExecutor::Step() {
   const StepPlan plan = scheduler_.Plan(clock_());
   PublishEndings();  // queue deadlines
   if (plan.empty()) return false;
+  MoveBlocks(plan);
   PrepareRows(plan);
-  RunBatch(plan);
+  RunBatch();
   const StepResult result = Collect();
   scheduler_.Commit(plan, result, clock_());
   PublishTokens(result);
@@ -171,6 +173,7 @@ void StepExecutor::PrepareRows(const StepPlan& plan) {
     row.active = requests_.at(row.sequence->request).get();
     row.choice = &row.active->choices[row.sequence->choice];
     row.choice->scheduled = row.sequence->first_scheduled;
+    row.active->cached_tokens = row.sequence->cached_tokens;
 
     // A prompt position predicts the next prompt token; after preemption its score is known.
     const auto& scores = row.active->prompt_logprobs;
@@ -184,11 +187,27 @@ void StepExecutor::PrepareRows(const StepPlan& plan) {
   }
 }
 
-// Copies blocks and runs the step. Whatever is thrown is the error of every row.
-void StepExecutor::RunBatch(const StepPlan& plan) {
+// Before anything that may fail: sequences that have no row in the step rely on these moves too.
+void StepExecutor::MoveBlocks(const StepPlan& plan) {
+  for (const BlockMove& move : plan.moves) {
+    switch (move.kind) {
+      case BlockMove::Kind::kCopy:
+        runner_.CopyBlock(move.from, move.to);
+        break;
+      case BlockMove::Kind::kSwapOut:
+        runner_.SwapOut(move.from, move.to);
+        break;
+      case BlockMove::Kind::kSwapIn:
+        runner_.SwapIn(move.from, move.to);
+        break;
+    }
+  }
+}
+
+// Runs the step. Whatever is thrown is the error of every row.
+void StepExecutor::RunBatch() {
   last_step_ = {};
   try {
-    for (const BlockCopy& copy : plan.copies) runner_.CopyBlock(copy.from, copy.to);
     std::vector<engine::BatchRow> batch_rows(rows_.size());
     for (size_t i = 0; i < rows_.size(); ++i) {
       const Row& row = rows_[i];
@@ -345,6 +364,7 @@ void StepExecutor::Deliver(Active& active, Choice& choice, TokenEvent event) {
   event.request = active.request.id;
   event.enqueued = active.enqueued;
   event.scheduled = choice.scheduled;
+  event.cached_tokens = active.cached_tokens;
   event.now = clock_();
   active.request.sink->OnEvent(std::move(event));
 }

@@ -67,7 +67,8 @@ class StepExecutor {
   class Sink;
 
   void PrepareRows(const StepPlan& plan);
-  void RunBatch(const StepPlan& plan);
+  void MoveBlocks(const StepPlan& plan);
+  void RunBatch();
   void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);

@@ -18,6 +18,9 @@ class StepRunner {
   // As engine::Engine. Anything thrown fails the rows of the batch, not the loop.
   virtual engine::StepOutput Step(const engine::Batch& batch) = 0;
   virtual void CopyBlock(engine::BlockId from, engine::BlockId to) = 0;
+  // Bytes of a block to host memory and back. REQUIRES: slot < the scheduler's swap slots.
+  virtual void SwapOut(engine::BlockId from, uint32_t slot) = 0;
+  virtual void SwapIn(uint32_t slot, engine::BlockId to) = 0;
 
   virtual const engine::KvGeometry& kv_geometry() const = 0;
   virtual uint32_t kv_blocks() const = 0;

@@ -117,6 +117,10 @@ ApiError Overloaded(const std::string& message) {
   return ApiError(503, kUnavailable, "server_is_overloaded", message).WithRetryAfter(1);
 }
 
+ApiError RateLimited(const std::string& message) {
+  return ApiError(429, "rate_limit_error", "rate_limit_exceeded", message).WithRetryAfter(1);
+}
+
 ApiError ModelLoading(std::string_view model, double fraction) {
   const int percent = static_cast<int>(std::floor(fraction * 100));
   return ApiError(503, kUnavailable, "model_loading",

@@ -75,6 +75,7 @@ ApiError UnsupportedEncoding(std::string_view found);
 
 ApiError InternalError(const std::string& message);
 ApiError Overloaded(const std::string& message);
+ApiError RateLimited(const std::string& message);
 ApiError ModelLoading(std::string_view model, double fraction);
 ApiError ShuttingDown();
 

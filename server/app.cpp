@@ -116,6 +116,8 @@ struct App::Impl {
         model.ready = true;
         model.stats = loop.Stats(*runtime);
         model.block_size = std::as_const(*runtime).engine().kv_geometry().block_size;
+        model.prefix_cache =
+            runtime->options().scheduler.prefix_cache != scheduler::PrefixCacheMode::kOff;
       }
       snapshot.models.push_back(std::move(model));
     }

@@ -100,6 +100,8 @@ ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, s
       return ContextLengthExceeded(param, tokens, context_length);
     case scheduler::AdmitResult::kDraining:
       return ShuttingDown();
+    case scheduler::AdmitResult::kKeyQueueFull:
+      return RateLimited("Too many requests of this API key are waiting. Try again soon.");
     default:
       return Overloaded("The server has too many requests waiting. Try again soon.");
   }
@@ -111,6 +113,8 @@ std::string_view RejectionReason(scheduler::AdmitResult result) {
       return "prompt_too_long";
     case scheduler::AdmitResult::kDraining:
       return "draining";
+    case scheduler::AdmitResult::kKeyQueueFull:
+      return "key_queue_full";
     default:
       return "queue_full";
   }

@@ -49,6 +49,8 @@ constexpr std::array kAliases = {
     Alias{"tern_generation_tokens_total", "vllm:generation_tokens_total"},
     Alias{"tern_request_success_total", "vllm:request_success_total"},
     Alias{"tern_preemptions_total", "vllm:num_preemptions_total"},
+    Alias{"tern_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
+    Alias{"tern_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"},
     Alias{"tern_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"},
     Alias{"tern_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"},
     Alias{"tern_request_time_per_output_token_seconds",
@@ -105,12 +107,28 @@ void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
   out.Gauge("tern_kv_blocks", "Blocks of the KV pool.", labels, stats.kv_blocks_total);
   out.Gauge("tern_kv_blocks_used", "KV blocks that sequences refer to.", labels,
             stats.kv_blocks_used);
-  out.Counter("tern_prompt_tokens_total", "Prompt tokens computed, recomputation excluded.", labels,
-              Number(stats.prompt_tokens));
+  out.Gauge("tern_kv_blocks_cached",
+            "KV blocks that only the prefix cache remembers; given away when needed.", labels,
+            stats.kv_blocks_cached);
+  out.Gauge("tern_kv_swap_blocks", "KV blocks that host memory holds for preempted sequences.",
+            labels, stats.swap_slots_total);
+  out.Gauge("tern_kv_swap_blocks_used", "Of these, in use.", labels, stats.swap_slots_used);
+  out.Counter("tern_prompt_tokens_total",
+              "Prompt tokens computed or found in the prefix cache, recomputation excluded.",
+              labels, Number(stats.prompt_tokens));
+  out.Counter("tern_prefix_cache_queries_total",
+              "Prompt tokens looked up, once per request that started.", labels,
+              Number(stats.prefix_queries));
+  out.Counter("tern_prefix_cache_hits_total", "Of these, found.", labels,
+              Number(stats.prefix_hits));
+  out.Counter("tern_prefix_cache_evictions_total", "Blocks that the prefix cache gave up.", labels,
+              Number(stats.prefix_evictions));
   out.Counter("tern_generation_tokens_total", "Tokens generated.", labels,
               Number(stats.generated_tokens));
-  out.Counter("tern_preemptions_total", "Sequences that lost their KV blocks and were recomputed.",
-              labels, Number(stats.preemptions));
+  out.Counter("tern_preemptions_total", "Sequences that lost their KV blocks for a while.", labels,
+              Number(stats.preemptions));
+  out.Counter("tern_swapped_preemptions_total", "Of these, kept in host memory.", labels,
+              Number(stats.swapped_preemptions));
   out.Counter("tern_queue_deadline_misses_total", "Requests that waited too long and failed.",
               labels, Number(stats.deadline_misses));
 }
@@ -388,7 +406,7 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
                   {{"model_name", model.name},
                    {"block_size", std::to_string(model.block_size)},
                    {"num_gpu_blocks", std::to_string(model.stats.scheduler.kv_blocks_total)},
-                   {"enable_prefix_caching", "False"},
+                   {"enable_prefix_caching", model.prefix_cache ? "True" : "False"},
                    {"engine", "0"}},
                   1);
   }

@@ -49,6 +49,7 @@ struct MetricsSnapshot {
     double load_progress = 0;
     scheduler::LoopStats stats;
     uint32_t block_size = 0;
+    bool prefix_cache = false;
     uint32_t max_sequences = 0;
   };
   std::vector<Model> models;

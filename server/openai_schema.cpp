@@ -19,6 +19,7 @@ constexpr size_t kMaxStopStrings = 16;
 constexpr int64_t kMaxChoices = 128;
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxPrompts = 256;
+constexpr size_t kMaxCacheSalt = 256;
 constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
 
 // Sent by current SDKs; they change nothing about the text that this server makes.
@@ -260,6 +261,11 @@ GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
                                         std::numeric_limits<int32_t>::max())
                                .value_or(0));
   params.cache_salt = reader.String("cache_salt").value_or("");
+  if (params.cache_salt.size() > kMaxCacheSalt) {
+    throw InvalidValue("cache_salt", "Invalid value for 'cache_salt': expected at most " +
+                                         std::to_string(kMaxCacheSalt) + " bytes, but got " +
+                                         std::to_string(params.cache_salt.size()) + ".");
+  }
   if (const auto best_of = reader.Integer("best_of", 1, kMaxChoices);
       best_of && *best_of != params.choices) {
     throw UnsupportedParameter("best_of", "Unsupported parameter: 'best_of' must equal 'n'.");

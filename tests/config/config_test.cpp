@@ -100,6 +100,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "i2s_layout") return "arm64";
   if (info.name == "device") return "reference";
   if (info.name == "layout") return "pt5";
+  if (info.name == "prefix_cache") return "per-key";
   return "text";
 }
 

@@ -1,4 +1,4 @@
-// A block is free or referenced, never both and never neither.
+// A block is free, idle or referenced: exactly one of them.
 
 #include "scheduler/block_pool.h"
 
@@ -28,6 +28,7 @@ TEST(BlockPool, FreesBlockWhenLastReferenceDrops) {
   EXPECT_FALSE(pool.Release(block));
   EXPECT_EQ(pool.free(), 0U);
   EXPECT_TRUE(pool.Release(block));
+  pool.Free(block);
   EXPECT_EQ(pool.free(), 1U);
   EXPECT_EQ(pool.references(block), 0U);
   pool.CheckIntegrity();
@@ -38,7 +39,22 @@ TEST(BlockPool, GivesAFreedBlockAgain) {
   const BlockId first = pool.Allocate().value();
   pool.Allocate();
   pool.Release(first);
+  pool.Free(first);
   EXPECT_EQ(pool.Allocate(), first);
+}
+
+TEST(BlockPool, AnIdleBlockIsNeitherFreeNorUsedUntilItIsWantedAgain) {
+  BlockPool pool(2);
+  const BlockId block = pool.Allocate().value();
+  pool.Release(block);
+  EXPECT_EQ(pool.idle(), 1U);
+  EXPECT_EQ(pool.free(), 1U);
+  EXPECT_EQ(pool.used(), 0U);
+  pool.CheckIntegrity();
+  pool.AddReference(block);
+  EXPECT_EQ(pool.idle(), 0U);
+  EXPECT_EQ(pool.used(), 1U);
+  pool.CheckIntegrity();
 }
 
 TEST(BlockPool, WithoutCapacityHasNothing) {

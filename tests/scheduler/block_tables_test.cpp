@@ -10,9 +10,9 @@ namespace {
 constexpr uint32_t kBlock = 16;
 
 TEST(BlockTables, GrowsByWholeBlocks) {
-  BlockTables tables(4, kBlock);
+  BlockTables tables({.capacity = 4, .block_size = kBlock});
   Sequence sequence;
-  std::vector<BlockCopy> copies;
+  std::vector<BlockMove> copies;
   EXPECT_EQ(tables.Missing(sequence, 16), 1U);
   EXPECT_EQ(tables.Missing(sequence, 17), 2U);
   tables.Extend(sequence, 16, &copies);
@@ -25,22 +25,22 @@ TEST(BlockTables, GrowsByWholeBlocks) {
 }
 
 TEST(BlockTables, ReleaseGivesEverythingBack) {
-  BlockTables tables(4, kBlock);
+  BlockTables tables({.capacity = 4, .block_size = kBlock});
   Sequence sequence;
-  std::vector<BlockCopy> copies;
+  std::vector<BlockMove> copies;
   tables.Extend(sequence, 60, &copies);
   sequence.num_computed = 60;
-  tables.Release(sequence);
+  tables.Release(sequence, true);
   EXPECT_EQ(tables.pool().free(), 4U);
   EXPECT_EQ(sequence.num_computed, 0U);
   EXPECT_TRUE(sequence.blocks.empty());
 }
 
 TEST(BlockTables, TheSecondWriterOfASharedBlockCopiesIt) {
-  BlockTables tables(8, kBlock);
+  BlockTables tables({.capacity = 8, .block_size = kBlock});
   Sequence first;
   Sequence second;
-  std::vector<BlockCopy> copies;
+  std::vector<BlockMove> copies;
   tables.Extend(first, 20, &copies);
   first.num_computed = 20;
   tables.Share(first, second, 19);
@@ -63,10 +63,10 @@ TEST(BlockTables, TheSecondWriterOfASharedBlockCopiesIt) {
 }
 
 TEST(BlockTables, SharingFullBlocksNeedsNoCopy) {
-  BlockTables tables(8, kBlock);
+  BlockTables tables({.capacity = 8, .block_size = kBlock});
   Sequence first;
   Sequence second;
-  std::vector<BlockCopy> copies;
+  std::vector<BlockMove> copies;
   tables.Extend(first, 33, &copies);
   first.num_computed = 33;
   tables.Share(first, second, 32);

@@ -1,5 +1,6 @@
 // With a real model: a request gives the same tokens and log-probabilities, bit for bit, alone or
-// among others, however its prompt is cut, and after preemption.
+// among others, however its prompt is cut, whether its prompt was found in the prefix cache, and
+// after preemption, by recomputation and by swapping.
 
 #include <gtest/gtest.h>
 
@@ -29,12 +30,13 @@ class EngineLoopModel : public testing::Test {
   }
 
   // kv_blocks: 0 = as many as the engine likes.
-  std::shared_ptr<ModelRuntime> Load(const SchedulerOptions& scheduler, uint32_t kv_blocks = 0) {
+  std::shared_ptr<ModelRuntime> Load(const SchedulerOptions& scheduler, uint32_t kv_blocks = 0,
+                                     uint32_t context = kContext) {
     ModelRuntime::Options options;
     options.name = "demo";
     options.path = kModel;
     options.scheduler = scheduler;
-    options.engine.context_length = kContext;
+    options.engine.context_length = context;
     options.engine.kv_bytes = kv_blocks * block_bytes_;
     auto runtime = ModelRuntime::Load(options, team_);
     block_bytes_ = runtime->engine().kv_geometry().BytesPerBlock();
@@ -88,6 +90,48 @@ class EngineLoopModel : public testing::Test {
     return events;
   }
 
+  // Runs requests together and waits for all of them.
+  static std::vector<std::shared_ptr<RecordingSink>> Run(
+      EngineLoop& loop, const std::shared_ptr<ModelRuntime>& runtime,
+      std::vector<Request> requests) {
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (Request& request : requests) {
+      sinks.push_back(std::make_shared<RecordingSink>(request.choices));
+      request.id = EngineLoop::NextRequestId();
+      request.sink = sinks.back();
+      EXPECT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+    }
+    for (const auto& sink : sinks) EXPECT_TRUE(sink->AwaitEnd());
+    EXPECT_TRUE(loop.WaitIdle(60));
+    return sinks;
+  }
+
+  // The same, one after the other, with nothing that could be shared.
+  std::vector<std::shared_ptr<RecordingSink>> RunAlone(const std::vector<Request>& requests,
+                                                       uint32_t context) {
+    SchedulerOptions plain;
+    plain.prefix_cache = PrefixCacheMode::kOff;
+    const auto runtime = Load(plain, 0, context);
+    EngineLoop loop;
+    loop.Attach(runtime);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (const Request& request : requests) sinks.push_back(Run(loop, runtime, {request})[0]);
+    return sinks;
+  }
+
+  static void ExpectSame(const std::vector<std::shared_ptr<RecordingSink>>& alone,
+                         const std::vector<std::shared_ptr<RecordingSink>>& together,
+                         const std::vector<Request>& requests) {
+    ASSERT_EQ(alone.size(), together.size());
+    for (size_t i = 0; i < alone.size(); ++i) {
+      SCOPED_TRACE(i);
+      for (uint32_t choice = 0; choice < requests[i].choices; ++choice) {
+        ASSERT_GT(alone[i]->tokens(choice).size(), 0U);
+        ExpectSameEvents(*alone[i], *together[i], choice);
+      }
+    }
+  }
+
   fabric::WorkerTeam team_{1};  // two would spin against whatever else the machine tests
   uint64_t block_bytes_ = 0;
 };
@@ -132,6 +176,73 @@ TEST_F(EngineLoopModel, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
   EXPECT_GT(stats.scheduler.preemptions, 0U);
   EXPECT_EQ(stats.scheduler.kv_blocks_used, 0U);
   EXPECT_GT(stats.device.projections, 0U);
+}
+
+// Prefixes that end inside a block, at its end, and beyond the first attention partition.
+TEST_F(EngineLoopModel, FoundPromptsGiveTheBitsOfComputedOnes) {
+  constexpr uint32_t kLong = 512;
+  std::vector<TokenId> text;
+  for (uint32_t i = 0; i < 330; ++i) text.push_back(static_cast<TokenId>(300 + (i * i * 7) % 2500));
+  std::vector<Request> requests;
+  for (const uint32_t shared : {330U, 5U, 16U, 31U, 100U, 256U, 257U, 300U, 330U, 330U}) {
+    Request request = MakeRequest(static_cast<uint32_t>(requests.size())).first;
+    request.prompt.insert(request.prompt.begin(), text.begin(), text.begin() + shared);
+    request.prompt_logprobs = false;
+    requests.push_back(request);
+  }
+  requests[9].prompt_logprobs = true;  // computes all of its prompt again
+  const auto alone = RunAlone(requests, kLong);
+
+  SchedulerOptions options;
+  options.max_batch_tokens = 100;
+  options.prefill_chunk = 37;
+  const auto runtime = Load(options, 0, kLong);
+  EngineLoop loop;
+  loop.Attach(runtime);
+  auto together = Run(loop, runtime, {requests[0]});
+  const auto rest = Run(loop, runtime, std::vector<Request>(requests.begin() + 1, requests.end()));
+  together.insert(together.end(), rest.begin(), rest.end());
+  ExpectSame(alone, together, requests);
+  constexpr uint32_t kFound[] = {0, 5, 16, 31, 100, 256, 257, 300, 330, 0};
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i]->events().at(0).cached_tokens, kFound[i]) << i;
+  }
+  // The same again: all but the last token is found.
+  const auto again = Run(loop, runtime, {requests[1], requests[7]});
+  ExpectSame({alone[1], alone[7]}, again, {requests[1], requests[7]});
+  EXPECT_EQ(again[1]->events().at(0).cached_tokens, requests[7].prompt.size() - 1);
+  EXPECT_EQ(loop.Stats(*runtime).scheduler.kv_blocks_used, 0U);
+}
+
+// Sixteen requests in a quarter of the blocks that they need together.
+TEST_F(EngineLoopModel, AQuarterOfTheBlocksGivesTheSameBitsBySwapAndByRecomputation) {
+  constexpr uint32_t kShort = 128;  // 8 blocks
+  std::vector<Request> requests;
+  uint32_t needed = 0;
+  for (uint32_t i = 0; i < 16; ++i) {
+    Request request = MakeRequest(i % 8).first;
+    request.prompt[0] = static_cast<TokenId>(400 + i);
+    request.max_tokens = 60;
+    request.sampling.ignore_eos = true;
+    needed += request.choices * ((static_cast<uint32_t>(request.prompt.size()) + 60 + 15) / 16);
+    requests.push_back(request);
+  }
+  const auto alone = RunAlone(requests, kShort);
+  for (const bool swap : {false, true}) {
+    SCOPED_TRACE(swap);
+    SchedulerOptions options;
+    options.prefix_cache = swap ? PrefixCacheMode::kOn : PrefixCacheMode::kOff;
+    options.swap_bytes = swap ? needed * block_bytes_ : 0;
+    const auto runtime = Load(options, needed / 4, kShort);
+    EngineLoop loop;
+    loop.Attach(runtime);
+    ExpectSame(alone, Run(loop, runtime, requests), requests);
+    const SchedulerStats stats = loop.Stats(*runtime).scheduler;
+    EXPECT_GT(stats.preemptions, 0U);
+    EXPECT_EQ(stats.swapped_preemptions, swap ? stats.preemptions : 0U);
+    EXPECT_EQ(stats.kv_blocks_used, 0U);
+    EXPECT_EQ(stats.swap_slots_used, 0U);
+  }
 }
 
 TEST_F(EngineLoopModel, FourGreedyChoicesAreOneAndTheSame) {

@@ -94,6 +94,13 @@ void FakeRunner::CopyBlock(engine::BlockId from, engine::BlockId to) {
   kv_[to] = kv_[from];
 }
 
+void FakeRunner::SwapOut(engine::BlockId from, uint32_t slot) { swapped_[slot] = kv_[from]; }
+
+void FakeRunner::SwapIn(uint32_t slot, engine::BlockId to) {
+  ++swaps;
+  kv_[to] = swapped_.at(slot);
+}
+
 void FakeRunner::PassGate() {
   std::unique_lock lock(mutex_);
   if (steps != closes_before_) return;

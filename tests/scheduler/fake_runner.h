@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,6 +41,8 @@ class FakeRunner : public StepRunner {
 
   engine::StepOutput Step(const engine::Batch& batch) override;
   void CopyBlock(engine::BlockId from, engine::BlockId to) override;
+  void SwapOut(engine::BlockId from, uint32_t slot) override;
+  void SwapIn(uint32_t slot, engine::BlockId to) override;
   const engine::KvGeometry& kv_geometry() const override { return geometry_; }
   uint32_t kv_blocks() const override { return options_.kv_blocks; }
   uint32_t context_length() const override { return options_.context_length; }
@@ -56,6 +59,7 @@ class FakeRunner : public StepRunner {
   Faults faults;
   std::atomic<uint64_t> steps{0};
   std::atomic<uint64_t> copies{0};
+  std::atomic<uint64_t> swaps{0};  // blocks that came back from host memory
   // Called at the start of each step with the rows' sizes, on the engine thread.
   std::function<void(const engine::Batch&)> on_step;
 
@@ -67,6 +71,7 @@ class FakeRunner : public StepRunner {
   Options options_;
   engine::KvGeometry geometry_;
   std::vector<std::vector<engine::TokenId>> kv_;
+  std::map<uint32_t, std::vector<engine::TokenId>> swapped_;  // by slot
   std::vector<engine::RowOutput> outputs_;
 
   std::mutex mutex_;

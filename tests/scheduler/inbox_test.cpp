@@ -51,6 +51,26 @@ TEST(Inbox, TakesALongRequestWhenNothingWaits) {
   EXPECT_EQ(inbox.Push(Make(1)), AdmitResult::kQueueFull);
 }
 
+TEST(Inbox, BoundsEachKey) {
+  SchedulerOptions options;
+  options.max_queued_per_key = 2;
+  Inbox inbox(options);
+  const auto push = [&](const char* key) {
+    Submission submission = Make(1);
+    submission.request.tenant = key;
+    return inbox.Push(std::move(submission));
+  };
+  EXPECT_EQ(push("a"), AdmitResult::kOk);
+  EXPECT_EQ(push("a"), AdmitResult::kOk);
+  EXPECT_EQ(push("a"), AdmitResult::kKeyQueueFull);
+  EXPECT_EQ(push("b"), AdmitResult::kOk);
+  inbox.Drain();
+  EXPECT_EQ(push("a"), AdmitResult::kKeyQueueFull);
+  inbox.SetWaiting(1, 1, {{"a", 1}});
+  EXPECT_EQ(push("a"), AdmitResult::kOk);
+  EXPECT_EQ(push("a"), AdmitResult::kKeyQueueFull);
+}
+
 TEST(Inbox, LosesNothingBetweenThreads) {
   SchedulerOptions options;
   options.max_queued_requests = 1000;

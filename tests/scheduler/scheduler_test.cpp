@@ -19,11 +19,15 @@ using testing::IsEmpty;
 
 constexpr TokenId kStopToken = 7;
 
-// Steps a scheduler; every sampled token is `next_token` unless a choice has its own.
+// Steps a scheduler; every sampled token is `next_token` unless a choice has its own. Prompts are
+// all alike, so the prefix cache is off; prefix_cache_scheduling_test.cpp has its rules.
 class SchedulerTest : public testing::Test {
  protected:
+  SchedulerTest() { options_.prefix_cache = PrefixCacheMode::kOff; }
+
   void Make(uint32_t kv_blocks, uint32_t context, uint32_t block_size = 16) {
     engine::KvGeometry geometry;
+    geometry.layers = geometry.kv_heads = geometry.head_dim = 1;  // four bytes per position
     geometry.block_size = block_size;
     scheduler_ = std::make_unique<Scheduler>(options_, geometry, kv_blocks, context);
   }
@@ -165,6 +169,82 @@ TEST_F(SchedulerTest, LowerPriorityValueRunsFirstThenArrival) {
   scheduler_->Add(urgent, now_);
   StepUntilIdle();
   EXPECT_THAT(Endings(), ElementsAre("3/0 length", "1/0 length", "2/0 length"));
+}
+
+TEST_F(SchedulerTest, WaitingMakesUpForPriority) {
+  options_.max_sequences = 1;
+  options_.priority_aging_seconds = 10;
+  Make(64, 128);
+  Add(1, 4, 1);
+  Request patient = MakeRequest(2, 4, 1);
+  patient.priority = 2;
+  scheduler_->Add(patient, now_);
+  for (RequestId id = 3; id < 8; ++id) {
+    now_ += 5;
+    Add(id, 4, 1);
+  }
+  StepUntilIdle();
+  // It came 20 seconds before request 6: two levels' worth.
+  EXPECT_THAT(Endings(), ElementsAre("1/0 length", "3/0 length", "4/0 length", "5/0 length",
+                                     "2/0 length", "6/0 length", "7/0 length"));
+}
+
+TEST_F(SchedulerTest, WithoutAgingPrioritiesAreStrict) {
+  options_.max_sequences = 1;
+  options_.priority_aging_seconds = 0;
+  Make(64, 128);
+  Request patient = MakeRequest(1, 4, 1);
+  patient.priority = 1;
+  scheduler_->Add(patient, now_);
+  now_ += 1e6;
+  Add(2, 4, 1);
+  StepUntilIdle();
+  EXPECT_THAT(Endings(), ElementsAre("2/0 length", "1/0 length"));
+}
+
+TEST_F(SchedulerTest, KeysShareByTokensServed) {
+  options_.max_sequences = 1;
+  Make(64, 128);
+  const auto add = [this](RequestId id, const char* key, uint32_t prompt, int32_t priority) {
+    Request request = MakeRequest(id, prompt, 1);
+    request.tenant = key;
+    request.priority = priority;
+    EXPECT_EQ(scheduler_->Add(request, now_), AdmitResult::kOk);
+  };
+  for (RequestId id = 1; id <= 4; ++id) add(id, "flood", 40, -5);  // priority does not help
+  add(10, "few", 10, 0);
+  add(11, "few", 10, 0);
+  StepUntilIdle();
+  EXPECT_THAT(Endings(), ElementsAre("1/0 length", "10/0 length", "11/0 length", "2/0 length",
+                                     "3/0 length", "4/0 length"));
+}
+
+TEST_F(SchedulerTest, WithoutFairShareKeysAreNoMatter) {
+  options_.max_sequences = 1;
+  options_.fair_share = false;
+  Make(64, 128);
+  for (RequestId id = 1; id <= 3; ++id) {
+    Request request = MakeRequest(id, 40, 1);
+    request.tenant = id < 3 ? "flood" : "few";
+    scheduler_->Add(request, now_);
+  }
+  StepUntilIdle();
+  EXPECT_THAT(Endings(), ElementsAre("1/0 length", "2/0 length", "3/0 length"));
+}
+
+TEST_F(SchedulerTest, TheQueueOfOneKeyIsBounded) {
+  options_.max_queued_per_key = 1;
+  Make(64, 128);
+  Request request = MakeRequest(1, 4, 1);
+  request.tenant = "a";
+  EXPECT_EQ(scheduler_->Add(request, now_), AdmitResult::kOk);
+  request.id = 2;
+  EXPECT_EQ(scheduler_->Add(request, now_), AdmitResult::kKeyQueueFull);
+  request.tenant = "b";
+  EXPECT_EQ(scheduler_->Add(request, now_), AdmitResult::kOk);
+  Step();
+  request.id = 3;
+  EXPECT_EQ(scheduler_->Add(request, now_), AdmitResult::kOk);
 }
 
 TEST_F(SchedulerTest, TheQueueIsBoundedInRequests) {
@@ -310,7 +390,7 @@ TEST_F(SchedulerTest, ChoicesComputeTheirPromptOnce) {
   const StepPlan plan = Step();
   // Two siblings compute only the last prompt token, each in its own copy of the partial block.
   EXPECT_EQ(plan.rows.size(), 3U);
-  EXPECT_EQ(plan.copies.size(), 2U);
+  EXPECT_EQ(plan.moves.size(), 2U);
   EXPECT_EQ(scheduler_->stats().kv_blocks_used, 2U + 3U);
   StepUntilIdle();
   EXPECT_EQ(RowsOf(1, 0), (Rows{{0, 40}, {40, 1}, {41, 1}}));
@@ -323,7 +403,7 @@ TEST_F(SchedulerTest, ChoicesShareWholeBlocksWithoutCopies) {
   Make(64, 256);
   Add(1, 33, 2, 2);
   Step();
-  EXPECT_THAT(Step().copies, IsEmpty());
+  EXPECT_THAT(Step().moves, IsEmpty());
   StepUntilIdle();
   EXPECT_EQ(RowsOf(1, 1), (Rows{{32, 1}, {33, 1}}));
 }
@@ -394,6 +474,48 @@ TEST_F(SchedulerTest, TheLatestIsPreemptedAndResumesWithItsTokens) {
   const SchedulerStats stats = scheduler_->stats();
   EXPECT_EQ(stats.prompt_tokens, 120U);  // recomputation is not counted
   EXPECT_EQ(stats.generated_tokens, 120U);
+}
+
+TEST_F(SchedulerTest, ASwappedSequenceComesBackWithoutComputing) {
+  options_.swap_bytes = 1 << 20;
+  Make(8, 128);
+  Add(1, 60, 60);
+  Add(2, 60, 60);
+  Step();
+  for (int i = 0; i < 4; ++i) Step();
+  const StepPlan plan = Step();
+  ASSERT_EQ(plan.moves.size(), 4U);
+  EXPECT_EQ(plan.moves[0].kind, BlockMove::Kind::kSwapOut);
+  EXPECT_EQ(scheduler_->stats().swapped_preemptions, 1U);
+  EXPECT_EQ(scheduler_->stats().swap_slots_used, 4U);
+  StepUntilIdle();
+  EXPECT_THAT(Endings(), ElementsAre("1/0 length", "2/0 length"));
+  const Rows rows = RowsOf(2);
+  EXPECT_EQ(rows.size(), 60U);
+  for (size_t i = 1; i < rows.size(); ++i) EXPECT_EQ(rows[i].second, 1U);
+  EXPECT_EQ(scheduler_->stats().swap_slots_used, 0U);
+}
+
+TEST_F(SchedulerTest, WithoutRoomInHostMemoryASequenceIsComputedAgain) {
+  options_.swap_bytes = 3 * 64;  // three blocks; it has four
+  Make(8, 128);
+  Add(1, 60, 60);
+  Add(2, 60, 60);
+  StepUntilIdle();
+  EXPECT_EQ(scheduler_->stats().preemptions, 1U);
+  EXPECT_EQ(scheduler_->stats().swapped_preemptions, 0U);
+}
+
+TEST_F(SchedulerTest, CancellingASwappedSequenceFreesItsHostMemory) {
+  options_.swap_bytes = 1 << 20;
+  Make(8, 128);
+  Add(1, 60, 60);
+  Add(2, 60, 60);
+  for (int i = 0; i < 7; ++i) Step();
+  EXPECT_GT(scheduler_->stats().swap_slots_used, 0U);
+  scheduler_->Cancel(2, FinishReason::kCancelled);
+  EXPECT_EQ(scheduler_->stats().swap_slots_used, 0U);
+  StepUntilIdle();
 }
 
 TEST_F(SchedulerTest, TheUrgentIsNotPreemptedForTheOther) {

@@ -17,6 +17,7 @@
 namespace scheduler {
 namespace {
 
+using engine::BlockId;
 using engine::TokenId;
 
 constexpr TokenId kVocabulary = 64;
@@ -48,6 +49,7 @@ TokenId NextToken(const std::vector<TokenId>& tokens, uint32_t choice) {
 struct Cell {
   TokenId token = -1;
   uint32_t position = 0;
+  std::string space;  // salt and key of the request that wrote it, as far as they separate caches
   bool operator==(const Cell&) const = default;
 };
 
@@ -66,6 +68,7 @@ struct Client {
   Request request;
   double arrival = 0;
   bool started = false;
+  std::string space;
   std::vector<Choice> choices;
   uint32_t max_tokens = 0;
 
@@ -101,7 +104,9 @@ class Simulation {
   void Step();
   void CheckPlan(const StepPlan& plan, uint64_t preempted);
   void CheckRow(const PlannedRow& row);
-  void RunCopiesAndWrites(const StepPlan& plan);
+  void CheckStart(const PlannedRow& row, const Sequence& sequence, Client& client);
+  void CheckOrder();
+  void RunMovesAndWrites(const StepPlan& plan);
   std::vector<TokenId> ReadBack(const PlannedRow& row, const Sequence& sequence) const;
   RowResult RunRow(const PlannedRow& row, bool step_fails);
   void TakeEndings();
@@ -124,6 +129,10 @@ class Simulation {
   uint32_t fail_percent_ = 0;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::vector<Cell>> kv_;
+  std::map<uint32_t, std::vector<Cell>> host_;  // by swap slot
+  std::vector<std::vector<TokenId>> texts_;     // of choices that ended: prompts may continue them
+  std::vector<const Client*> starts_;           // of this step
+  uint64_t looked_up_ = 0;                      // prompt tokens of started requests
   std::map<RequestId, Client> clients_;
   std::set<RequestId> open_;
   double now_ = 0;
@@ -146,8 +155,16 @@ void Simulation::MakeWorld() {
   arrivals_left_ = Pick(1, 14);
   cancel_percent_ = Chance(50) ? Pick(1, 15) : 0;
   fail_percent_ = Chance(30) ? Pick(1, 4) : 0;
+  options_.fair_share = Chance(70);
+  options_.priority_aging_seconds = Chance(50) ? Pick(1, 10) : 0;
+  options_.max_queued_per_key = Chance(30) ? Pick(1, 6) : 0;
+  constexpr PrefixCacheMode kModes[] = {PrefixCacheMode::kOff, PrefixCacheMode::kOn,
+                                        PrefixCacheMode::kOn, PrefixCacheMode::kPerKey};
+  options_.prefix_cache = kModes[Pick(0, 3)];
   engine::KvGeometry geometry;
+  geometry.layers = geometry.kv_heads = geometry.head_dim = 1;
   geometry.block_size = block_size_;
+  if (Chance(40)) options_.swap_bytes = Pick(0, 2 * kv_blocks_) * geometry.BytesPerBlock();
   scheduler_ = std::make_unique<Scheduler>(options_, geometry, kv_blocks_, context_);
   kv_.assign(kv_blocks_, std::vector<Cell>(block_size_));
 }
@@ -169,7 +186,15 @@ SimulationReport Simulation::Run() {
   Check(stats.running + stats.waiting + stats.queued_requests + stats.waiting_tokens == 0,
         "an idle scheduler counts sequences");
   Check(stats.generated_tokens == report_.tokens, "generated tokens are miscounted");
+  const bool caches = options_.prefix_cache != PrefixCacheMode::kOff;
+  Check(stats.prefix_queries == (caches ? looked_up_ : 0), "prompts are looked up more than once");
+  Check(stats.prefix_hits <= stats.prefix_queries, "more was found than looked for");
+  Check(stats.swap_slots_used == 0, "an idle scheduler holds host memory");
+  Check(caches || stats.kv_blocks_cached == 0, "blocks are cached without a cache");
   report_.preemptions = stats.preemptions;
+  report_.swaps = stats.swapped_preemptions;
+  report_.cached_tokens = stats.prefix_hits;
+  report_.evictions = stats.prefix_evictions;
   return report_;
 }
 
@@ -177,9 +202,18 @@ Request Simulation::MakeRequest() {
   Request request;
   request.id = 1000 + clients_.size() + report_.refusals;
   const uint32_t length = Chance(10) ? Pick(1, context_ + 2) : Pick(1, (context_ + 2) / 2);
-  for (uint32_t i = 0; i < length; ++i) {
+  if (!texts_.empty() && Chance(60)) {
+    // Continues, or leaves somewhere, a text that was there before.
+    const std::vector<TokenId>& text = texts_[Pick(0, static_cast<uint32_t>(texts_.size()) - 1)];
+    const uint32_t kept = std::min(Pick(1, static_cast<uint32_t>(text.size())), length);
+    request.prompt.assign(text.begin(), text.begin() + kept);
+  }
+  while (request.prompt.size() < length) {
     request.prompt.push_back(static_cast<TokenId>(Pick(0, kVocabulary - 1)));
   }
+  request.tenant = std::string(1, static_cast<char>('a' + Pick(0, 2)));
+  if (Chance(20)) request.cache_salt = "salt";
+  request.prompt_logprobs = Chance(10);
   request.choices = Chance(35) ? Pick(2, 6) : 1;
   request.max_tokens = Chance(20) ? 0 : Pick(1, 12);
   for (uint32_t i = Pick(0, 3); i > 0; --i) {
@@ -200,6 +234,8 @@ void Simulation::Arrive() {
   client.request = MakeRequest();
   const Request& request = client.request;
   client.arrival = now_;
+  client.space = request.cache_salt + "/" +
+                 (options_.prefix_cache == PrefixCacheMode::kPerKey ? request.tenant : "");
   const auto length = static_cast<uint32_t>(request.prompt.size());
   const uint64_t tokens = uint64_t{length} * request.choices;
   const SchedulerStats before = scheduler_->stats();
@@ -215,7 +251,16 @@ void Simulation::Arrive() {
     const bool full =
         before.queued_requests >= options_.max_queued_requests ||
         (before.queued_requests > 0 && before.waiting_tokens + tokens > options_.max_queued_tokens);
-    Check(result == (full ? AdmitResult::kQueueFull : AdmitResult::kOk), "the queue bound is off");
+    uint32_t of_key = 0;
+    for (const RequestId id : open_) {
+      const Client& other = clients_.at(id);
+      of_key += !other.started && other.request.tenant == request.tenant ? 1 : 0;
+    }
+    const bool key_full = options_.max_queued_per_key > 0 && of_key >= options_.max_queued_per_key;
+    const AdmitResult expected = full       ? AdmitResult::kQueueFull
+                                 : key_full ? AdmitResult::kKeyQueueFull
+                                            : AdmitResult::kOk;
+    Check(result == expected, "the queue bound is off");
   }
   if (result != AdmitResult::kOk) {
     ++report_.refusals;
@@ -270,7 +315,7 @@ void Simulation::Step() {
     return;
   }
   CheckPlan(plan, scheduler_->stats().preemptions - preemptions);
-  RunCopiesAndWrites(plan);
+  RunMovesAndWrites(plan);
 
   const bool step_fails = fail_percent_ > 0 && Chance(1);
   StepResult result;
@@ -279,7 +324,9 @@ void Simulation::Step() {
   scheduler_->CheckIntegrity();
   ++report_.steps;
   report_.rows += plan.rows.size();
-  report_.copies += plan.copies.size();
+  for (const BlockMove& move : plan.moves) {
+    report_.copies += move.kind == BlockMove::Kind::kCopy ? 1 : 0;
+  }
   TakeEndings();
 }
 
@@ -296,6 +343,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
       ++readers[block];
     }
   }
+  CheckOrder();
   Check(tokens == plan.tokens, "the plan's tokens are miscounted");
   Check(tokens <= options_.max_batch_tokens, "the token budget is exceeded");
   Check(plan.rows.size() <= options_.max_sequences, "too many sequences run");
@@ -333,23 +381,74 @@ void Simulation::CheckRow(const PlannedRow& row) {
   }
   Check(!choice.finished, "a finished choice is planned");
   Check(sequence->tokens == choice.tokens, "a sequence's tokens are not those it was given");
-  const bool restarts = row.first == 0 || row.first == prompt - 1;
-  Check(row.first == choice.computed || restarts, "positions are computed out of order");
+  const uint32_t shared = prompt - 1;  // a sibling's prompt, or its whole blocks
+  const bool restarts =
+      row.first == 0 || row.first == shared || row.first == shared / block_size_ * block_size_;
+  const bool found = options_.prefix_cache != PrefixCacheMode::kOff || options_.swap_bytes > 0;
+  const bool stopped = choice.computed == 0 || scheduler_->stats().preemptions > 0;
+  Check(row.first == choice.computed || restarts || (found && stopped),
+        "positions are computed out of order");
   Check(row.count > 0 && row.first + row.count <= choice.tokens.size(), "a row is out of range");
   Check(row.samples == (row.first + row.count == choice.tokens.size()), "a row samples wrongly");
   Check(row.count == 1 || row.count <= options_.prefill_chunk, "a chunk is too long");
   Check(sequence->blocks.size() * block_size_ >= row.first + row.count, "a block table is short");
-  if (choice.computed == 0 && row.first > 0) ++report_.shared_starts;
-  clients_.at(sequence->request).started = true;
+  Client& client = clients_.at(sequence->request);
+  if (!client.started) {
+    CheckStart(row, *sequence, client);
+  } else if (choice.computed == 0 && row.first > 0) {
+    ++report_.shared_starts;
+  }
 }
 
-// Copies in order, then all rows write before any reads: the hardest order for a wrong table.
-void Simulation::RunCopiesAndWrites(const StepPlan& plan) {
-  for (const BlockCopy& copy : plan.copies) kv_[copy.to] = kv_[copy.from];
+// The first row of a request.
+void Simulation::CheckStart(const PlannedRow& row, const Sequence& sequence, Client& client) {
+  client.started = true;
+  const bool caches = options_.prefix_cache != PrefixCacheMode::kOff;
+  const bool scores = client.request.prompt_logprobs;
+  Check(row.first == 0 || (caches && !scores), "a prompt that must be computed was not");
+  Check(sequence.cached_tokens == row.first, "the found tokens are miscounted");
+  if (row.first % block_size_ != 0) ++report_.partial_hits;
+  if (!scores) looked_up_ += client.request.prompt.size();
+  starts_.push_back(&client);
+}
+
+// Who started in this step against who still waits for the first.
+void Simulation::CheckOrder() {
+  for (const Client* starter : std::exchange(starts_, {})) {
+    for (const RequestId id : open_) {
+      const Client& other = clients_.at(id);
+      const bool rivals = !other.started &&
+                          (!options_.fair_share || other.request.tenant == starter->request.tenant);
+      if (!rivals) continue;
+      const double aging = options_.priority_aging_seconds;
+      const auto urgency = [aging](const Client& c) {
+        return aging > 0 ? c.arrival + aging * c.request.priority : c.request.priority;
+      };
+      Check(urgency(*starter) <= urgency(other), "a request was overtaken by a less urgent one");
+    }
+  }
+}
+
+// Moves in order, then all rows write before any reads: the hardest order for a wrong table.
+void Simulation::RunMovesAndWrites(const StepPlan& plan) {
+  for (const BlockMove& move : plan.moves) {
+    switch (move.kind) {
+      case BlockMove::Kind::kCopy:
+        kv_[move.to] = kv_[move.from];
+        break;
+      case BlockMove::Kind::kSwapOut:
+        host_[move.to] = kv_[move.from];
+        break;
+      case BlockMove::Kind::kSwapIn:
+        kv_[move.to] = host_.at(move.from);
+        break;
+    }
+  }
   for (const PlannedRow& row : plan.rows) {
     const Sequence& sequence = *scheduler_->Find(row.sequence);
+    const std::string& space = clients_.at(sequence.request).space;
     for (uint32_t p = row.first; p < row.first + row.count; ++p) {
-      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {sequence.tokens[p], p};
+      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {sequence.tokens[p], p, space};
     }
   }
 }
@@ -358,7 +457,9 @@ std::vector<TokenId> Simulation::ReadBack(const PlannedRow& row, const Sequence&
   std::vector<TokenId> tokens;
   for (uint32_t p = 0; p < row.first + row.count; ++p) {
     const Cell& cell = kv_[sequence.blocks[p / block_size_]][p % block_size_];
-    Check(cell == Cell{sequence.tokens[p], p}, "the KV cache holds another token");
+    Check(cell.token == sequence.tokens[p] && cell.position == p,
+          "the KV cache holds another token");
+    Check(cell.space == clients_.at(sequence.request).space, "a cache space leaks into another");
     tokens.push_back(cell.token);
   }
   return tokens;
@@ -404,6 +505,7 @@ void Simulation::TakeEndings() {
     Choice& choice = client.choices[ending.choice];
     Check(!choice.finished, "a choice ended twice");
     choice.finished = true;
+    texts_.push_back(choice.tokens);
     CheckEnding(client, choice, ending);
     CheckOutputs(client, ending.choice);
     if (trace_) {
@@ -475,6 +577,10 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
   copies += other.copies;
   shared_starts += other.shared_starts;
   preemptions += other.preemptions;
+  swaps += other.swaps;
+  cached_tokens += other.cached_tokens;
+  partial_hits += other.partial_hits;
+  evictions += other.evictions;
   refusals += other.refusals;
   cancels += other.cancels;
   failures += other.failures;
@@ -484,15 +590,19 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
 }
 
 std::string SimulationReport::ToString() const {
-  char text[400];
+  char text[600];
   std::snprintf(text, sizeof text,
                 "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
                 "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
+                "\"swaps\": %lu, \"cached_tokens\": %lu, \"partial_hits\": %lu, "
+                "\"evictions\": %lu, "
                 "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu}",
                 static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
                 static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
                 static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
-                static_cast<unsigned long>(preemptions), static_cast<unsigned long>(refusals),
+                static_cast<unsigned long>(preemptions), static_cast<unsigned long>(swaps),
+                static_cast<unsigned long>(cached_tokens), static_cast<unsigned long>(partial_hits),
+                static_cast<unsigned long>(evictions), static_cast<unsigned long>(refusals),
                 static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
                 static_cast<unsigned long>(deadlines));
   return text;

@@ -20,6 +20,10 @@ struct SimulationReport {
   uint64_t copies = 0;
   uint64_t shared_starts = 0;  // choices that began with a sibling's prompt
   uint64_t preemptions = 0;
+  uint64_t swaps = 0;          // preemptions to host memory
+  uint64_t cached_tokens = 0;  // prompt tokens that the prefix cache served
+  uint64_t partial_hits = 0;   // requests that began inside a block
+  uint64_t evictions = 0;      // blocks that the prefix cache gave up
   uint64_t refusals = 0;
   uint64_t cancels = 0;
   uint64_t failures = 0;  // rows and steps that were made to fail
@@ -34,11 +38,13 @@ struct SimulationReport {
 // fake engine whose KV cache holds token ids and whose next token is a hash of what the cache reads
 // back. Everything follows from the seed.
 //
-// Checks at each step: blocks are conserved and references are those of the tables; a row's block
-// table reads back exactly the sequence's tokens; no row writes what another reads; positions are
-// computed in order; budget, sequence and queue bounds hold; decodes run in every step; each choice
-// ends once, for the right reason, and is silent after; outputs equal those of a run alone; every
-// request ends within a bound of steps.
+// Checks at each step: blocks and host slots are conserved and references are those of the tables;
+// the prefix cache's index is consistent; a row's block table reads back exactly the sequence's
+// tokens, written in the sequence's own cache space; no row writes what another reads or the prefix
+// cache knows; positions are computed in order; budget, sequence and queue bounds hold; decodes run
+// in every step; who starts is who has the best rank of its key; each choice ends once, for the
+// right reason, and is silent after; each prompt is looked up once; outputs equal those of a run
+// alone; every request ends within a bound of steps.
 //
 // Errors: SimulationFailure.
 SimulationReport Simulate(uint64_t seed, bool trace = false);

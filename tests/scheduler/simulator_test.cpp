@@ -15,6 +15,10 @@ TEST(Simulator, TwoThousandSeedsKeepEveryRule) {
   EXPECT_GT(total.preemptions, 100U);
   EXPECT_GT(total.copies, 100U);
   EXPECT_GT(total.shared_starts, 100U);
+  EXPECT_GT(total.swaps, 100U);
+  EXPECT_GT(total.cached_tokens, 1000U);
+  EXPECT_GT(total.partial_hits, 100U);
+  EXPECT_GT(total.evictions, 1000U);
   EXPECT_GT(total.refusals, 100U);
   EXPECT_GT(total.cancels, 100U);
   EXPECT_GT(total.failures, 100U);

@@ -56,6 +56,7 @@ TEST(ApiError, StatusTypeAndCodeOfEachKind) {
       {RequestTooLarge(1), 413, "invalid_request_error", "request_too_large"},
       {InternalError("m"), 500, "server_error", "internal_error"},
       {Overloaded("m"), 503, "service_unavailable_error", "server_is_overloaded"},
+      {RateLimited("m"), 429, "rate_limit_error", "rate_limit_exceeded"},
       {ModelLoading("x", 0.5), 503, "service_unavailable_error", "model_loading"},
       {ShuttingDown(), 503, "service_unavailable_error", "shutting_down"}};
   for (const Case& c : cases) {

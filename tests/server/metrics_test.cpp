@@ -20,6 +20,10 @@ MetricsSnapshot OneModel() {
   model.stats.scheduler.waiting = 2;
   model.stats.scheduler.kv_blocks_total = 8;
   model.stats.scheduler.kv_blocks_used = 2;
+  model.stats.scheduler.kv_blocks_cached = 5;
+  model.stats.scheduler.prefix_queries = 11;
+  model.stats.scheduler.prefix_hits = 6;
+  model.prefix_cache = true;
   model.stats.scheduler.prompt_tokens = 11;
   model.stats.scheduler.generated_tokens = 22;
   model.stats.step_tokens = 10;
@@ -38,20 +42,24 @@ MetricsSnapshot OneModel() {
 
 TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
   const std::string text = Metrics(true).Render(OneModel());
-  for (const char* line : {"tern_requests_running{model_name=\"demo\"} 3\n",
-                           "tern_requests_waiting{model_name=\"demo\"} 2\n",
-                           "tern_kv_cache_usage_ratio{model_name=\"demo\"} 0.25\n",
-                           "tern_prompt_tokens_total{model_name=\"demo\"} 11\n",
-                           "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
-                           "tern_bytes_per_token{model_name=\"demo\"} 100\n",
-                           "tern_fabric_skip_rate{model_name=\"demo\"} 0.6\n",
-                           "tern_fabric_cycles_total{model=\"gated\",model_name=\"demo\"} 7\n",
-                           "tern_host_seconds_total{model_name=\"demo\"} 3\n",
-                           "tern_tokens_per_joule{model_name=\"demo\",source=\"proxy\"} 2\n",
-                           "vllm:num_requests_running{model_name=\"demo\"} 3\n",
-                           "vllm:num_requests_waiting{model_name=\"demo\"} 2\n",
-                           "vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.25\n",
-                           "# TYPE tern_prompt_tokens_total counter\n"}) {
+  for (const char* line :
+       {"tern_requests_running{model_name=\"demo\"} 3\n",
+        "tern_requests_waiting{model_name=\"demo\"} 2\n",
+        "tern_kv_cache_usage_ratio{model_name=\"demo\"} 0.25\n",
+        "tern_kv_blocks_cached{model_name=\"demo\"} 5\n",
+        "tern_prefix_cache_hits_total{model_name=\"demo\"} 6\n",
+        "vllm:prefix_cache_queries_total{model_name=\"demo\"} 11\n",
+        "enable_prefix_caching=\"True\"", "tern_prompt_tokens_total{model_name=\"demo\"} 11\n",
+        "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
+        "tern_bytes_per_token{model_name=\"demo\"} 100\n",
+        "tern_fabric_skip_rate{model_name=\"demo\"} 0.6\n",
+        "tern_fabric_cycles_total{model=\"gated\",model_name=\"demo\"} 7\n",
+        "tern_host_seconds_total{model_name=\"demo\"} 3\n",
+        "tern_tokens_per_joule{model_name=\"demo\",source=\"proxy\"} 2\n",
+        "vllm:num_requests_running{model_name=\"demo\"} 3\n",
+        "vllm:num_requests_waiting{model_name=\"demo\"} 2\n",
+        "vllm:kv_cache_usage_perc{model_name=\"demo\"} 0.25\n",
+        "# TYPE tern_prompt_tokens_total counter\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   EXPECT_THAT(text, HasSubstr("vllm:cache_config_info{"));

@@ -1,0 +1,181 @@
+// What a step computes: who runs, how many tokens of each, and in which blocks.
+
+#include <algorithm>
+#include <cassert>
+#include <cstdio>
+
+#include "scheduler/scheduler_impl.h"
+
+namespace scheduler {
+
+StepPlan Scheduler::Impl::Plan(double now) {
+  StepPlan plan;
+  ExpireQueue(now);
+  uint32_t budget = options.max_batch_tokens;
+  ScheduleRunning(&plan, &budget);
+  AdmitWaiting(&plan, &budget, now);
+  std::stable_partition(plan.rows.begin(), plan.rows.end(),
+                        [](const PlannedRow& row) { return row.count == 1 && row.samples; });
+  return plan;
+}
+
+void Scheduler::Impl::ExpireQueue(double now) {
+  while (!by_arrival.empty()) {
+    const auto it = groups.find(by_arrival.front());
+    if (it != groups.end() && it->second.queued) {
+      const double waited = now - it->second.arrival;
+      if (waited <= options.queue_deadline_seconds) return;
+      ++counters.deadline_misses;
+      char error[128];
+      std::snprintf(error, sizeof error,
+                    "The request waited %.1f s in the queue; the limit is %.1f s.", waited,
+                    options.queue_deadline_seconds);
+      Cancel(it->first, FinishReason::kError, error);
+    }
+    by_arrival.pop_front();
+  }
+}
+
+// Gives every running sequence its share of the step. Decodes get their token off the budget first;
+// blocks are given in order of rank, so that only sequences without a row yet are preempted.
+void Scheduler::Impl::ScheduleRunning(StepPlan* plan, uint32_t* budget) {
+  for (const Entry* entry : running) *budget -= Pending(entry->sequence) == 1 ? 1 : 0;
+  for (size_t i = 0; i < running.size(); ++i) {
+    Entry& entry = *running[i];
+    const uint32_t pending = Pending(entry.sequence);
+    const bool decode = pending == 1;
+    const uint32_t count = decode ? 1 : std::min({pending, options.prefill_chunk, *budget});
+    if (count == 0) continue;
+    if (!Reserve(entry, entry.sequence.num_computed + count, plan)) return;
+    if (!decode) *budget -= count;
+    AddRow(entry.sequence, count, plan);
+  }
+}
+
+// Gets the blocks for [num_computed, end), from the last in rank if none are free. False when that
+// was the sequence itself.
+bool Scheduler::Impl::Reserve(Entry& entry, uint32_t end, StepPlan* plan) {
+  while (tables.Missing(entry.sequence, end) > tables.available()) {
+    if (DropIdleBlocks(nullptr)) continue;
+    Entry& victim = *running.back();
+    Preempt(victim, plan);
+    if (&victim == &entry) return false;
+  }
+  tables.Extend(entry.sequence, end, &plan->moves);
+  return true;
+}
+
+// Starts waiting sequences in order while there is room. The first that does not fit stops the
+// rest, so that a long request is not overtaken for ever.
+void Scheduler::Impl::AdmitWaiting(StepPlan* plan, uint32_t* budget, double now) {
+  while (*budget > 0 && running.size() < options.max_sequences) {
+    const Entry* donor = nullptr;
+    Entry* const entry = NextWaiting(&donor);
+    if (entry == nullptr || !TakeBlocks(*entry, donor, plan)) return;
+    Sequence& sequence = entry->sequence;
+    Start(*entry, now);
+    const uint32_t count = std::min({Pending(sequence), options.prefill_chunk, *budget});
+    tables.Extend(sequence, sequence.num_computed + count, &plan->moves);
+    *budget -= count;
+    AddRow(sequence, count, plan);
+  }
+}
+
+// The first in the queue; one that waits for its sibling's prompt is passed over.
+Scheduler::Impl::Entry* Scheduler::Impl::NextWaiting(const Entry** donor) {
+  const uint64_t id = waiting.First([&](uint64_t candidate) {
+    return FindPrompt(entries.at(candidate), donor) != PromptSource::kWaitForSibling;
+  });
+  return id == 0 ? nullptr : &entries.at(id);
+}
+
+// Where the prompt of a waiting sequence comes from: its own computation, the blocks of a running
+// sibling (*donor), or a sibling that computes it now. Blocks of a waiting sibling move here, for
+// the first in rank is the one to run.
+Scheduler::Impl::PromptSource Scheduler::Impl::FindPrompt(Entry& entry, const Entry** donor) {
+  const uint32_t shared = entry.group->shared_tokens();
+  const bool own = entry.sequence.num_computed > 0 || !entry.sequence.swap_slots.empty();
+  if (own || shared == 0) return PromptSource::kOwn;
+  bool computing = false;
+  Entry* idle = nullptr;
+  for (const uint64_t id : entry.group->live) {
+    Entry& sibling = entries.at(id);
+    const bool is_running = sibling.sequence.state == SequenceState::kRunning;
+    const bool has_prompt = sibling.sequence.num_computed >= shared;
+    if (has_prompt && is_running) {
+      *donor = &sibling;
+      return PromptSource::kSibling;
+    }
+    if (has_prompt) idle = &sibling;
+    computing |= is_running;
+  }
+  if (idle != nullptr) {
+    tables.Share(idle->sequence, entry.sequence, shared);
+    tables.Release(idle->sequence, false);
+    return PromptSource::kOwn;
+  }
+  return computing ? PromptSource::kWaitForSibling : PromptSource::kOwn;
+}
+
+// Gives a waiting sequence all that was computed for it before, and makes sure that there are
+// blocks for the rest. Preempts nobody: a sequence starts when it fits. False when it does not.
+bool Scheduler::Impl::TakeBlocks(Entry& entry, const Entry* donor, StepPlan* plan) {
+  Sequence& sequence = entry.sequence;
+  const auto end = static_cast<uint32_t>(sequence.tokens.size()) + 1;
+  const bool held = !sequence.blocks.empty();
+  if (!held) TakePrefix(entry, donor, !sequence.swap_slots.empty());
+  bool fits = MakeRoom(entry, tables.Missing(sequence, end));
+  const bool partial = sequence.num_computed % tables.block_size() != 0;
+  if (!fits && partial && (!held || running.empty())) {
+    // What a partly used block is copied from may be the very block that is missing.
+    tables.Release(sequence, false);
+    TakePrefix(entry, donor, true);
+    fits = MakeRoom(entry, tables.Missing(sequence, end));
+    if (!fits) tables.Release(sequence, false);
+  } else if (!fits && !held) {
+    tables.Release(sequence, false);
+  }
+  if (fits && !sequence.swap_slots.empty()) tables.SwapIn(sequence, &plan->moves);
+  return fits;
+}
+
+void Scheduler::Impl::TakePrefix(Entry& entry, const Entry* donor, bool whole_blocks_only) {
+  const Group& group = *entry.group;
+  if (donor != nullptr) {
+    const uint32_t shared = group.shared_tokens();
+    const uint32_t rest = whole_blocks_only ? shared % tables.block_size() : 0;
+    return tables.Share(donor->sequence, entry.sequence, shared - rest);
+  }
+  // Log-probabilities of the prompt need its logits once.
+  if (group.scores_prompt && group.prompt_counted < group.prompt_tokens) return;
+  tables.Adopt(entry.sequence, whole_blocks_only);
+}
+
+// True when `blocks` can be had beside what the running sequences still need for the tokens they
+// have.
+bool Scheduler::Impl::MakeRoom(const Entry& head, uint32_t blocks) {
+  const uint64_t needed = PromisedBlocks() + blocks;
+  while (tables.available() < needed) {
+    if (!DropIdleBlocks(&head)) return false;
+  }
+  return true;
+}
+
+uint64_t Scheduler::Impl::PromisedBlocks() const {
+  uint64_t blocks = 0;
+  for (const Entry* entry : running) {
+    const auto size = static_cast<uint32_t>(entry->sequence.tokens.size());
+    blocks += tables.Missing(entry->sequence, size + 1);
+  }
+  return blocks;
+}
+
+void Scheduler::Impl::AddRow(const Sequence& sequence, uint32_t count, StepPlan* plan) {
+  plan->rows.push_back({.sequence = sequence.id,
+                        .first = sequence.num_computed,
+                        .count = count,
+                        .samples = count == Pending(sequence)});
+  plan->tokens += count;
+}
+
+}  // namespace scheduler
