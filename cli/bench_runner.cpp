@@ -65,6 +65,7 @@ void BenchRunner::Step(const std::vector<uint32_t>& sequences, uint32_t position
     rows[i].tokens = std::span(tokens_).subspan(position, count);
     rows[i].first_position = position;
     rows[i].block_table = sequences_[sequences[i]].blocks();
+    rows[i].adapters = model_.adapters();
     if (!output) continue;
     rows[i].outputs = {&last, 1};
     rows[i].output_kind = engine::OutputKind::kCandidates;

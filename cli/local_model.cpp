@@ -51,7 +51,8 @@ LocalModel::LocalModel(const std::string& path, const config::Config& config)
     : options_(config.engine),
       team_(config.threads),
       device_(fabric::CreateDevice(config.fabric, team_)),
-      model_(engine::Model::Load(path, options_, *device_, team_, ShowProgress)) {}
+      model_(engine::Model::Load(path, options_, *device_, team_, ShowProgress)),
+      adapters_(engine::DefaultAdapters(model_->weights())) {}
 
 void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
   const engine::KvGeometry geometry = GeometryOf(model_->config(), options_);
@@ -92,6 +93,7 @@ void LocalSequence::Append(std::span<const engine::TokenId> tokens, uint32_t fir
     row.first_position = size_;
     row.block_table = blocks_;
     row.outputs = outputs;
+    row.adapters = model_.adapters();
     row.output_kind = outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
     LogitsReceiver receiver(size_, outputs, on_logits);
     const engine::StepOutput output =

@@ -35,6 +35,8 @@ class LocalModel {
   const fabric::Device& device() const { return *device_; }
   int threads() const { return team_.size(); }
   uint32_t max_batch_tokens() const { return options_.max_batch_tokens; }
+  // Every adapter of --lora at its scale.
+  std::span<const engine::AdapterScale> adapters() const { return adapters_; }
 
   // The instruction set of the kernels in use, and what the machine can do with it at best.
   fabric::Isa isa() const;
@@ -45,6 +47,7 @@ class LocalModel {
   fabric::WorkerTeam team_;
   std::unique_ptr<fabric::Device> device_;
   std::shared_ptr<const engine::Model> model_;
+  std::vector<engine::AdapterScale> adapters_;
   std::unique_ptr<engine::Engine> engine_;
 };
 

@@ -312,6 +312,11 @@ void Loader::Finish() {
                       origin("scheduler.max_batch_tokens") +
                       "), because each running sequence takes a token per step.");
   }
+  if (!config.engine.lora.empty() && config.models.size() > 1) {
+    throw ConfigError("engine.lora (from " + origin("engine.lora") +
+                      ") needs a server of one model, but " + std::to_string(config.models.size()) +
+                      " are given; an adapter fits one model only.");
+  }
   // The workspace holds exactly what one step may compute.
   config.engine.max_batch_tokens = config.scheduler.max_batch_tokens;
   CheckModelNames();

@@ -23,7 +23,8 @@ bool ParseWhole(const std::string& text, Number* out) {
 }
 
 // The shortest text that reads back as the same number.
-std::string NumberText(double value) {
+template <typename Number>
+std::string NumberText(Number value) {
   char buffer[32];
   const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, value);
   std::string text(buffer, error == std::errc() ? end : buffer);
@@ -210,6 +211,43 @@ Option ModelNames() {
           [](const Config& config) { return ListLiteral(config, &ModelEntry::name); }};
 }
 
+// "adapter.gguf" or "adapter.gguf=0.5".
+engine::LoraSource ParseLora(const std::string& text) {
+  engine::LoraSource source{.path = text};
+  const size_t equals = text.find_last_of('=');
+  double scale = 1;
+  if (equals != std::string::npos && ParseWhole(text.substr(equals + 1), &scale)) {
+    if (!(std::abs(scale) <= 100)) Refuse("a path with a scale from -100.0 to 100.0", text);
+    source = {.path = text.substr(0, equals), .scale = static_cast<float>(scale)};
+  }
+  if (source.path.empty()) Refuse("a path, perhaps with =SCALE after it", text);
+  return source;
+}
+
+Option LoraAdapters() {
+  const OptionInfo info{
+      "engine",
+      "lora",
+      "--lora",
+      OptionKind::kTextList,
+      "FILE[=SCALE]",
+      "LoRA adapter in GGUF; may be given more than once; SCALE (default 1) holds "
+      "for requests that do not say"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.engine.lora.clear();
+            for (const std::string& text : values) config.engine.lora.push_back(ParseLora(text));
+          },
+          [](const Config& config) {
+            std::string list = "[";
+            for (const engine::LoraSource& source : config.engine.lora) {
+              if (list.size() > 1) list += ", ";
+              list += Quoted(source.path + "=" + NumberText(source.scale));
+            }
+            return list + "]";
+          }};
+}
+
 Option ApiKeys() {
   const OptionInfo info{"server",    "api_keys",
                         "--api-key", OptionKind::kTextList,
@@ -348,6 +386,7 @@ void AddEngineOptions(std::vector<Option>* table) {
   };
   using engine::ActivationMode;
   using engine::HeadMode;
+  add(LoraAdapters());
   using engine::KvType;
   add(Integer(info("threads", "-t,--threads", "N", "compute threads; 0 = the CPUs allowed"),
               TERN_FIELD(threads), 0, 1024));

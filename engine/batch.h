@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/adapter_scale.h"
 #include "engine/kv_geometry.h"
 #include "engine/token.h"
 
@@ -48,7 +49,9 @@ struct BatchRow {
   std::span<const BlockId> block_table;
   std::span<const uint32_t> outputs;
   OutputKind output_kind = OutputKind::kNone;
-  HeadQuery query;
+  HeadQuery query = {};
+  // LoRA adapters of the sequence, ascending, no scale of zero; the same for all its rows.
+  std::span<const AdapterScale> adapters = {};
 };
 
 // Receives logits while a step runs, so that positions x vocabulary never exist at once.

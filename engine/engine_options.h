@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "engine/kv_geometry.h"
 
@@ -14,6 +15,12 @@ enum class ActivationMode : uint8_t { kAuto, kToken, kBlock, kFloat };
 // How the LM head is computed.
 enum class HeadMode : uint8_t { kFull };
 
+// A LoRA adapter to load with the model.
+struct LoraSource {
+  std::string path;
+  float scale = 1;  // for sequences that do not say
+};
+
 struct EngineOptions {
   ActivationMode activation = ActivationMode::kAuto;
   HeadMode head = HeadMode::kFull;
@@ -23,6 +30,7 @@ struct EngineOptions {
   uint32_t context_length = 0;      // longest sequence; 0 = the model's own
   uint32_t max_batch_tokens = 512;  // rows of the activation workspace
   std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4
+  std::vector<LoraSource> lora;     // in the order of their ids
 };
 
 }  // namespace engine

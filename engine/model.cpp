@@ -103,6 +103,10 @@ std::shared_ptr<const Model> Model::Load(const std::string& path, const EngineOp
   Weights weights = LoadWeights(file, config, device, [&](double fraction) {
     report("weights", (1.0 - kWeightsShare) + kWeightsShare * fraction);
   });
+  for (const LoraSource& source : options.lora) {
+    weights.adapters.push_back(LoadLora(source, config, weights, device));
+    weights.resident_bytes += weights.adapters.back().resident_bytes;
+  }
   return std::make_shared<const LoadedModel>(path, std::move(config), std::move(tokenizer),
                                              std::move(chat_template), std::move(weights),
                                              stopwatch.Seconds());

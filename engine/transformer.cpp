@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <functional>
 
 #include "engine/stopwatch.h"
+#include "engine/token_loop.h"
 #include "fabric/vector_ops.h"
 
 namespace engine {
 namespace {
-
-// Fewer tokens than this are not worth a wake-up of the team for a norm or a rotation.
-constexpr uint32_t kInlineTokens = 4;
 
 ActivationKinds KindsOf(const Weights& weights) {
   ActivationKinds kinds;
@@ -36,12 +33,11 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, fabr
                          uint32_t max_context)
     : config_(config),
       weights_(weights),
-      device_(device),
       team_(team),
       cache_(cache),
       rope_(config, weights.rope_factors),
       attention_(config, cache, team, max_context),
-      input_(max_tokens, WidestInput(config), KindsOf(weights)),
+      projector_(config, weights, device, team, max_tokens, WidestInput(config), KindsOf(weights)),
       residual_(size_t{max_tokens} * config.hidden),
       normed_(size_t{max_tokens} * config.hidden),
       query_(size_t{max_tokens} * config.query_width()),
@@ -54,6 +50,7 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, fabr
 
 fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
   Embed(*rows);
+  projector_.BeginRun(*rows);
   attention_.Plan(*rows);
   for (uint32_t layer = 0; layer < config_.layers; ++layer) {
     fabric::Status status = AttentionBlock(layer, rows, stats);
@@ -65,7 +62,7 @@ fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
 }
 
 void Transformer::Embed(const StepRows& rows) {
-  ForTokens(rows.size(), [&](uint32_t t) {
+  ForTokens(team_, rows.size(), [&](uint32_t t) {
     const StepToken& token = rows.tokens[t];
     assert(token.id >= 0 && static_cast<uint32_t>(token.id) < config_.vocabulary);
     weights_.embedding->GetRow(static_cast<uint32_t>(token.id),
@@ -77,12 +74,12 @@ void Transformer::Embed(const StepRows& rows) {
 
 fabric::Status Transformer::AttentionBlock(uint32_t index, StepRows* rows, StepStats* stats) {
   const LayerWeights& layer = weights_.layers[index];
-  NormAndEncode(residual_.data(), layer.attention_norm, normed_.data(), config_.hidden,
-                {&layer.query, &layer.key, &layer.value}, rows);
-  const std::array qkv = {Op(layer.query, query_.data(), fabric::Epilogue::kStore),
-                          Op(layer.key, key_.data(), fabric::Epilogue::kStore),
-                          Op(layer.value, value_.data(), fabric::Epilogue::kStore)};
-  const fabric::Status status = Project(qkv, stats);
+  projector_.Encode(residual_.data(), layer.attention_norm, normed_.data(), config_.hidden,
+                    {&layer.query, &layer.key, &layer.value}, rows);
+  const std::array qkv = {Projection{.linear = &layer.query, .y = query_.data()},
+                          Projection{.linear = &layer.key, .y = key_.data()},
+                          Projection{.linear = &layer.value, .y = value_.data()}};
+  const fabric::Status status = projector_.Project(qkv, stats);
   if (status != fabric::Status::kOk) return status;
 
   RotateAndStore(index, *rows);
@@ -91,28 +88,25 @@ fabric::Status Transformer::AttentionBlock(uint32_t index, StepRows* rows, StepS
   stats->attention_seconds += stopwatch.Seconds();
   stats->kv_bytes += attention_.planned_bytes();
 
-  NormAndEncode(attended_.data(), layer.attention_sub_norm, attended_.data(), config_.query_width(),
-                {&layer.attention_output}, rows);
-  const std::array output = {Op(layer.attention_output, residual_.data(), fabric::Epilogue::kAdd)};
-  return Project(output, stats);
+  projector_.Encode(attended_.data(), layer.attention_sub_norm, attended_.data(),
+                    config_.query_width(), {&layer.attention_output}, rows);
+  const std::array output = {
+      Projection{.linear = &layer.attention_output, .y = residual_.data(), .add = true}};
+  return projector_.Project(output, stats);
 }
 
 fabric::Status Transformer::FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats) {
   const LayerWeights& layer = weights_.layers[index];
-  const fabric::Epilogue activate = config_.activation == FfnActivation::kReluSquared
-                                        ? fabric::Epilogue::kReluSquaredMul
-                                        : fabric::Epilogue::kSiluMul;
-  NormAndEncode(residual_.data(), layer.ffn_norm, normed_.data(), config_.hidden,
-                {&layer.gate, &layer.up}, rows);
-  const std::array gate_up = {Op(layer.gate, activated_.data(), fabric::Epilogue::kStore),
-                              Op(layer.up, activated_.data(), activate)};
-  const fabric::Status status = Project(gate_up, stats);
+  projector_.Encode(residual_.data(), layer.ffn_norm, normed_.data(), config_.hidden,
+                    {&layer.gate, &layer.up}, rows);
+  const fabric::Status status =
+      projector_.ProjectGated(layer.gate, layer.up, activated_.data(), stats);
   if (status != fabric::Status::kOk) return status;
 
-  NormAndEncode(activated_.data(), layer.ffn_sub_norm, activated_.data(), config_.ffn,
-                {&layer.down}, rows);
-  const std::array down = {Op(layer.down, residual_.data(), fabric::Epilogue::kAdd)};
-  return Project(down, stats);
+  projector_.Encode(activated_.data(), layer.ffn_sub_norm, activated_.data(), config_.ffn,
+                    {&layer.down}, rows);
+  const std::array down = {Projection{.linear = &layer.down, .y = residual_.data(), .add = true}};
+  return projector_.Project(down, stats);
 }
 
 // Normalises queries and keys where the model does, rotates them, and stores keys and values.
@@ -127,7 +121,7 @@ void Transformer::RotateAndStore(uint32_t index, const StepRows& rows) {
       fabric::RmsNorm(x, norm.data(), config_.norm_eps, head_dim, x);
     }
   };
-  ForTokens(rows.size(), [&](uint32_t t) {
+  ForTokens(team_, rows.size(), [&](uint32_t t) {
     float* query = query_.data() + size_t{t} * config_.query_width();
     float* key = key_.data() + size_t{t} * config_.kv_width();
     const float* value = value_.data() + size_t{t} * config_.kv_width();
@@ -145,58 +139,13 @@ void Transformer::RotateAndStore(uint32_t index, const StepRows& rows) {
   });
 }
 
-void Transformer::NormAndEncode(const float* source, const Vector& norm, float* buffer,
-                                uint32_t cols, std::initializer_list<const Linear*> readers,
-                                StepRows* rows) {
-  ActivationKinds kinds;
-  for (const Linear* linear : readers) kinds.Add(linear->activation);
-  input_.Begin(buffer, rows->size(), cols, kinds);
-  ForTokens(rows->size(), [&](uint32_t t) {
-    const size_t first = size_t{t} * cols;
-    if (!norm.empty()) {
-      fabric::RmsNorm(source + first, norm.data(), config_.norm_eps, cols, buffer + first);
-    }
-    if (!input_.Encode(t)) rows->non_finite[t] = 1;
-  });
-}
-
-fabric::ProjectionOp Transformer::Op(const Linear& linear, float* y,
-                                     fabric::Epilogue epilogue) const {
-  return {.matrix = linear.matrix,
-          .x = input_.View(linear.activation),
-          .y = y,
-          .y_stride = linear.rows,
-          .bias = linear.bias.empty() ? nullptr : linear.bias.data(),
-          .epilogue = epilogue};
-}
-
-fabric::Status Transformer::Project(std::span<const fabric::ProjectionOp> ops, StepStats* stats) {
-  const Stopwatch stopwatch;
-  const fabric::Status status = fabric::Execute(device_, ops);
-  stats->projection_seconds += stopwatch.Seconds();
-  return status;
-}
-
-template <typename Task>
-void Transformer::ForTokens(uint32_t tokens, const Task& task) {
-  if (tokens < kInlineTokens || team_.size() == 1) {
-    for (uint32_t token = 0; token < tokens; ++token) task(token);
-    return;
-  }
-  const auto range = [&task](int, size_t begin, size_t end) {
-    for (size_t token = begin; token < end; ++token) task(static_cast<uint32_t>(token));
-  };
-  const size_t grain = std::max<size_t>(1, tokens / (4 * static_cast<size_t>(team_.size())));
-  team_.ParallelFor(tokens, grain, std::ref(range));
-}
-
 size_t Transformer::workspace_bytes() const {
   size_t floats = 0;
   for (const Floats* buffer : {&residual_, &normed_, &query_, &key_, &value_, &attended_,
                                &activated_, &cosines_, &sines_}) {
     floats += buffer->size();
   }
-  return floats * sizeof(float) + input_.bytes() + attention_.workspace_bytes();
+  return floats * sizeof(float) + projector_.workspace_bytes() + attention_.workspace_bytes();
 }
 
 }  // namespace engine

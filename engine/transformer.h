@@ -1,13 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
-#include <span>
 
 #include "engine/attention.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
-#include "engine/projection_input.h"
+#include "engine/projector.h"
 #include "engine/rope.h"
 #include "engine/step_rows.h"
 #include "engine/weights.h"
@@ -54,24 +52,13 @@ class Transformer {
   fabric::Status FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats);
   void RotateAndStore(uint32_t index, const StepRows& rows);
 
-  // buffer[t] = norm(source[t]) (a null norm copies nothing: source is then buffer), encoded for
-  // the linears that read it.
-  void NormAndEncode(const float* source, const Vector& norm, float* buffer, uint32_t cols,
-                     std::initializer_list<const Linear*> readers, StepRows* rows);
-  fabric::ProjectionOp Op(const Linear& linear, float* y, fabric::Epilogue epilogue) const;
-  fabric::Status Project(std::span<const fabric::ProjectionOp> ops, StepStats* stats);
-  // Calls task(token) for every token, by the team when there are enough of them.
-  template <typename Task>
-  void ForTokens(uint32_t tokens, const Task& task);
-
   const ModelConfig& config_;
   const Weights& weights_;
-  fabric::Device& device_;
   fabric::WorkerTeam& team_;
   KvCache& cache_;
   RopeTable rope_;
   Attention attention_;
-  ProjectionInput input_;
+  Projector projector_;
   Floats residual_;   // [tokens, hidden]
   Floats normed_;     // [tokens, hidden]
   Floats query_;      // [tokens, query_width]

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <optional>
 #include <unordered_set>
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/tensor_reading.h"
 #include "fabric/parallel.h"
 #include "gguf/codec.h"
 
@@ -17,25 +17,6 @@ namespace {
 
 // Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
 constexpr size_t kRowsPerTask = 64;
-
-std::string ShapeName(uint64_t rows, uint64_t cols) {
-  return std::to_string(rows) + " x " + std::to_string(cols);
-}
-
-std::optional<fabric::DenseType> NativeDenseType(gguf::TensorType type) {
-  switch (type) {
-    case gguf::TensorType::kF32:
-      return fabric::DenseType::kF32;
-    case gguf::TensorType::kF16:
-      return fabric::DenseType::kF16;
-    case gguf::TensorType::kBF16:
-      return fabric::DenseType::kBF16;
-    case gguf::TensorType::kQ8_0:
-      return fabric::DenseType::kQ8_0;
-    default:
-      return std::nullopt;
-  }
-}
 
 // Ternary types whose scales are fp16, so that every weight is one too.
 bool HasHalfScales(gguf::TensorType type) {
@@ -54,20 +35,6 @@ bool HasHalfScales(gguf::TensorType type) {
   }
 }
 
-std::string_view DenseTypeName(fabric::DenseType type) {
-  switch (type) {
-    case fabric::DenseType::kF32:
-      return "f32";
-    case fabric::DenseType::kF16:
-      return "f16";
-    case fabric::DenseType::kBF16:
-      return "bf16";
-    case fabric::DenseType::kQ8_0:
-      return "q8_0";
-  }
-  return "?";
-}
-
 std::string_view ActivationName(fabric::ActivationKind kind) {
   switch (kind) {
     case fabric::ActivationKind::kFloat:
@@ -78,11 +45,6 @@ std::string_view ActivationName(fabric::ActivationKind kind) {
       return "int8 per block of 32";
   }
   return "?";
-}
-
-fabric::ActivationKind ActivationOf(fabric::DenseType type) {
-  return type == fabric::DenseType::kQ8_0 ? fabric::ActivationKind::kInt8Block
-                                          : fabric::ActivationKind::kFloat;
 }
 
 // The scales of a ternary tensor, reduced to the fewest that say the same.
@@ -229,8 +191,8 @@ void Loader::CheckKnown() const {
 const gguf::TensorInfo& Loader::Require(const std::string& name, uint64_t rows, uint64_t cols) {
   const gguf::TensorInfo* info = file_.FindTensor(name);
   if (info == nullptr) {
-    throw ModelError("The file has no tensor " + name + ", which the model needs (" +
-                     ShapeName(rows, cols) + ").");
+    throw ModelError("The file has no tensor " + name + ", which a " + config_.architecture +
+                     " model needs (" + ShapeName(rows, cols) + ").");
   }
   if (info->rows() != rows || info->cols() != cols) {
     throw ModelError("Tensor " + name + " must be " + ShapeName(rows, cols) +
@@ -299,6 +261,8 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   }
   linear.rows = rows;
   linear.cols = cols;
+  linear.index = static_cast<uint32_t>(weights_.linears.size());
+  weights_.linears.push_back({.name = name, .rows = rows, .cols = cols});
   linear.bias = LoadVectorIf(file_.FindTensor(base + ".bias") != nullptr, base + ".bias", rows);
   return linear;
 }
@@ -341,33 +305,11 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
   return linear;
 }
 
-// As `type`, each weight times factor. Bytes are copied as they are when the file's type is `type`.
+// As `type`, each weight times factor.
 std::shared_ptr<const fabric::DenseMatrix> Loader::LoadDense(const gguf::TensorInfo& info,
                                                              fabric::DenseType type, float factor) {
-  const auto bytes = file_.TensorBytes(info);
-  const auto matrix = std::make_shared<fabric::DenseMatrix>(
-      type, static_cast<uint32_t>(info.rows()), static_cast<uint32_t>(info.cols()));
-  const bool copy = NativeDenseType(info.type) == type && factor == 1.0F;
-  fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
-    std::vector<float> values(copy ? 0 : info.cols());
-    for (size_t row = begin; row < end; ++row) {
-      const std::span<uint8_t> out = matrix->Row(static_cast<uint32_t>(row));
-      if (copy) {
-        std::memcpy(out.data(), bytes.data() + row * out.size(), out.size());
-        continue;
-      }
-      gguf::DequantizeRow(info, bytes, file_.options(), row, values);
-      for (float& value : values) value *= factor;
-      if (type == fabric::DenseType::kF32) {
-        std::memcpy(out.data(), values.data(), out.size());
-      } else {
-        for (size_t i = 0; i < values.size(); ++i) {
-          const uint16_t half = gguf::FloatToHalf(values[i]);
-          std::memcpy(out.data() + i * sizeof(half), &half, sizeof(half));
-        }
-      }
-    }
-  });
+  const auto matrix = std::make_shared<const fabric::DenseMatrix>(
+      ReadDense(file_, info, 0, static_cast<uint32_t>(info.rows()), type, factor));
   Place(info, DenseTypeName(type), ActivationName(ActivationOf(type)), matrix->bytes(), 0.0);
   return matrix;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/engine_options.h"
+#include "engine/lora.h"
 #include "engine/model_config.h"
 #include "fabric/aligned_buffer.h"
 #include "fabric/device.h"
@@ -20,7 +21,10 @@ struct Linear {
   fabric::ActivationKind activation = fabric::ActivationKind::kFloat;
   uint32_t rows = 0;
   uint32_t cols = 0;
+  uint32_t index = kNoIndex;          // into Weights::linears
   fabric::AlignedBuffer<float> bias;  // [rows] or empty
+
+  static constexpr uint32_t kNoIndex = UINT32_MAX;
   bool present() const { return matrix.generation != 0; }
 };
 
@@ -36,6 +40,13 @@ struct LayerWeights {
   Linear gate, up;              // [ffn, hidden]
   Vector ffn_sub_norm;          // [ffn] or empty
   Linear down;                  // [hidden, ffn]
+};
+
+// The projections by name, for what is laid over them.
+struct LinearInfo {
+  std::string name;  // of the tensor
+  uint32_t rows = 0;
+  uint32_t cols = 0;
 };
 
 // What a tensor became, for `tern inspect` and the load log.
@@ -56,9 +67,11 @@ struct Weights {
   std::shared_ptr<const fabric::DenseMatrix>
       embedding;  // [vocabulary, hidden]; the head's own when tied
   std::vector<LayerWeights> layers;
-  Vector output_norm;   // [hidden]
-  Linear head;          // [vocabulary, hidden]
-  Vector rope_factors;  // [rope_dim / 2] from rope_freqs.weight, or empty
+  Vector output_norm;                 // [hidden]
+  Linear head;                        // [vocabulary, hidden]
+  Vector rope_factors;                // [rope_dim / 2] from rope_freqs.weight, or empty
+  std::vector<LinearInfo> linears;    // by Linear::index
+  std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
   uint64_t resident_bytes = 0;
 };

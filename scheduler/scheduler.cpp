@@ -21,9 +21,11 @@ SchedulerOptions Normalized(SchedulerOptions options) {
   return options;
 }
 
-// Where the prefix cache looks for a request's prompt.
+// Where the prefix cache looks for a request's prompt. Each part ends where only it can, so no salt
+// can claim the space of another set of adapters.
 std::string CacheSpace(const Request& request, PrefixCacheMode mode) {
-  std::string space = std::to_string(request.cache_salt.size()) + ":" + request.cache_salt;
+  std::string space = engine::AdapterSetKey(request.adapters) + "|";
+  space += std::to_string(request.cache_salt.size()) + ":" + request.cache_salt;
   if (mode == PrefixCacheMode::kPerKey) space += request.tenant;
   return space;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/adapter_scale.h"
 #include "engine/kv_geometry.h"
 #include "engine/sampling_params.h"
 #include "engine/token.h"
@@ -25,6 +26,7 @@ struct Request {
   int32_t priority = 0;          // lower runs first
   std::string tenant;            // API key's name, for fair sharing
   std::string cache_salt;        // separates prefix caches
+  std::vector<engine::AdapterScale> adapters = {};  // as engine::BatchRow::adapters
   std::shared_ptr<TokenSink> sink;
 };
 

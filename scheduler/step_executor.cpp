@@ -216,6 +216,7 @@ void StepExecutor::RunBatch() {
       batch_rows[i].first_position = row.planned->first;
       batch_rows[i].block_table = row.sequence->blocks;
       batch_rows[i].outputs = row.outputs;
+      batch_rows[i].adapters = row.active->request.adapters;
       batch_rows[i].output_kind =
           row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
     }

@@ -58,6 +58,50 @@ void CheckFits(std::string_view text, const ServedModel& model, std::string_view
   throw ContextLengthExceeded(param, least, model.context_length(), true);
 }
 
+uint32_t FindAdapter(const LoraChoice& choice, const std::string& param,
+                     std::span<const engine::LoraAdapter> adapters) {
+  if (choice.id) {
+    if (*choice.id < adapters.size()) return *choice.id;
+    throw InvalidValue(param + ".id", "Invalid value for '" + param + ".id': the model has " +
+                                          std::to_string(adapters.size()) +
+                                          " LoRA adapters, and ids begin at 0.");
+  }
+  for (uint32_t i = 0; i < adapters.size(); ++i) {
+    if (adapters[i].name == choice.name) return i;
+  }
+  throw InvalidValue(param + ".name", "Invalid value for '" + param +
+                                          ".name': the model has no LoRA adapter '" + choice.name +
+                                          "'.");
+}
+
+// What the request's `lora` says of each adapter: those that it leaves out take no part. Without
+// it, every adapter has its own scale.
+std::vector<engine::AdapterScale> ResolveAdapters(
+    const std::optional<std::vector<LoraChoice>>& choices,
+    std::span<const engine::LoraAdapter> adapters) {
+  std::vector<float> scales(adapters.size(), 0.0F);
+  if (!choices) {
+    for (size_t i = 0; i < adapters.size(); ++i) scales[i] = adapters[i].scale;
+  } else {
+    std::vector<bool> named(adapters.size(), false);
+    for (size_t i = 0; i < choices->size(); ++i) {
+      const std::string param = "lora[" + std::to_string(i) + "]";
+      const uint32_t id = FindAdapter((*choices)[i], param, adapters);
+      if (named[id]) {
+        throw InvalidValue(param, "Invalid value for '" + param + "': adapter " +
+                                      std::to_string(id) + " is given twice.");
+      }
+      named[id] = true;
+      scales[id] = (*choices)[i].scale;
+    }
+  }
+  std::vector<engine::AdapterScale> active;
+  for (uint32_t id = 0; id < scales.size(); ++id) {
+    if (scales[id] != 0) active.push_back({id, scales[id]});
+  }
+  return active;
+}
+
 void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
   const ServedModel& model = *job.model;
   const uint32_t vocabulary = model.tokenizer().size();
@@ -90,6 +134,7 @@ void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
                                 std::to_string(kMaxChoicesOfRequest) +
                                 " choices over all prompts.");
   }
+  job.adapters = ResolveAdapters(job.params.lora, model.adapters());
   if (!job.params.sampling.seed) job.params.sampling.seed = RandomSeed();
 }
 
@@ -246,6 +291,7 @@ scheduler::Request Generation::MakeRequest(size_t prompt) {
   request.priority = params.priority;
   request.tenant = job_.tenant;
   request.cache_salt = params.cache_salt;
+  request.adapters = job_.adapters;
   request.sink = queue_;
   return request;
 }

@@ -23,9 +23,10 @@ struct GenerationJob {
   std::shared_ptr<ServedModel> model;
   GenerationParams params;
   std::vector<std::vector<engine::TokenId>> prompts;
-  std::vector<std::string> echo_texts;  // parallel to prompts; empty without echo
-  bool score_only = false;              // max_tokens 0 with echo: the answer's token is not shown
-  std::string tenant;                   // API key's name
+  std::vector<engine::AdapterScale> adapters;  // as engine::BatchRow::adapters
+  std::vector<std::string> echo_texts;         // parallel to prompts; empty without echo
+  bool score_only = false;  // max_tokens 0 with echo: the answer's token is not shown
+  std::string tenant;       // API key's name
   Clock::time_point arrival;
 
   bool echo() const { return !echo_texts.empty(); }

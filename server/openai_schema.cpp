@@ -23,6 +23,8 @@ constexpr size_t kMaxCacheSalt = 256;
 constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
 
 // Sent by current SDKs; they change nothing about the text that this server makes.
+constexpr double kMaxLoraScale = 100;
+
 constexpr std::array<std::string_view, 14> kIgnored = {"user",
                                                        "metadata",
                                                        "store",
@@ -239,6 +241,29 @@ void ReadStream(ParamReader& reader, GenerationParams* params) {
   params->include_usage = inner.Bool("include_usage").value_or(false);
 }
 
+// [{"id": 0, "scale": 0.5}], llama-server's shape; an adapter may also be named.
+std::optional<std::vector<LoraChoice>> ReadLora(ParamReader& reader) {
+  const Json* list = reader.Array("lora");
+  if (list == nullptr) return std::nullopt;
+  std::vector<LoraChoice> choices;
+  for (size_t i = 0; i < list->size(); ++i) {
+    ParamReader entry((*list)[i], "lora[" + std::to_string(i) + "].");
+    LoraChoice choice;
+    if (const auto id = entry.Integer("id", 0, std::numeric_limits<int32_t>::max())) {
+      choice.id = static_cast<uint32_t>(*id);
+    } else if (const auto name = entry.String("name")) {
+      choice.name = *name;
+    } else {
+      throw MissingParameter(entry.Name("id"));
+    }
+    const auto scale = entry.Number("scale", -kMaxLoraScale, kMaxLoraScale);
+    if (!scale) throw MissingParameter(entry.Name("scale"));
+    choice.scale = static_cast<float>(*scale);
+    choices.push_back(std::move(choice));
+  }
+  return choices;
+}
+
 // lowest_max_tokens: 0 where scoring a prompt without an answer makes sense.
 GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
   GenerationParams params;
@@ -266,6 +291,7 @@ GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
                                          std::to_string(kMaxCacheSalt) + " bytes, but got " +
                                          std::to_string(params.cache_salt.size()) + ".");
   }
+  params.lora = ReadLora(reader);
   if (const auto best_of = reader.Integer("best_of", 1, kMaxChoices);
       best_of && *best_of != params.choices) {
     throw UnsupportedParameter("best_of", "Unsupported parameter: 'best_of' must equal 'n'.");

@@ -13,6 +13,13 @@
 
 namespace server {
 
+// One entry of `lora`: an adapter by id or by name.
+struct LoraChoice {
+  std::optional<uint32_t> id;
+  std::string name;  // when there is no id
+  float scale = 0;
+};
+
 // What chat and text completions have in common. Ranges are checked, but for what depends on the
 // model: token ids (logit_bias, stop_token_ids) and lengths.
 struct GenerationParams {
@@ -27,6 +34,7 @@ struct GenerationParams {
   bool skip_special_tokens = true;
   int32_t priority = 0;
   std::string cache_salt;
+  std::optional<std::vector<LoraChoice>> lora;  // absent = the adapters' own scales
 };
 
 // A list of messages and how the model's template shall see it.

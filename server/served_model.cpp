@@ -20,6 +20,10 @@ const engine::text::ChatTemplate* RuntimeModel::chat_template() const {
   return runtime_->model().chat_template();
 }
 
+std::span<const engine::LoraAdapter> RuntimeModel::adapters() const {
+  return runtime_->model().weights().adapters;
+}
+
 scheduler::AdmitResult RuntimeModel::Submit(scheduler::Request request) {
   return loop_.Submit(runtime_, std::move(request));
 }

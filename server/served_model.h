@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
+#include "engine/lora.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "scheduler/engine_loop.h"
@@ -25,6 +27,9 @@ class ServedModel {
   // nullptr: the model has none.
   virtual const engine::text::ChatTemplate* chat_template() const = 0;
 
+  // LoRA adapters by id; empty when none were loaded.
+  virtual std::span<const engine::LoraAdapter> adapters() const { return {}; }
+
   // As EngineLoop.
   virtual scheduler::AdmitResult Submit(scheduler::Request request) = 0;
   virtual void Cancel(scheduler::RequestId request) = 0;
@@ -42,6 +47,7 @@ class RuntimeModel : public ServedModel {
   uint32_t context_length() const override;
   const engine::text::Tokenizer& tokenizer() const override;
   const engine::text::ChatTemplate* chat_template() const override;
+  std::span<const engine::LoraAdapter> adapters() const override;
   scheduler::AdmitResult Submit(scheduler::Request request) override;
   void Cancel(scheduler::RequestId request) override;
   void CancelChoice(scheduler::RequestId request, uint32_t choice,

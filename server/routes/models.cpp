@@ -27,6 +27,23 @@ asio::awaitable<void> List(RouteContext& context, const HttpRequest&, HttpExchan
   co_await exchange.Reply(response);
 }
 
+// llama-server's shape, with the name that a request's `lora` may use instead of the id.
+asio::awaitable<void> ListAdapters(RouteContext& context, const HttpRequest&,
+                                   HttpExchange& exchange) {
+  const auto model = context.models.Get("");
+  Json list = Json::array();
+  for (const engine::LoraAdapter& adapter : model->adapters()) {
+    list.push_back({{"id", list.size()},
+                    {"name", adapter.name},
+                    {"path", adapter.path},
+                    {"scale", adapter.scale},
+                    {"task_name", adapter.task_name},
+                    {"prompt_prefix", adapter.prompt_prefix}});
+  }
+  const HttpResponse response = JsonResponse(list);
+  co_await exchange.Reply(response);
+}
+
 asio::awaitable<void> Show(RouteContext& context, const HttpRequest& http, HttpExchange& exchange) {
   // Names may contain slashes.
   constexpr std::string_view kMarker = "/models/";
@@ -39,6 +56,11 @@ asio::awaitable<void> Show(RouteContext& context, const HttpRequest& http, HttpE
 }  // namespace
 
 void AddModelRoutes(RouteContext& context, Router& router) {
+  router.Add({.method = "GET",
+              .path = "/lora-adapters",
+              .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
+                return ListAdapters(context, http, exchange);
+              }});
   for (const std::string prefix : {"/v1/models", "/models"}) {
     router.Add({.method = "GET",
                 .path = prefix,

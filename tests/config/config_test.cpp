@@ -111,7 +111,8 @@ TEST(Config, EveryOptionGivesTheSameFromEverySource) {
     const bool quoted = info.kind == OptionKind::kText || info.kind == OptionKind::kBytes;
     std::string toml = "[";
     toml.append(info.section).append("]\n").append(info.name).append(" = ");
-    toml += quoted ? Quoted(value) : value;
+    const bool list = info.kind == OptionKind::kTextList;
+    toml += list ? "[" + Quoted(value) + "]" : quoted ? Quoted(value) : value;
     const ConfigFile file(toml);
     std::string variable = "TERN_" + std::string(info.section) + "_" + std::string(info.name);
     for (char& c : variable) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
@@ -136,6 +137,25 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
   ASSERT_EQ(again.config.models.size(), 2U);
   EXPECT_EQ(again.config.models[0].name, "first");
   EXPECT_EQ(again.config.models[1].name, "b");
+}
+
+TEST(Config, LoraScaleStandsAfterThePath) {
+  const auto lora = [](const std::vector<std::string>& values) {
+    return Load({.flags = {{"--lora", values}}}).config.engine.lora;
+  };
+  const auto two = lora({"a.gguf", "dir/b=c.gguf=-0.25"});
+  ASSERT_EQ(two.size(), 2U);
+  EXPECT_EQ(two[0].path, "a.gguf");
+  EXPECT_EQ(two[0].scale, 1.0F);
+  EXPECT_EQ(two[1].path, "dir/b=c.gguf");
+  EXPECT_EQ(two[1].scale, -0.25F);
+  EXPECT_EQ(lora({"dir/b=c.gguf"})[0].path, "dir/b=c.gguf");
+  const ConfigFile printed(ToToml(Load({.flags = {{"--lora", {"a.gguf=0.1"}}}})));
+  EXPECT_EQ(Load({.file = printed.path()}).config.engine.lora[0].scale, 0.1F);
+  EXPECT_THROW(lora({"=0.5"}), ConfigError);
+  EXPECT_THROW(lora({"a.gguf=1000"}), ConfigError);
+  EXPECT_THROW(Load({.flags = {{"-m,--model", {"a.gguf", "b.gguf"}}, {"--lora", {"c.gguf"}}}}),
+               ConfigError);
 }
 
 TEST(Config, PrintedConfigNeverShowsAKey) {

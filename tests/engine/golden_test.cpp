@@ -30,7 +30,8 @@ struct Distance {
   size_t argmax_misses = 0;  // where the golden margin is above 0.3
 };
 
-Distance Compare(Engine& engine, const std::string& golden_path) {
+Distance Compare(Engine& engine, const std::string& golden_path,
+                 std::span<const AdapterScale> adapters = {}) {
   std::ifstream stream(golden_path);
   const nlohmann::json golden = nlohmann::json::parse(stream);
   Distance distance;
@@ -40,7 +41,7 @@ Distance Compare(Engine& engine, const std::string& golden_path) {
     const size_t prompt = tokens.size();
     const auto forced = entry.at("tokens").get<std::vector<TokenId>>();
     tokens.insert(tokens.end(), forced.begin(), forced.end() - 1);
-    const testing::LogitRows logits = RunAlone(engine, tokens, prompt - 1);
+    const testing::LogitRows logits = RunAlone(engine, tokens, prompt - 1, 64, adapters);
     const nlohmann::json& top = entry.at("top");
     EXPECT_EQ(logits.size(), top.size()) << name;
     for (size_t step = 0; step < logits.size(); ++step) {
@@ -103,6 +104,29 @@ INSTANTIATE_TEST_SUITE_P(Files, TinyQuantisedGolden,
                          ::testing::Values("tiny-llama-ternary-TQ1_0", "tiny-llama-ternary-TQ2_0",
                                            "tiny-llama-Q8_0", "tiny-llama-Q6_K",
                                            "tiny-llama-Q5_K_M", "tiny-llama-Q4_K_M"));
+
+// Models that tests/reference/generate.py made, and what its plain Python says of them.
+std::string ArchGolden(const std::string& name) {
+  return TERN_SOURCE_DIR "/tests/data/golden/arch/" + name;
+}
+
+void ExpectFloatMatch(const std::string& label, const Distance& distance) {
+  std::printf("%s: %s\n", label.c_str(), Describe(distance).c_str());
+  EXPECT_GT(distance.count, 500U);
+  EXPECT_LE(distance.max, 1e-3);
+  EXPECT_LE(distance.mean, 1e-4);
+  EXPECT_EQ(distance.argmax_misses, 0U);
+}
+
+TEST(ReferenceGolden, TwoLoraAdaptersOverLlama) {
+  EngineOptions options = SmallOptions(KvType::kF32);
+  options.lora = {{.path = ArchGolden("lora-every.gguf")}, {.path = ArchGolden("lora-some.gguf")}};
+  Rig rig(ArchGolden("llama.gguf"), options);
+  ExpectFloatMatch("llama", Compare(*rig.engine, ArchGolden("llama.json")));
+  const std::vector<AdapterScale> both = {{0, 0.5F}, {1, -0.75F}};
+  ExpectFloatMatch("llama with adapters",
+                   Compare(*rig.engine, ArchGolden("llama-lora.json"), both));
+}
 
 TEST(DemoGolden, BundledModelMatchesItsTrainingCode) {
   for (const KvType type : {KvType::kF32, KvType::kF16}) {

@@ -124,7 +124,7 @@ EngineOptions SmallOptions(KvType type) {
 }
 
 LogitRows RunAlone(Engine& engine, std::span<const TokenId> tokens, size_t first_output,
-                   size_t chunk) {
+                   size_t chunk, std::span<const AdapterScale> adapters) {
   std::vector<BlockId> blocks(engine.kv_geometry().BlocksFor(tokens.size()));
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<BlockId>(i);
   LogitRows logits;
@@ -140,7 +140,8 @@ LogitRows RunAlone(Engine& engine, std::span<const TokenId> tokens, size_t first
                           .block_table = blocks,
                           .outputs = outputs,
                           .output_kind = OutputKind::kLogits,
-                          .query = {}};
+                          .query = {},
+                          .adapters = adapters};
     const StepOutput output = engine.Step({.rows = {&row, 1}, .sink = &collector});
     EXPECT_EQ(output.rows[0].status, RowStatus::kOk);
   }
@@ -207,6 +208,9 @@ std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
   const gguf::File file = gguf::File::Parse(bytes);
   ModelConfig config = ModelConfig::FromGguf(file, options);
   Weights weights = LoadWeights(file, config, device);
+  for (const LoraSource& source : options.lora) {
+    weights.adapters.push_back(LoadLora(source, config, weights, device));
+  }
   return std::make_shared<const BareModel>(std::move(config), std::move(weights));
 }
 

@@ -43,7 +43,7 @@ using LogitRows = std::vector<std::vector<float>>;
 // Runs `tokens` alone, in steps of `chunk` tokens over blocks 0, 1, 2, ...; returns the logits
 // after each token from `first_output` on.
 LogitRows RunAlone(Engine& engine, std::span<const TokenId> tokens, size_t first_output,
-                   size_t chunk = 64);
+                   size_t chunk = 64, std::span<const AdapterScale> adapters = {});
 
 // log-softmax in double.
 std::vector<double> LogSoftmax(std::span<const float> logits);

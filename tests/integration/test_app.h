@@ -35,6 +35,7 @@ inline bool Eventually(const std::function<bool()>& condition) {
 struct TestAppOptions {
   ServerOptions server;
   scheduler::SchedulerOptions scheduler;
+  engine::EngineOptions engine;
   std::string model_path = DemoModelPath();
   bool await_ready = true;
 };
@@ -48,6 +49,7 @@ class TestApp {
     scheduler::ModelRuntime::Options model;
     model.name = "demo";
     model.path = options.model_path;
+    model.engine = options.engine;
     model.engine.kv_bytes = 64u << 20;
     model.scheduler = options.scheduler;
     app_ = std::make_unique<App>(options.server, std::vector{model}, team_);
