@@ -89,6 +89,7 @@ struct App::Impl {
     AddTokenizeRoutes(context, router);
     AddHealthRoutes(context, router);
     AddMetricsRoutes(context, router);
+    AddWebRoutes(router);
     http.emplace(options, std::move(router), [this](const RequestRecord& record) {
       metrics.OnHttpRequest(record.route, record.status, record.seconds);
     });

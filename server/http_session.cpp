@@ -349,7 +349,8 @@ void HttpSession::Record(const Incoming& incoming) {
         {incoming.route == nullptr ? "other" : incoming.route->path, status_, seconds, gone_});
   }
   const bool probe = incoming.route != nullptr && !incoming.route->json;
-  if (shared_.options.log_requests && !(probe && status_ == 200)) {
+  const bool fine = status_ == 200 || status_ == 304;
+  if (shared_.options.log_requests && !(probe && fine)) {
     LogRequest({request_.request_id, request_.method, request_.path, request_.key_name, client_,
                 status_, seconds, gone_});
   }
@@ -398,7 +399,7 @@ std::string HttpSession::FormatHead(const HttpResponse& response,
   add("x-request-id", request_.request_id);
   if (!response.content_type.empty()) add("Content-Type", response.content_type);
   for (const auto& [name, value] : response.headers) add(name, value);
-  const bool bodiless = response.status == 204;
+  const bool bodiless = response.status == 204 || response.status == 304;
   if (content_length && !bodiless) add("Content-Length", std::to_string(*content_length));
   if (!content_length && !http_1_0_) add("Transfer-Encoding", "chunked");
   if (!keep_alive_) {

@@ -28,5 +28,7 @@ void AddModelRoutes(RouteContext& context, Router& router);
 void AddTokenizeRoutes(RouteContext& context, Router& router);
 void AddHealthRoutes(RouteContext& context, Router& router);
 void AddMetricsRoutes(RouteContext& context, Router& router);
+// The web page at / and its files.
+void AddWebRoutes(Router& router);
 
 }  // namespace server
