@@ -42,6 +42,13 @@ def conditions_here(build):
         here.add("no-network")
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         here.add("no-prometheus")
+    web = build / "tests" / "web" / "work"
+    if not (web / "page" / "installed-lock.json").exists():
+        here.add("no-web-packages")
+    browsers = ("chromium", "chromium-browser", "google-chrome")
+    driver = web / "browser" / "installed-lock.json"
+    if not (any(map(shutil.which, browsers)) and driver.exists()):
+        here.add("no-chromium")
     if "avx2" not in flags:
         here.add("no-avx2")
     if "avx512_vnni" not in flags:
@@ -54,8 +61,8 @@ def conditions_here(build):
 
 
 KNOWN_CONDITIONS = {
-    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-avx2", "no-avx512", "no-rapl",
-    "no-gpu"}
+    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-web-packages", "no-chromium",
+    "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
 
 
 def read_allowed(path):
