@@ -15,7 +15,7 @@ static_assert(int{kStepsBeforeWidening} * 2 * 2 * -128 >= -32768);
 static_assert(int{kStepsBeforeWidening} * 2 * 2 * 127 <= 32767);
 
 struct Avx2 : Ymm {
-  template <bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kTokens = 6;
 
   static __m256i AddPairs(__m256i sum, __m256i codes, __m256i x) {
@@ -25,9 +25,11 @@ struct Avx2 : Ymm {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 
+  // Not inlined: sixteen registers are just enough for the sums.
   template <uint32_t P, uint32_t T>
-  static void AddBytes(const uint8_t* bytes, const int8_t* x, size_t code_stride, uint32_t steps,
-                       LinesAhead ahead, Ints (&sums)[P][T]) {
+  __attribute__((noinline)) static void AddBytes(const uint8_t* bytes, const int8_t* x,
+                                                 size_t code_stride, uint32_t steps,
+                                                 LinesAhead ahead, Ints (&sums)[P][T]) {
     static_assert(P == 1);
     while (steps > 0) {
       const uint32_t chunk = steps < kStepsBeforeWidening ? steps : kStepsBeforeWidening;
@@ -47,6 +49,7 @@ struct Avx2 : Ymm {
           const __m256i codes = Broadcast(x + j * code_stride);
           low[j] = AddPairs(low[j], w_low, codes);
           high[j] = AddPairs(high[j], w_high, codes);
+          KeepInRegisters(&low[j], &high[j]);
         }
         bytes += kLineBytes;
         x += kStepCols;
@@ -71,16 +74,13 @@ struct Avx2 : Ymm {
     return sum;
   }
 
-  // One panel, dwords [begin, end) of columns; begin is the first of a line. Both halves of a line
-  // together, so that memory is read in order.
+  // Both halves of a line together, so that memory is read in order.
   template <uint32_t kDigits>
-  static Ints DotPanel(const uint8_t* panel, const int8_t* codes, uint32_t begin, uint32_t end) {
+  static Ints DotVector(const uint8_t* line, const int8_t* x, uint32_t steps) {
     Ints sums = ZeroInts();
-    const uint8_t* line = panel + size_t{begin / kDigits} * kLineBytes;
-    const int8_t* x = codes + size_t{begin} * kStepCols;
     constexpr uint32_t kChunk = kStepsBeforeWidening / kDigits * kDigits;
-    for (uint32_t step = begin; step < end;) {
-      const uint32_t stop = end - step > kChunk ? step + kChunk : end;
+    for (uint32_t step = 0; step < steps;) {
+      const uint32_t stop = steps - step > kChunk ? step + kChunk : steps;
       __m256i low = _mm256_setzero_si256();
       __m256i high = _mm256_setzero_si256();
       for (; step < stop; step += kDigits) {
@@ -96,20 +96,9 @@ struct Avx2 : Ymm {
     return sums;
   }
 
-  template <uint32_t kDigits, uint32_t P>
-  static void DotVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                        uint32_t end, Ints (&out)[P]) {
-    for (uint32_t p = 0; p < P; ++p) {
-      out[p] = DotPanel<kDigits>(panels + p * panel_stride, codes, 0, end);
-    }
-  }
-
-  template <uint32_t kDigits, uint32_t P>
-  static void SegmentVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                            uint32_t begin, uint32_t end, Ints (&out)[P]) {
-    for (uint32_t p = 0; p < P; ++p) {
-      out[p] = DotPanel<kDigits>(panels + p * panel_stride, codes, begin, end);
-    }
+  template <uint32_t kDigits>
+  static Ints SegmentVector(const uint8_t* line, const int8_t* x, uint32_t steps) {
+    return DotVector<kDigits>(line, x, steps);
   }
 };
 

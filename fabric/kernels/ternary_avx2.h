@@ -16,7 +16,8 @@
 namespace fabric::kernels {
 namespace {
 
-constexpr size_t kPrefetchBytes = 1024;
+// How far one token reads ahead of itself: see ternary_avx512.h.
+constexpr size_t kPrefetchBytes = 8192;
 constexpr size_t kHalfLine = kLineBytes / 2;
 
 inline __m256i LoadHalf(const uint8_t* p) {
@@ -31,6 +32,12 @@ inline __m256i Broadcast(const int8_t* codes) {
   int32_t dword;
   __builtin_memcpy(&dword, codes, sizeof dword);
   return _mm256_set1_epi32(dword);
+}
+
+// Puts one token after the other: GCC would fetch the operands of several early, and have no
+// registers left for the sums.
+inline void KeepInRegisters(__m256i* low, __m256i* high) {
+  __asm__ volatile("" : "+x"(*low), "+x"(*high));
 }
 
 // Bytes divided by 3^k: see ternary_avx512.h.
@@ -93,7 +100,7 @@ struct Ymm {
   static constexpr size_t kExpandedBytes = 15 << 10;
   static constexpr uint32_t kPanels = 1;
   static constexpr uint32_t kWidePanels = 1;
-  template <bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kWideTokens = 0;
   template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kMostInPlace = 0;
@@ -137,7 +144,6 @@ struct Ymm {
 
   template <uint32_t kDigits>
   static void ExpandLine(const uint8_t* line, uint8_t* bytes, size_t stride) {
-    _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
 #pragma GCC unroll 2
     for (uint32_t half = 0; half < 2; ++half) {
       __m256i codes[kDigits];

@@ -25,8 +25,9 @@
 namespace fabric::kernels {
 namespace {
 
-// Enough to cover the latency of memory at the rate at which one core consumes lines.
-constexpr size_t kPrefetchBytes = 1536;
+// How far one token reads ahead of itself. The latency of memory at the rate of one core asks for
+// 4 KiB; twice that hides the gaps between panels as well.
+constexpr size_t kPrefetchBytes = 8192;
 
 inline __m512i LoadLine(const uint8_t* p) { return _mm512_loadu_si512(p); }
 
@@ -104,33 +105,24 @@ struct Pt5ByDivision {
 
   // With q_k = byte / 3^k a digit is q_k - 3 q_{k+1}. The quotients go into the dot products as
   // they are, and the factor 3 is applied to the second sum once at the end.
-  template <uint32_t P>
   struct Dot {
-    __m512i upper[P];
-    __m512i lower[P];
-    Dot() {
-#pragma GCC unroll 2
-      for (uint32_t p = 0; p < P; ++p) upper[p] = lower[p] = _mm512_setzero_si512();
-    }
-    void AddLine(uint32_t p, __m512i line, const __m512i (&x)[5]) {
+    __m512i upper = _mm512_setzero_si512();
+    __m512i lower = _mm512_setzero_si512();
+
+    void AddLine(__m512i line, const int8_t* x) {
       const Quotients by(line);
-      const __m512i q1 = by.By(kReciprocalOf3);
-      const __m512i q2 = by.By(kReciprocalOf9);
-      const __m512i q3 = by.By(kReciprocalOf27);
-      const __m512i q4 = by.By(kReciprocalOf81);
-      upper[p] = _mm512_dpbusd_epi32(upper[p], line, x[0]);
-      lower[p] = _mm512_dpbusd_epi32(lower[p], q1, x[0]);
-      upper[p] = _mm512_dpbusd_epi32(upper[p], q1, x[1]);
-      lower[p] = _mm512_dpbusd_epi32(lower[p], q2, x[1]);
-      upper[p] = _mm512_dpbusd_epi32(upper[p], q2, x[2]);
-      lower[p] = _mm512_dpbusd_epi32(lower[p], q3, x[2]);
-      upper[p] = _mm512_dpbusd_epi32(upper[p], q3, x[3]);
-      lower[p] = _mm512_dpbusd_epi32(lower[p], q4, x[3]);
-      upper[p] = _mm512_dpbusd_epi32(upper[p], q4, x[4]);
+      const __m512i q[kPt5Digits] = {line, by.By(kReciprocalOf3), by.By(kReciprocalOf9),
+                                     by.By(kReciprocalOf27), by.By(kReciprocalOf81)};
+#pragma GCC unroll 5
+      for (uint32_t k = 0; k < kPt5Digits; ++k) {
+        const __m512i codes = Broadcast(x + k * kStepCols);
+        upper = _mm512_dpbusd_epi32(upper, q[k], codes);
+        if (k + 1 < kPt5Digits) lower = _mm512_dpbusd_epi32(lower, q[k + 1], codes);
+      }
     }
-    __m512i Sum(uint32_t p) const {
-      const __m512i thrice = _mm512_add_epi32(_mm512_slli_epi32(lower[p], 1), lower[p]);
-      return _mm512_sub_epi32(upper[p], thrice);
+    __m512i Sum() const {
+      const __m512i thrice = _mm512_add_epi32(_mm512_slli_epi32(lower, 1), lower);
+      return _mm512_sub_epi32(upper, thrice);
     }
   };
 };
@@ -146,17 +138,19 @@ struct Avx512 {
   static constexpr size_t kExpandedBytes = 80 << 10;
   static constexpr uint32_t kPanels = 2;
   static constexpr uint32_t kWidePanels = 4;
-  template <bool kSegmented>
-  static constexpr uint32_t kTokens = kSegmented ? 6 : 12;
+  template <uint32_t kDigits, bool kSegmented>
+  static constexpr uint32_t kTokens = kSegmented ? (kDigits == k2BitDigits ? 4 : 6) : 12;
   // Fewer accumulators than ten would wait for each other.
-  template <bool kSegmented>
-  static constexpr uint32_t kWideTokens = kSegmented ? 3 : 6;
-  // Masks and shifts of the 2-bit layout find free ports beside the dot products. PT-5 lines do not
-  // divide a segment.
+  template <uint32_t kDigits, bool kSegmented>
+  static constexpr uint32_t kWideTokens = kSegmented               ? 3
+                                          : kDigits == k2BitDigits ? 6
+                                                                   : 4;
+  // Masks and shifts of the 2-bit layout find free ports beside the dot products. Those of PT-5 are
+  // worth sharing from nine tokens on, and its lines do not divide a segment.
   template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kMostInPlace = kDigits == k2BitDigits ? kAlways
                                            : kSegmented           ? 0
-                                                                  : kTokens<false>;
+                                                                  : 8;
   template <uint32_t kDigits>
   static constexpr bool kSegmentVector = kDigits == k2BitDigits;
 
@@ -177,7 +171,6 @@ struct Avx512 {
 
   template <uint32_t kDigits>
   static void ExpandLine(const uint8_t* line, uint8_t* bytes, size_t stride) {
-    _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
     if constexpr (kDigits == k2BitDigits) {
       StoreDigits(LoadLine(line), bytes, stride);
     } else {
@@ -189,18 +182,21 @@ struct Avx512 {
     }
   }
 
+  template <uint32_t P>
+  static void Touch(LinesAhead* ahead) {
+    if (ahead->count == 0) return;
+#pragma GCC unroll 4
+    for (uint32_t p = 0; p < P; ++p) {
+      _mm_prefetch(ahead->first + p * ahead->panel_stride, _MM_HINT_T0);
+    }
+    ahead->Advance(1);
+  }
+
   template <uint32_t P, uint32_t T>
   static void AddBytes(const uint8_t* bytes, const int8_t* x, size_t code_stride, uint32_t steps,
                        LinesAhead ahead, Ints (&sums)[P][T]) {
     for (; steps >= kStepsPerTouch; steps -= kStepsPerTouch) {
-      if (ahead.count > 0) {
-#pragma GCC unroll 4
-        for (uint32_t p = 0; p < P; ++p) {
-          _mm_prefetch(ahead.first + p * ahead.panel_stride, _MM_HINT_T1);
-        }
-        ahead.first += kLineBytes;
-        --ahead.count;
-      }
+      Touch<P>(&ahead);
 #pragma GCC unroll 4
       for (uint32_t k = 0; k < kStepsPerTouch; ++k) {
         AddStep<P, T>(bytes + k * P * kLineBytes, x + k * kStepCols, code_stride, sums);
@@ -222,6 +218,16 @@ struct Avx512 {
     for (uint32_t p = 0; p < P; ++p) w[p] = _mm512_load_si512(bytes + p * kLineBytes);
     AddCodes<P, T>(w, x, code_stride, sums);
   }
+  // Puts one step after the other: GCC would fetch the operands of several early, and have no
+  // registers left for the sums.
+  template <uint32_t P, uint32_t T>
+  static void KeepInRegisters(Ints (&sums)[P][T]) {
+#pragma GCC unroll 4
+    for (uint32_t p = 0; p < P; ++p) {
+#pragma GCC unroll 12
+      for (uint32_t j = 0; j < T; ++j) __asm__ volatile("" : "+v"(sums[p][j]));
+    }
+  }
   // One broadcast serves P panels.
   template <uint32_t P, uint32_t T>
   static void AddCodes(const __m512i (&w)[P], const int8_t* x, size_t code_stride,
@@ -238,16 +244,18 @@ struct Avx512 {
 
   template <uint32_t kDigits, uint32_t P, uint32_t T>
   static void AddLines(const uint8_t* line, size_t panel_stride, const int8_t* x,
-                       size_t code_stride, uint32_t steps, Ints (&sums)[P][T]) {
+                       size_t code_stride, uint32_t steps, LinesAhead ahead, Ints (&sums)[P][T]) {
     if constexpr (kDigits == k2BitDigits) {
       // The padding of a last line meets zero codes.
       for (uint32_t step = 0; step < steps; step += kDigits) {
+        Touch<P>(&ahead);
         AddLine<kDigits, P, T>(line, panel_stride, x, code_stride, sums);
         line += kLineBytes;
         x += kDigits * kStepCols;
       }
     } else {
       for (; steps >= kDigits; steps -= kDigits) {
+        Touch<P>(&ahead);
         AddLine<kDigits, P, T>(line, panel_stride, x, code_stride, sums);
         line += kLineBytes;
         x += kDigits * kStepCols;
@@ -268,7 +276,6 @@ struct Avx512 {
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < P; ++p) {
       rest[p] = LoadLine(line + p * panel_stride);
-      _mm_prefetch(line + p * panel_stride + kPrefetchBytes, _MM_HINT_T0);
       if constexpr (kDigits == kPt5Digits) Pt5::Split(&rest[p], &fifth[p]);
     }
     const __m512i mask = Mask(3);
@@ -281,107 +288,76 @@ struct Avx512 {
         rest[p] = _mm512_srli_epi32(rest[p], 2);
       }
       AddCodes<P, T>(w, x + k * kStepCols, code_stride, sums);
+      KeepInRegisters(sums);
     }
     if constexpr (kDigits == kPt5Digits) {
       AddCodes<P, T>(fifth, x + 4 * kStepCols, code_stride, sums);
     }
   }
 
-  template <uint32_t kDigits, uint32_t P>
-  static void DotVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                        uint32_t end, Ints (&out)[P]) {
+  template <uint32_t kDigits>
+  static Ints DotVector(const uint8_t* panel, const int8_t* codes, uint32_t steps) {
     if constexpr (kDigits == k2BitDigits) {
-      DotVector2Bit<P>(panels, panel_stride, codes, end, out);
+      return DotVector2Bit(panel, codes, steps);
     } else {
-      DotVectorPt5<P>(panels, panel_stride, codes, end, out);
+      return DotVectorPt5(panel, codes, steps);
     }
   }
 
-  template <uint32_t P>
-  static void DotVector2Bit(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                            uint32_t end, Ints (&out)[P]) {
+  static Ints DotVector2Bit(const uint8_t* line, const int8_t* x, uint32_t steps) {
     const __m512i masks[4] = {Mask(0x03), Mask(0x0C), Mask(0x30), Mask(0xC0)};
-    __m512i sums[P][4];
-    for (auto& of_panel : sums) {
-      for (__m512i& sum : of_panel) sum = _mm512_setzero_si512();
-    }
-    const uint8_t* line = panels;
-    for (uint32_t step = 0; step < end; step += 4, codes += 16, line += kLineBytes) {
-      const __m512i x[4] = {Broadcast(codes), Broadcast(codes + 4), Broadcast(codes + 8),
-                            Broadcast(codes + 12)};
-#pragma GCC unroll 2
-      for (uint32_t p = 0; p < P; ++p) {
-        const __m512i w = LoadLine(line + p * panel_stride);
-        _mm_prefetch(line + p * panel_stride + kPrefetchBytes, _MM_HINT_T0);
+    __m512i sums[4];
+    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+    for (uint32_t step = 0; step < steps; step += 4, x += 16, line += kLineBytes) {
+      const __m512i w = LoadLine(line);
+      _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
 #pragma GCC unroll 4
-        for (uint32_t k = 0; k < 4; ++k) {
-          sums[p][k] = _mm512_dpbusd_epi32(sums[p][k], _mm512_and_si512(w, masks[k]), x[k]);
-        }
+      for (uint32_t k = 0; k < 4; ++k) {
+        sums[k] = _mm512_dpbusd_epi32(sums[k], _mm512_and_si512(w, masks[k]),
+                                      Broadcast(x + k * kStepCols));
       }
     }
-    for (uint32_t p = 0; p < P; ++p) out[p] = AddShifted(sums[p]);
+    return AddShifted(sums);
   }
 
-  template <uint32_t P>
-  static void DotVectorPt5(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                           uint32_t end, Ints (&out)[P]) {
-    typename Pt5::template Dot<P> dot;
-    const uint8_t* line = panels;
-    const auto add = [&](const int8_t* x) __attribute__((always_inline)) {
-      const __m512i dwords[5] = {Broadcast(x), Broadcast(x + 4), Broadcast(x + 8),
-                                 Broadcast(x + 12), Broadcast(x + 16)};
-#pragma GCC unroll 2
-      for (uint32_t p = 0; p < P; ++p) {
-        _mm_prefetch(line + p * panel_stride + kPrefetchBytes, _MM_HINT_T0);
-        dot.AddLine(p, LoadLine(line + p * panel_stride), dwords);
-      }
-    };
-    uint32_t step = 0;
-    for (; step + kPt5Digits <= end; step += kPt5Digits) {
-      add(codes);
-      codes += kPt5Digits * kStepCols;
-      line += kLineBytes;
+  static Ints DotVectorPt5(const uint8_t* line, const int8_t* x, uint32_t steps) {
+    typename Pt5::Dot dot;
+    for (; steps >= 2 * kPt5Digits; steps -= 2 * kPt5Digits) {
+      _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
+      _mm_prefetch(line + kPrefetchBytes + kLineBytes, _MM_HINT_T0);
+      dot.AddLine(LoadLine(line), x);
+      dot.AddLine(LoadLine(line + kLineBytes), x + kPt5Digits * kStepCols);
+      line += 2 * kLineBytes;
+      x += 2 * kPt5Digits * kStepCols;
     }
-    if (step < end) {
+    for (; steps > 0; steps -= steps < kPt5Digits ? steps : kPt5Digits) {
       int8_t last[kPt5Digits * kStepCols];
-      CopyLastCodes(codes, end - step, last);
-      add(last);
+      CopyLastCodes(x, steps, last);
+      dot.AddLine(LoadLine(line), last);
+      line += kLineBytes;
+      x += kPt5Digits * kStepCols;
     }
-#pragma GCC unroll 2
-    for (uint32_t p = 0; p < P; ++p) out[p] = dot.Sum(p);
+    return dot.Sum();
   }
 
-  // Two sums per panel: digits 0 and 2 (shifted down by 4 together with 3), and 1 and 3 times 4.
-  template <uint32_t kDigits, uint32_t P>
-  static void SegmentVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                            uint32_t begin, uint32_t end, Ints (&out)[P]) {
+  // Two sums: digits 0 and 2 (shifted down by 4 together with 3), and 1 and 3 times 4.
+  template <uint32_t kDigits>
+  static Ints SegmentVector(const uint8_t* line, const int8_t* x, uint32_t steps) {
     static_assert(kDigits == k2BitDigits);
     const __m512i low = Mask(0x03);
     const __m512i high = Mask(0x0C);
-    __m512i ones[P];
-    __m512i fours[P];
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < P; ++p) ones[p] = fours[p] = _mm512_setzero_si512();
-    const uint8_t* line = panels + size_t{begin / kDigits} * kLineBytes;
-    const int8_t* x = codes + size_t{begin} * kStepCols;
-    for (uint32_t step = begin; step < end; step += 4, x += 16, line += kLineBytes) {
-      const __m512i dwords[4] = {Broadcast(x), Broadcast(x + 4), Broadcast(x + 8),
-                                 Broadcast(x + 12)};
-#pragma GCC unroll 4
-      for (uint32_t p = 0; p < P; ++p) {
-        const __m512i w = LoadLine(line + p * panel_stride);
-        _mm_prefetch(line + p * panel_stride + kPrefetchBytes, _MM_HINT_T0);
-        const __m512i upper = _mm512_srli_epi32(w, 4);
-        ones[p] = _mm512_dpbusd_epi32(ones[p], _mm512_and_si512(w, low), dwords[0]);
-        fours[p] = _mm512_dpbusd_epi32(fours[p], _mm512_and_si512(w, high), dwords[1]);
-        ones[p] = _mm512_dpbusd_epi32(ones[p], _mm512_and_si512(upper, low), dwords[2]);
-        fours[p] = _mm512_dpbusd_epi32(fours[p], _mm512_and_si512(upper, high), dwords[3]);
-      }
+    __m512i ones = _mm512_setzero_si512();
+    __m512i fours = _mm512_setzero_si512();
+    for (uint32_t step = 0; step < steps; step += 4, x += 16, line += kLineBytes) {
+      const __m512i w = LoadLine(line);
+      _mm_prefetch(line + kPrefetchBytes, _MM_HINT_T0);
+      const __m512i upper = _mm512_srli_epi32(w, 4);
+      ones = _mm512_dpbusd_epi32(ones, _mm512_and_si512(w, low), Broadcast(x));
+      fours = _mm512_dpbusd_epi32(fours, _mm512_and_si512(w, high), Broadcast(x + 4));
+      ones = _mm512_dpbusd_epi32(ones, _mm512_and_si512(upper, low), Broadcast(x + 8));
+      fours = _mm512_dpbusd_epi32(fours, _mm512_and_si512(upper, high), Broadcast(x + 12));
     }
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < P; ++p) {
-      out[p] = _mm512_add_epi32(ones[p], _mm512_srai_epi32(fours[p], 2));
-    }
+    return _mm512_add_epi32(ones, _mm512_srai_epi32(fours, 2));
   }
 };
 

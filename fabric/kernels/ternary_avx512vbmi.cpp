@@ -51,28 +51,30 @@ struct Pt5ByTable {
     *line = ByteTable(kDigitTables.four).Find(*line, upper_half);
   }
 
-  template <uint32_t P>
   struct Dot {
     ByteTable four{kDigitTables.four};
     ByteTable fifth{kDigitTables.fifth};
-    __m512i sums[P][4];
+    __m512i sums[kPt5Digits];
+
     Dot() {
-#pragma GCC unroll 2
-      for (uint32_t p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-        for (uint32_t k = 0; k < 4; ++k) sums[p][k] = _mm512_setzero_si512();
-      }
+#pragma GCC unroll 5
+      for (uint32_t k = 0; k < kPt5Digits; ++k) sums[k] = _mm512_setzero_si512();
     }
-    void AddLine(uint32_t p, __m512i line, const __m512i (&x)[5]) {
+    void AddLine(__m512i line, const int8_t* x) {
       const __mmask64 upper_half = _mm512_movepi8_mask(line);
       const __m512i w = four.Find(line, upper_half);
-      sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], _mm512_and_si512(w, Mask(0x03)), x[0]);
-      sums[p][1] = _mm512_dpbusd_epi32(sums[p][1], _mm512_and_si512(w, Mask(0x0C)), x[1]);
-      sums[p][2] = _mm512_dpbusd_epi32(sums[p][2], _mm512_and_si512(w, Mask(0x30)), x[2]);
-      sums[p][3] = _mm512_dpbusd_epi32(sums[p][3], _mm512_and_si512(w, Mask(0xC0)), x[3]);
-      sums[p][0] = _mm512_dpbusd_epi32(sums[p][0], fifth.Find(line, upper_half), x[4]);
+#pragma GCC unroll 4
+      for (uint32_t k = 0; k < 4; ++k) {
+        sums[k] = _mm512_dpbusd_epi32(sums[k], _mm512_and_si512(w, Mask(3U << (2 * k))),
+                                      Broadcast(x + k * kStepCols));
+      }
+      sums[4] =
+          _mm512_dpbusd_epi32(sums[4], fifth.Find(line, upper_half), Broadcast(x + 4 * kStepCols));
     }
-    __m512i Sum(uint32_t p) const { return AddShifted(sums[p]); }
+    __m512i Sum() const {
+      const __m512i of_four[4] = {sums[0], sums[1], sums[2], sums[3]};
+      return _mm512_add_epi32(AddShifted(of_four), sums[4]);
+    }
   };
 };
 

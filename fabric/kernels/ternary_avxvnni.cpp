@@ -24,12 +24,14 @@ struct LastCodes {
 };
 
 struct AvxVnni : Ymm {
-  template <bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kTokens = 6;
 
+  // Not inlined: sixteen registers are just enough for the sums.
   template <uint32_t P, uint32_t T>
-  static void AddBytes(const uint8_t* bytes, const int8_t* x, size_t code_stride, uint32_t steps,
-                       LinesAhead ahead, Ints (&sums)[P][T]) {
+  __attribute__((noinline)) static void AddBytes(const uint8_t* bytes, const int8_t* x,
+                                                 size_t code_stride, uint32_t steps,
+                                                 LinesAhead ahead, Ints (&sums)[P][T]) {
     static_assert(P == 1);
     __m256i low[T];
     __m256i high[T];
@@ -50,6 +52,7 @@ struct AvxVnni : Ymm {
         const __m256i codes = Broadcast(x + j * code_stride);
         low[j] = Dot(low[j], w_low, codes);
         high[j] = Dot(high[j], w_high, codes);
+        KeepInRegisters(&low[j], &high[j]);
       }
       bytes += kLineBytes;
       x += kStepCols;
@@ -58,13 +61,14 @@ struct AvxVnni : Ymm {
     for (uint32_t j = 0; j < T; ++j) sums[0][j] = {low[j], high[j]};
   }
 
-  template <uint32_t kDigits, uint32_t P>
-  static void DotVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                        uint32_t end, Ints (&out)[P]) {
-    for (uint32_t p = 0; p < P; ++p) {
-      const uint8_t* panel = panels + p * panel_stride;
-      out[p] = kDigits == k2BitDigits ? Dot2Bit(panel, codes, end) : DotPt5(panel, codes, end);
-    }
+  template <uint32_t kDigits>
+  static Ints DotVector(const uint8_t* panel, const int8_t* codes, uint32_t steps) {
+    return kDigits == k2BitDigits ? Dot2Bit(panel, codes, steps) : DotPt5(panel, codes, steps);
+  }
+  template <uint32_t kDigits>
+  static Ints SegmentVector(const uint8_t* line, const int8_t* x, uint32_t steps) {
+    static_assert(kDigits == k2BitDigits);
+    return Dot2Bit(line, x, steps);
   }
 
   static Ints Dot2Bit(const uint8_t* line, const int8_t* codes, uint32_t end) {
@@ -132,17 +136,6 @@ struct AvxVnni : Ymm {
     }
     if (step < end) add(LastCodes(codes, end - step).codes);
     return {low.Sum(), high.Sum()};
-  }
-
-  template <uint32_t kDigits, uint32_t P>
-  static void SegmentVector(const uint8_t* panels, size_t panel_stride, const int8_t* codes,
-                            uint32_t begin, uint32_t end, Ints (&out)[P]) {
-    static_assert(kDigits == k2BitDigits);
-    const size_t first = size_t{begin / kDigits} * kLineBytes;
-    for (uint32_t p = 0; p < P; ++p) {
-      out[p] = Dot2Bit(panels + p * panel_stride + first, codes + size_t{begin} * kStepCols,
-                       end - begin);
-    }
   }
 };
 

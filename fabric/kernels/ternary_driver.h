@@ -26,33 +26,34 @@ namespace fabric::kernels {
 // I is a type of the including file's anonymous namespace (see float_lanes.h for why). It has
 //   Ints, Floats           16 int32 or floats, one per row of a panel
 //   kExpandedBytes         size of a window, all panels together
-//   kPanels, kTokens<S>    P, and the largest T; S: sums are floats too, segment by segment
-//   kWidePanels, kWideTokens<S>  the same where there are at most kWideTokens<S> tokens
+//   kPanels, kTokens<kDigits, S>  P, and the largest T; S: sums are floats too, segment by segment
+//   kWidePanels, kWideTokens<kDigits, S>   the same where there are at most kWideTokens tokens
 //   kMostInPlace<kDigits, S>     the most tokens for which nothing is expanded
 //   ExpandLine<kDigits>(const uint8_t* line, uint8_t* bytes, size_t stride)
 //       the codes of digit k go to bytes + k * stride
 //   AddBytes<P, T>(bytes, codes, code_stride, steps, ahead, Ints[P][T])
 //       adds (trit + 1) * code over `steps` dwords; prefetches `ahead`
-//   AddLines<kDigits, P, T>(line, panel_stride, codes, code_stride, steps, Ints[P][T])
+//   AddLines<kDigits, P, T>(line, panel_stride, codes, code_stride, steps, ahead, Ints[P][T])
 //       the same from packed lines, where kMostInPlace<kDigits, S> > 0
-//   DotVector<kDigits, P>(panels, panel_stride, codes, end, Ints[P])   one token, packed lines
-//   SegmentVector<kDigits, P>(panels, panel_stride, codes, begin, end, Ints[P])   the same for
-//       dwords [begin, end) where kSegmentVector<kDigits>
+//   DotVector<kDigits>(panel, codes, steps)          the sums of one token, from packed lines
+//   SegmentVector<kDigits>(line, codes, steps)       the same for few columns from the start of a
+//       line, where kSegmentVector<kDigits>
 //   ZeroInts, LoadInts, StoreInts, AddInts, ToFloats(Ints, int32_t) = float(sum - int32_t)
 //   Zero, Set, Load, Store, Mul, Div, Fma on Floats
 //
 // A kernel may read codes past the last column up to their padding, which is zeros.
 
-// Packed lines that will be wanted soon: lines [0, count) of each of a block's panels.
+// Packed lines that will be wanted soon: `count` times one per panel of a block.
 struct LinesAhead {
   const uint8_t* first = nullptr;
-  size_t panel_stride = 0;
+  size_t panel_stride = 0;  // from one panel's line to the next panel's
+  size_t stride = 0;        // from one time to the next
   uint32_t count = 0;
 
-  void Advance(uint32_t lines) noexcept {
-    lines = lines < count ? lines : count;
-    first += size_t{lines} * kLineBytes;
-    count -= lines;
+  void Advance(uint32_t times) noexcept {
+    times = times < count ? times : count;
+    first += times * stride;
+    count -= times;
   }
 };
 // AddBytes() touches a line of every panel per so many dwords.
@@ -100,8 +101,10 @@ struct TernaryDriver {
     alignas(64) int32_t carry[kGroupTokens * I::kPanels * kPanelRows];
     float token_scale[kGroupTokens];
   };
-  static_assert(I::kPanels * kGroupTokens >= I::kWidePanels * I::template kWideTokens<false>);
-  static_assert(I::kPanels * kGroupTokens >= I::kWidePanels * I::template kWideTokens<true>);
+  static_assert(I::kPanels * kGroupTokens >=
+                I::kWidePanels * I::template kWideTokens<kDigits, false>);
+  static_assert(I::kPanels * kGroupTokens >=
+                I::kWidePanels * I::template kWideTokens<kDigits, true>);
 
   static uint32_t Steps(uint32_t cols) noexcept { return (cols + kStepCols - 1) / kStepCols; }
   static bool HasOneScale(const TernaryTile& t) noexcept {
@@ -132,14 +135,15 @@ struct TernaryDriver {
 
   template <bool kSegmented, bool kInPlace>
   static void AllPanels(const TernaryTile& t, TokenGroup group, State* state) noexcept {
-    constexpr uint32_t kWideTokens = I::template kWideTokens<kSegmented>;
+    constexpr uint32_t kWideTokens = I::template kWideTokens<kDigits, kSegmented>;
     if constexpr (kWideTokens > 0) {
       if (group.count <= kWideTokens) {
         Panels<I::kWidePanels, kWideTokens, kSegmented, kInPlace>(t, group, 0, state);
         return;
       }
     }
-    Panels<I::kPanels, I::template kTokens<kSegmented>, kSegmented, kInPlace>(t, group, 0, state);
+    Panels<I::kPanels, I::template kTokens<kDigits, kSegmented>, kSegmented, kInPlace>(t, group, 0,
+                                                                                       state);
   }
 
   // Panels from `panel` on, P together as long as there are so many.
@@ -148,7 +152,11 @@ struct TernaryDriver {
                      State* state) noexcept {
     for (; panel + P <= t.panel_count; panel += P) {
       if constexpr (kInPlace) {
-        const Window window{t.panels + panel * t.panel_stride, 0, Steps(t.cols), {}};
+        // Panels lie side by side, so the next block is read in the order of its addresses.
+        const uint8_t* panels = t.panels + panel * t.panel_stride;
+        const LinesAhead ahead{panels + P * t.panel_stride, kLineBytes, P * kLineBytes,
+                               LinesOf(t.cols, kDigits)};
+        const Window window{panels, 0, Steps(t.cols), ahead};
         Blocks<P, kMostTokens, kSegmented, true>(t, group, panel, window, state);
       } else {
         Windows<P, kMostTokens, kSegmented>(t, group, panel, state);
@@ -201,7 +209,8 @@ struct TernaryDriver {
     const int8_t* codes = t.codes + size_t{token} * t.code_stride + size_t{begin} * kStepCols;
     if constexpr (kInPlace) {
       I::template AddLines<kDigits, P, T>(window.bytes + size_t{begin / kDigits} * kLineBytes,
-                                          t.panel_stride, codes, t.code_stride, end - begin, sums);
+                                          t.panel_stride, codes, t.code_stride, end - begin, ahead,
+                                          sums);
     } else {
       I::template AddBytes<P, T>(window.bytes + size_t{begin - window.begin} * P * kLineBytes,
                                  codes, t.code_stride, end - begin, ahead, sums);
@@ -228,7 +237,7 @@ struct TernaryDriver {
   static LinesAhead Ahead(const TernaryTile& t, const uint8_t* panels, uint32_t panel, uint32_t end,
                           uint32_t window_steps) noexcept {
     const uint32_t steps = Steps(t.cols);
-    LinesAhead ahead{panels + size_t{end / kDigits} * kLineBytes, t.panel_stride, 0};
+    LinesAhead ahead{panels + size_t{end / kDigits} * kLineBytes, t.panel_stride, kLineBytes, 0};
     uint32_t left = steps - end;
     if (left == 0) {
       // Past the last panel of the tile lies, most often, what this thread computes next or what
@@ -325,7 +334,8 @@ struct TernaryDriver {
       Ints sums[P][T];
       Clear(sums);
       AddColumns<kInPlace>(t, window, token.index(), step, end, ahead, sums);
-      ahead.Advance((end - step + kStepsPerTouch - 1) / kStepsPerTouch);
+      constexpr uint32_t kPerTouch = kInPlace ? kDigits : kStepsPerTouch;
+      ahead.Advance((end - step + kPerTouch - 1) / kPerTouch);
       if (step > index * segment) AddCarry(state, token.in_group, sums);
       step = end;
       if (end < segment_end && end < Steps(t.cols)) {
@@ -385,49 +395,32 @@ struct TernaryDriver {
     }
   }
 
+  // One panel after the other: a single stream that runs through memory in order.
   static void Vectors(const TernaryTile& t) noexcept {
-    uint32_t panel = 0;
-    for (; panel + 2 <= t.panel_count; panel += 2) Vector<2>(t, panel);
-    if (panel < t.panel_count) Vector<1>(t, panel);
-  }
-  template <uint32_t P>
-  static void Vector(const TernaryTile& t, uint32_t panel) noexcept {
-    Ints sums[P];
-    I::template DotVector<kDigits, P>(t.panels + panel * t.panel_stride, t.panel_stride, t.codes,
-                                      Steps(t.cols), sums);
-    for (uint32_t p = 0; p < P; ++p) {
-      const Floats w = I::Load(t.w_scales + (panel + p) * t.w_panel_stride);
-      StoreWhole(t, panel + p, 0, w, sums[p]);
+    for (uint32_t panel = 0; panel < t.panel_count; ++panel) {
+      const Ints sum =
+          I::template DotVector<kDigits>(t.panels + panel * t.panel_stride, t.codes, Steps(t.cols));
+      StoreWhole(t, panel, 0, I::Load(t.w_scales + panel * t.w_panel_stride), sum);
     }
   }
 
   static void SegmentVectors(const TernaryTile& t) noexcept {
-    uint32_t panel = 0;
-    for (; panel + 4 <= t.panel_count; panel += 4) SegmentVector<4>(t, panel);
-    for (; panel < t.panel_count; ++panel) SegmentVector<1>(t, panel);
-  }
-  template <uint32_t P>
-  static void SegmentVector(const TernaryTile& t, uint32_t panel) noexcept {
     const uint32_t steps = Steps(t.cols);
     const uint32_t segment = t.segment / kStepCols;
-    Floats v[P];
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < P; ++p) v[p] = I::Zero();
-    uint32_t index = 0;
-    for (uint32_t begin = 0; begin < steps; begin += segment, ++index) {
-      const uint32_t end = steps - begin < segment ? steps : begin + segment;
-      Ints sums[P];
-      I::template SegmentVector<kDigits, P>(t.panels + panel * t.panel_stride, t.panel_stride,
-                                            t.codes, begin, end, sums);
-      const size_t scale = t.segments_per_scale == 0 ? 0 : index / t.segments_per_scale;
-#pragma GCC unroll 4
-      for (uint32_t p = 0; p < P; ++p) {
-        const Floats w = I::Load(t.w_scales + (panel + p) * t.w_panel_stride + scale * kPanelRows);
-        v[p] = AddSegment(t, 0, index, w, sums[p], v[p]);
+    for (uint32_t panel = 0; panel < t.panel_count; ++panel) {
+      const uint8_t* lines = t.panels + panel * t.panel_stride;
+      const float* w_scales = t.w_scales + panel * t.w_panel_stride;
+      Floats v = I::Zero();
+      uint32_t index = 0;
+      for (uint32_t begin = 0; begin < steps; begin += segment, ++index) {
+        const Ints sum = I::template SegmentVector<kDigits>(
+            lines + size_t{begin / kDigits} * kLineBytes, t.codes + size_t{begin} * kStepCols,
+            steps - begin < segment ? steps - begin : segment);
+        const size_t scale = t.segments_per_scale == 0 ? 0 : index / t.segments_per_scale;
+        v = AddSegment(t, 0, index, I::Load(w_scales + scale * kPanelRows), sum, v);
       }
+      I::Store(Out(t, panel, 0), v);
     }
-#pragma GCC unroll 4
-    for (uint32_t p = 0; p < P; ++p) I::Store(Out(t, panel + p, 0), v[p]);
   }
 };
 
