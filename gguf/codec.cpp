@@ -49,6 +49,12 @@ void DequantizeRow(const TensorInfo& info, std::span<const std::byte> bytes,
   codec->decode(data + row * blocks_per_row * layout.block_bytes, blocks_per_row, out.data());
 }
 
+bool HasEncoder(TensorType type) {
+  if (FindTernaryFormat(type, I2SLayout::kX86) != nullptr) return true;
+  const BlockCodec* codec = FindBlockCodec(type);
+  return codec != nullptr && codec->encode != nullptr;
+}
+
 std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t cols,
                                     std::span<const float> values) {
   assert(values.size() == rows * cols);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -48,6 +49,19 @@ class TernaryDecoder {
   ScaleLayout layout_ = ScaleLayout::kTensor;
   uint32_t group_ = 0;
 };
+
+// How a ternary type keeps its scales.
+struct TernaryScales {
+  ScaleLayout layout = ScaleLayout::kTensor;  // the finest that it holds
+  uint32_t group = 0;                         // columns per scale for kGroup, else 0
+  bool half = false;                          // float16, else float32
+};
+
+// std::nullopt when `type` does not store trits. The four-level types do, as long as no code is 3.
+std::optional<TernaryScales> TernaryScalesOf(TensorType type);
+
+// True when EncodeTensor() takes `type`.
+bool HasEncoder(TensorType type);
 
 // Encodes rows of a tensor. Ternary types take trits * scale exactly when the scales fit the type
 // (fp16 for the block types), which ternary repacking checks; other types round to nearest.

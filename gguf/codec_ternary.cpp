@@ -433,6 +433,14 @@ const TernaryFormat* FindTernaryFormat(TensorType type, I2SLayout i2s_layout) {
   return nullptr;
 }
 
+std::optional<TernaryScales> TernaryScalesOf(TensorType type) {
+  const TernaryFormat* format = FindTernaryFormat(type, I2SLayout::kX86);
+  if (format == nullptr) return std::nullopt;
+  const ScaleLayout layout = LayoutOf(format->scale_place);
+  return TernaryScales{layout, layout == ScaleLayout::kGroup ? FindTypeLayout(type)->block_cols : 0,
+                       IsHalf(format->scale_place)};
+}
+
 void DequantizeTernaryRow(const TernaryFormat& format, const TensorInfo& info,
                           std::span<const std::byte> bytes, const ReadOptions& options,
                           uint64_t row, std::span<float> out) {

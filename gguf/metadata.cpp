@@ -237,4 +237,8 @@ void Metadata::Set(std::string key, MetadataValue value) {
   entries_.emplace_back(std::move(key), std::move(value));
 }
 
+void Metadata::Remove(std::string_view key) {
+  std::erase_if(entries_, [&](const auto& entry) { return entry.first == key; });
+}
+
 }  // namespace gguf

@@ -75,6 +75,7 @@ class Metadata {
 
   // Adds or replaces.
   void Set(std::string key, MetadataValue value);
+  void Remove(std::string_view key);  // nothing when absent
 
  private:
   std::vector<std::pair<std::string, MetadataValue>> entries_;

@@ -50,12 +50,14 @@ void CheckPart(const std::string& path, const Metadata& metadata, uint64_t numbe
 
 struct File::Impl {
   std::vector<MappedFile> mappings;               // empty for Parse()
+  std::vector<std::string> paths;                 // parallel to mappings
   std::vector<std::span<const std::byte>> parts;  // one per file
   Metadata metadata;                              // of the first part
   std::vector<TensorInfo> tensors;
   std::vector<uint32_t> by_name;  // indices into tensors, sorted by name
   ReadOptions options;
   uint32_t version = 0;
+  uint32_t alignment = 0;  // of the first part
 
   // Reads the header of `bytes` as the next part. Returns its metadata.
   Metadata AddPart(std::span<const std::byte> bytes) {
@@ -65,14 +67,20 @@ struct File::Impl {
     std::vector<TensorInfo> resolved =
         ResolveTensors(header, architecture == nullptr ? "" : *architecture, bytes.size(),
                        static_cast<uint32_t>(parts.size()), options);
-    if (parts.empty()) version = header.version;
+    if (parts.empty()) {
+      version = header.version;
+      alignment = header.alignment;
+    }
     tensors.insert(tensors.end(), std::make_move_iterator(resolved.begin()),
                    std::make_move_iterator(resolved.end()));
     parts.push_back(bytes);
     return std::move(header.metadata);
   }
 
-  void MapPart(const std::string& path) { mappings.push_back(MappedFile::Open(path)); }
+  void MapPart(const std::string& path) {
+    mappings.push_back(MappedFile::Open(path));
+    paths.push_back(path);
+  }
 
   void AddOtherParts(const std::string& path, uint64_t count) {
     CheckPart(path, metadata, 0, count);
@@ -121,6 +129,7 @@ File File::Open(const std::string& path, const ReadOptions& options) {
     if (number != 0) {
       first_path = SplitPrefix(path, number, count) + SplitSuffix(0, count);
       impl->mappings.clear();
+      impl->paths.clear();
       impl->MapPart(first_path);
     }
     impl->metadata = impl->AddPart(impl->mappings[0].bytes());
@@ -149,6 +158,8 @@ const Metadata& File::metadata() const { return impl_->metadata; }
 std::span<const TensorInfo> File::tensors() const { return impl_->tensors; }
 const ReadOptions& File::options() const { return impl_->options; }
 uint32_t File::version() const { return impl_->version; }
+uint64_t File::alignment() const { return impl_->alignment; }
+std::span<const std::string> File::paths() const { return impl_->paths; }
 
 const TensorInfo* File::FindTensor(std::string_view name) const {
   const auto& order = impl_->by_name;

@@ -42,7 +42,9 @@ class File {
   std::span<const std::byte> TensorBytes(const TensorInfo& info) const;
   const ReadOptions& options() const;
   uint32_t version() const;
-  uint64_t file_bytes() const;  // all parts together
+  uint64_t file_bytes() const;                 // all parts together
+  uint64_t alignment() const;                  // of the first part
+  std::span<const std::string> paths() const;  // of the parts; empty after Parse()
 
  private:
   struct Impl;

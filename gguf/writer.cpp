@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -20,10 +21,10 @@
 namespace gguf {
 namespace {
 
-constexpr uint64_t kAlignment = 32;
+constexpr uint64_t kLargestAlignment = 65536;
 
-uint64_t AlignUp(uint64_t position) {
-  return (position + kAlignment - 1) / kAlignment * kAlignment;
+uint64_t AlignUp(uint64_t position, uint64_t alignment) {
+  return (position + alignment - 1) / alignment * alignment;
 }
 
 // Keys that describe the container, not the model: the writer says what its own file is.
@@ -50,7 +51,7 @@ class HeaderBuilder {
     std::visit([&](const auto& held) { PutHeld(value.type, held); }, value.value);
   }
 
-  void Pad() { bytes_.resize(AlignUp(bytes_.size())); }
+  void Pad(uint64_t alignment) { bytes_.resize(AlignUp(bytes_.size(), alignment)); }
   std::vector<std::byte> Take() { return std::move(bytes_); }
 
  private:
@@ -139,12 +140,15 @@ void RefuseDuplicateNames(const std::vector<const TensorInfo*>& tensors) {
   }
 }
 
-std::vector<std::byte> BuildHeader(const Metadata& metadata,
+std::vector<std::byte> BuildHeader(const Metadata& metadata, uint64_t alignment,
                                    const std::vector<const TensorInfo*>& tensors) {
   std::vector<const std::pair<std::string, MetadataValue>*> entries;
   for (const auto& entry : metadata.entries()) {
     if (!DescribesContainer(entry.first)) entries.push_back(&entry);
   }
+  const std::pair<std::string, MetadataValue> own_alignment = {"general.alignment",
+                                                               {ValueType::kUint32, alignment}};
+  if (alignment != Writer::kDefaultAlignment) entries.push_back(&own_alignment);
   RefuseDuplicateNames(tensors);
   HeaderBuilder header;
   header.Put(std::array<char, 4>{'G', 'G', 'U', 'F'});
@@ -163,9 +167,9 @@ std::vector<std::byte> BuildHeader(const Metadata& metadata,
     // Values above 0xffff exist in memory only; the id is what they stand for.
     header.Put<uint32_t>(static_cast<uint32_t>(info->type) & 0xffff);
     header.Put<uint64_t>(offset);
-    offset = AlignUp(offset + info->byte_size);
+    offset = AlignUp(offset + info->byte_size, alignment);
   }
-  header.Pad();
+  header.Pad(alignment);
   return header.Take();
 }
 
@@ -244,6 +248,14 @@ uint64_t TensorByteSize(TensorType type, uint64_t rows, uint64_t cols) {
   return *size;
 }
 
+void Writer::SetAlignment(uint64_t alignment) {
+  if (!std::has_single_bit(alignment) || alignment > kLargestAlignment) {
+    throw FormatError("an alignment of " + std::to_string(alignment) +
+                      " was asked for: expected a power of two up to 65536");
+  }
+  alignment_ = alignment;
+}
+
 void Writer::AddTensor(std::string name, TensorType type, std::vector<uint64_t> extents,
                        std::vector<std::byte> bytes) {
   const uint64_t size = bytes.size();
@@ -262,8 +274,8 @@ void Writer::AddTensor(std::string name, TensorType type, std::vector<uint64_t> 
 void Writer::WriteTo(const Emit& emit) const {
   std::vector<const TensorInfo*> infos;
   for (const Pending& tensor : tensors_) infos.push_back(&tensor.info);
-  emit(BuildHeader(metadata_, infos));
-  constexpr std::array<std::byte, kAlignment> kZeros = {};
+  emit(BuildHeader(metadata_, alignment_, infos));
+  const std::vector<std::byte> zeros(alignment_);
   for (const Pending& tensor : tensors_) {
     uint64_t written = 0;
     tensor.producer([&](std::span<const std::byte> bytes) {
@@ -275,7 +287,7 @@ void Writer::WriteTo(const Emit& emit) const {
                         std::to_string(written) + " bytes: expected " +
                         std::to_string(tensor.info.byte_size));
     }
-    emit(std::span(kZeros).first(AlignUp(written) - written));
+    emit(std::span(zeros).first(AlignUp(written, alignment_) - written));
   }
 }
 

@@ -11,7 +11,7 @@
 
 namespace gguf {
 
-// Writes GGUF v3 files with alignment 32.
+// Writes GGUF v3 files, with alignment 32 unless set.
 //
 // Use: set metadata(), add every tensor (bytes, or a producer called while writing so that a large
 // synthetic model never sits in memory whole), then WriteFile() or Serialize().
@@ -21,11 +21,16 @@ namespace gguf {
 // when complete (it is written as PATH.partial first), so the source of a copy may be its target.
 class Writer {
  public:
+  static constexpr uint64_t kDefaultAlignment = 32;
+
   // Appends exactly `byte_size` bytes by calling `emit` any number of times.
   using Emit = std::function<void(std::span<const std::byte>)>;
   using Producer = std::function<void(const Emit& emit)>;
 
   Metadata& metadata() { return metadata_; }
+  // Tensors start at multiples of `alignment`. Errors: FormatError unless a power of two up to
+  // 65,536, which is what the reader takes.
+  void SetAlignment(uint64_t alignment);
   void AddTensor(std::string name, TensorType type, std::vector<uint64_t> extents,
                  std::vector<std::byte> bytes);
   void AddTensor(std::string name, TensorType type, std::vector<uint64_t> extents,
@@ -42,6 +47,7 @@ class Writer {
   void WriteTo(const Emit& emit) const;
 
   Metadata metadata_;
+  uint64_t alignment_ = kDefaultAlignment;
   std::vector<Pending> tensors_;
 };
 

@@ -288,5 +288,26 @@ TEST(SplitFile, TheSameTensorInTwoPartsIsRefused) {
   EXPECT_THAT(RefusalOf(folder.File("m-00001-of-00002.gguf")), HasSubstr("occurs in two parts"));
 }
 
+TEST(Writer, AlignmentIsKeptWhereItIsAskedFor) {
+  for (const uint64_t alignment : {uint64_t{8}, uint64_t{32}, uint64_t{256}, uint64_t{65536}}) {
+    Writer writer;
+    writer.SetAlignment(alignment);
+    writer.metadata().Set("general.architecture", {ValueType::kString, std::string("llama")});
+    writer.AddTensor("a", TensorType::kF32, {1}, std::vector<std::byte>(4, std::byte{1}));
+    writer.AddTensor("b", TensorType::kF32, {3}, std::vector<std::byte>(12, std::byte{2}));
+    const std::vector<std::byte> bytes = writer.Serialize();
+    const File file = File::Parse(bytes);
+    EXPECT_EQ(file.alignment(), alignment);
+    EXPECT_EQ(file.metadata().Has("general.alignment"), alignment != 32);
+    const TensorInfo& b = *file.FindTensor("b");
+    EXPECT_EQ(b.offset % alignment, 0u);
+    EXPECT_EQ(file.TensorBytes(b)[11], std::byte{2});
+  }
+  Writer writer;
+  EXPECT_THROW(writer.SetAlignment(24), FormatError);
+  EXPECT_THROW(writer.SetAlignment(0), FormatError);
+  EXPECT_THROW(writer.SetAlignment(131072), FormatError);
+}
+
 }  // namespace
 }  // namespace gguf
