@@ -12,6 +12,7 @@
 #include "cli/config_flags.h"
 #include "cli/model_path.h"
 #include "cli/synthetic_model.h"
+#include "cli/tensor_type.h"
 #include "fabric/machine_limits.h"
 #include "server/json.h"
 

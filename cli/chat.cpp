@@ -1,7 +1,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <iostream>
 #include <limits>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "cli/answer.h"
 #include "cli/command.h"
 #include "cli/config_flags.h"
+#include "cli/interrupt.h"
 #include "cli/local_model.h"
 #include "cli/model_path.h"
 #include "cli/prompt.h"
@@ -40,25 +40,6 @@ struct ChatFlags {
   std::string system;
   uint32_t max_tokens = 512;
   engine::SamplingParams sampling;
-};
-
-volatile std::sig_atomic_t interrupted = 0;
-
-// While alive, Ctrl-C sets `interrupted` instead of ending the program.
-class InterruptGuard {
- public:
-  InterruptGuard() {
-    interrupted = 0;
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };
-    sigaction(SIGINT, &action, &before_);
-  }
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-  ~InterruptGuard() { sigaction(SIGINT, &before_, nullptr); }
-
- private:
-  struct sigaction before_ {};
 };
 
 class Conversation {
@@ -97,7 +78,7 @@ class Conversation {
                                     .logprobs = -1},
                                    [&](TokenId token) {
                                      show(detokenizer.Push(token));
-                                     return interrupted == 0;
+                                     return !Interrupted();
                                    });
     show(detokenizer.Flush());
     std::cout << std::endl;

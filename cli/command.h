@@ -29,6 +29,7 @@ void AddPerplexity(CLI::App& root, Run* run);
 void AddTokenize(CLI::App& root, Run* run);
 void AddTemplate(CLI::App& root, Run* run);
 void AddInspect(CLI::App& root, Run* run);
+void AddQuantize(CLI::App& root, Run* run);
 void AddSynth(CLI::App& root, Run* run);
 void AddHealth(CLI::App& root, Run* run);
 

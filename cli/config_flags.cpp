@@ -18,9 +18,9 @@ void ConfigFlags::AddTo(CLI::App& command, std::initializer_list<std::string_vie
   command.add_option("--config", file_, "TOML file with options (docs/configuration.md)")
       ->type_name("FILE");
   for (const config::OptionInfo& info : config::Options()) {
-    if (std::find(sections.begin(), sections.end(), info.section) != sections.end()) {
-      Add(command, info);
-    }
+    if (std::find(sections.begin(), sections.end(), info.section) == sections.end()) continue;
+    if (command.get_option_no_throw(std::string(info.flag)) != nullptr) continue;
+    Add(command, info);
   }
 }
 

@@ -20,6 +20,7 @@ class ConfigFlags {
   ConfigFlags(const ConfigFlags&) = delete;
   ConfigFlags& operator=(const ConfigFlags&) = delete;
 
+  // A flag that the command has already stays the command's.
   void AddTo(CLI::App& command, std::initializer_list<std::string_view> sections);
 
   // Merges defaults, --config file, environment and the flags that were given.

@@ -69,6 +69,7 @@ int Main(int argc, char** argv) {
   AddInspect(app, &run);
   AddTokenize(app, &run);
   AddTemplate(app, &run);
+  AddQuantize(app, &run);
   AddSynth(app, &run);
   AddHealth(app, &run);
 

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/synthetic_model.h"
+#include "cli/tensor_type.h"
 
 namespace cli {
 namespace {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <span>
@@ -32,16 +31,6 @@ constexpr std::array<SyntheticShape, 4> kShapes = {{
     // For tests.
     {"tiny", 2, 256, 4, 2, 768, 512, 512, 10000.0},
 }};
-
-constexpr std::array kTypes = {
-    TensorType::kF32,       TensorType::kF16,    TensorType::kBF16,   TensorType::kQ4_0,
-    TensorType::kQ4_1,      TensorType::kQ5_0,   TensorType::kQ5_1,   TensorType::kQ8_0,
-    TensorType::kQ2_K,      TensorType::kQ3_K,   TensorType::kQ4_K,   TensorType::kQ5_K,
-    TensorType::kQ6_K,      TensorType::kIQ4_NL, TensorType::kIQ4_XS, TensorType::kTQ1_0,
-    TensorType::kTQ2_0,     TensorType::kI2_S,   TensorType::kQ1_0,   TensorType::kQ2_0,
-    TensorType::kIQ1_BN,    TensorType::kIQ2_BN, TensorType::kPQ2_0,  TensorType::kPTQ1_0,
-    TensorType::kIQ2_BN_R4,
-};
 
 // SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of the counter.
 constexpr uint64_t Mix(uint64_t x) {
@@ -279,21 +268,6 @@ const SyntheticShape& FindShape(const std::string& name) {
     if (shape.name == name) return shape;
   }
   throw UsageError("The shape must be one of " + ShapeNames() + ", not \"" + name + "\".");
-}
-
-TensorType ParseTensorType(const std::string& name) {
-  const auto same = [](char a, char b) {
-    return std::toupper(static_cast<unsigned char>(a)) ==
-           std::toupper(static_cast<unsigned char>(b));
-  };
-  std::string names;
-  for (const TensorType type : kTypes) {
-    const std::string_view known = gguf::TypeName(type);
-    if (std::equal(known.begin(), known.end(), name.begin(), name.end(), same)) return type;
-    if (!names.empty()) names += ", ";
-    names += known;
-  }
-  throw UsageError("The type must be one of " + names + ", not \"" + name + "\".");
 }
 
 void WriteSyntheticModel(const SyntheticOptions& options, const std::string& path) {

@@ -29,9 +29,6 @@ const SyntheticShape& FindShape(const std::string& name);
 // "2b, 700m, ..." for help.
 std::string ShapeNames();
 
-// Errors: UsageError listing the known names. Upper and lower case are the same.
-gguf::TensorType ParseTensorType(const std::string& name);
-
 struct SyntheticOptions {
   SyntheticShape shape;
   gguf::TensorType type = gguf::TensorType::kI2_S;

@@ -42,6 +42,8 @@ class LoadedModel : public Model {
   double load_seconds_;
 };
 
+}  // namespace
+
 gguf::ReadOptions ReadOptionsFor(const EngineOptions& options) {
   static const std::map<std::string, gguf::I2SLayout, std::less<>> kLayouts = {
       {"x86", gguf::I2SLayout::kX86},
@@ -54,6 +56,8 @@ gguf::ReadOptions ReadOptionsFor(const EngineOptions& options) {
   }
   return {.i2s_layout = layout->second};
 }
+
+namespace {
 
 // The published files of BitNet b1.58 2B-4T carry a placeholder, so for them the template comes
 // from the model's own documentation.

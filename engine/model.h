@@ -13,6 +13,7 @@
 #include "engine/weights.h"
 #include "fabric/device.h"
 #include "fabric/worker_team.h"
+#include "gguf/reader.h"
 
 namespace engine {
 
@@ -20,6 +21,9 @@ struct LoadProgress {
   std::string_view phase;  // "weights", "tokenizer"
   double fraction = 0;     // 0..1 of the whole load
 };
+
+// How files are read under these options. Errors: ModelError for an unknown layout.
+gguf::ReadOptions ReadOptionsFor(const EngineOptions& options);
 
 // Everything of a model that does not change after load: hyperparameters, tokenizer, template and
 // weights (resident on `device`).

@@ -68,7 +68,7 @@ TEST_F(Cli, UnknownFlagIsBadUsage) {
 
 TEST_F(Cli, HelpTeachesWithExamples) {
   for (const char* command : {"serve", "chat", "generate", "bench", "perplexity", "inspect",
-                              "tokenize", "template", "synth", "health"}) {
+                              "tokenize", "template", "synth", "quantize", "health"}) {
     const ProcessResult result = RunTern({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << command;
     EXPECT_THAT(result.out, HasSubstr("Examples:")) << command;
