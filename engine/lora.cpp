@@ -161,10 +161,8 @@ void LoraLoader::CheckShape(const gguf::TensorInfo& info, uint64_t rows, uint64_
 }
 
 fabric::MatrixId LoraLoader::Upload(const gguf::TensorInfo& info) {
-  // Q8_0 would quantise the input; the factors are small enough to expand.
-  const std::optional<fabric::DenseType> native = NativeDenseType(info.type);
-  const fabric::DenseType type =
-      native && *native != fabric::DenseType::kQ8_0 ? *native : fabric::DenseType::kF32;
+  // Quantised factors would quantise the input; they are small enough to expand.
+  const fabric::DenseType type = NativeDenseType(info.type).value_or(fabric::DenseType::kF32);
   auto matrix = std::make_shared<const fabric::DenseMatrix>(
       ReadDense(file_, info, 0, static_cast<uint32_t>(info.rows()), type, 1.0F));
   std::vector<float> row(info.cols());

@@ -22,8 +22,37 @@ std::optional<fabric::DenseType> NativeDenseType(gguf::TensorType type) {
       return fabric::DenseType::kF16;
     case gguf::TensorType::kBF16:
       return fabric::DenseType::kBF16;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<fabric::QuantizedType> NativeQuantizedType(gguf::TensorType type) {
+  switch (type) {
+    case gguf::TensorType::kQ4_0:
+      return fabric::QuantizedType::kQ4_0;
+    case gguf::TensorType::kQ4_1:
+      return fabric::QuantizedType::kQ4_1;
+    case gguf::TensorType::kQ5_0:
+      return fabric::QuantizedType::kQ5_0;
+    case gguf::TensorType::kQ5_1:
+      return fabric::QuantizedType::kQ5_1;
     case gguf::TensorType::kQ8_0:
-      return fabric::DenseType::kQ8_0;
+      return fabric::QuantizedType::kQ8_0;
+    case gguf::TensorType::kIQ4_NL:
+      return fabric::QuantizedType::kIQ4_NL;
+    case gguf::TensorType::kQ2_K:
+      return fabric::QuantizedType::kQ2_K;
+    case gguf::TensorType::kQ3_K:
+      return fabric::QuantizedType::kQ3_K;
+    case gguf::TensorType::kQ4_K:
+      return fabric::QuantizedType::kQ4_K;
+    case gguf::TensorType::kQ5_K:
+      return fabric::QuantizedType::kQ5_K;
+    case gguf::TensorType::kQ6_K:
+      return fabric::QuantizedType::kQ6_K;
+    case gguf::TensorType::kIQ4_XS:
+      return fabric::QuantizedType::kIQ4_XS;
     default:
       return std::nullopt;
   }
@@ -37,15 +66,8 @@ std::string_view DenseTypeName(fabric::DenseType type) {
       return "f16";
     case fabric::DenseType::kBF16:
       return "bf16";
-    case fabric::DenseType::kQ8_0:
-      return "q8_0";
   }
   return "?";
-}
-
-fabric::ActivationKind ActivationOf(fabric::DenseType type) {
-  return type == fabric::DenseType::kQ8_0 ? fabric::ActivationKind::kInt8Block
-                                          : fabric::ActivationKind::kFloat;
 }
 
 std::string ShapeName(uint64_t rows, uint64_t cols) {
@@ -77,6 +99,25 @@ fabric::DenseMatrix ReadDense(const gguf::File& file, const gguf::TensorInfo& in
         const uint16_t half = gguf::FloatToHalf(values[i]);
         std::memcpy(out.data() + i * sizeof(half), &half, sizeof(half));
       }
+    }
+  });
+  return matrix;
+}
+
+fabric::QuantizedMatrix ReadQuantized(const gguf::File& file, const gguf::TensorInfo& info,
+                                      fabric::QuantizedType type) {
+  const auto bytes = file.TensorBytes(info);
+  fabric::QuantizedMatrix matrix(type, static_cast<uint32_t>(info.rows()),
+                                 static_cast<uint32_t>(info.cols()));
+  fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+    gguf::BlockCodes blocks;
+    for (size_t row = begin; row < end; ++row) {
+      gguf::ReadBlockCodes(info, bytes, row, &blocks);
+      matrix.SetRow(static_cast<uint32_t>(row), {.codes = blocks.codes,
+                                                 .sub_scales = blocks.sub_scales,
+                                                 .sub_mins = blocks.sub_mins,
+                                                 .scales = blocks.scales,
+                                                 .mins = blocks.mins});
     }
   });
   return matrix;

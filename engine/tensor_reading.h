@@ -4,17 +4,17 @@
 #include <string>
 #include <string_view>
 
-#include "fabric/activations.h"
 #include "fabric/dense_matrix.h"
+#include "fabric/quantized_matrix.h"
 #include "gguf/reader.h"
 
 namespace engine {
 
 // The dense type that holds a tensor's bytes as they are, if there is one.
 std::optional<fabric::DenseType> NativeDenseType(gguf::TensorType type);
+// The quantised type that holds a tensor's weights at their bits, if there is one.
+std::optional<fabric::QuantizedType> NativeQuantizedType(gguf::TensorType type);
 std::string_view DenseTypeName(fabric::DenseType type);
-// The precision in which a dense matrix takes its input.
-fabric::ActivationKind ActivationOf(fabric::DenseType type);
 
 // "rows x columns", for messages.
 std::string ShapeName(uint64_t rows, uint64_t cols);
@@ -26,5 +26,9 @@ std::string ShapeName(uint64_t rows, uint64_t cols);
 fabric::DenseMatrix ReadDense(const gguf::File& file, const gguf::TensorInfo& info,
                               uint64_t first_row, uint32_t rows, fabric::DenseType type,
                               float factor);
+
+// A whole tensor of a type that NativeQuantizedType() knows. Threads: as ReadDense().
+fabric::QuantizedMatrix ReadQuantized(const gguf::File& file, const gguf::TensorInfo& info,
+                                      fabric::QuantizedType type);
 
 }  // namespace engine

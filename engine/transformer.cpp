@@ -65,8 +65,8 @@ void Transformer::Embed(const StepRows& rows) {
   ForTokens(team_, rows.size(), [&](uint32_t t) {
     const StepToken& token = rows.tokens[t];
     assert(token.id >= 0 && static_cast<uint32_t>(token.id) < config_.vocabulary);
-    weights_.embedding->GetRow(static_cast<uint32_t>(token.id),
-                               {residual_.data() + size_t{t} * config_.hidden, config_.hidden});
+    weights_.embedding.GetRow(static_cast<uint32_t>(token.id),
+                              {residual_.data() + size_t{t} * config_.hidden, config_.hidden});
     const size_t angles = size_t{t} * rope_.pairs();
     rope_.Fill(token.position, cosines_.data() + angles, sines_.data() + angles);
   });

@@ -147,8 +147,11 @@ class Loader {
   LayerWeights LoadLayer(uint32_t index);
   Linear LoadLinear(const std::string& base, uint32_t rows, uint32_t cols);
   Linear LoadTernary(const gguf::TensorInfo& info, float factor);
+  SharedMatrix LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise, float factor);
   std::shared_ptr<const fabric::DenseMatrix> LoadDense(const gguf::TensorInfo& info,
                                                        fabric::DenseType type, float factor);
+  std::shared_ptr<const fabric::QuantizedMatrix> LoadQuantized(const gguf::TensorInfo& info,
+                                                               fabric::QuantizedType type);
   void LoadEmbeddingAndHead();
   Vector LoadRopeFactors();
   fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name);
@@ -247,17 +250,15 @@ LayerWeights Loader::LoadLayer(uint32_t index) {
 Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols) {
   const std::string name = base + ".weight";
   const gguf::TensorInfo& info = Require(name, rows, cols);
-  const std::optional<float> scale = FindScale(base);
-  const float factor = scale.value_or(1.0F);
+  const float factor = FindScale(base).value_or(1.0F);
   const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
   Linear linear;
   if (ternary && config_.ternary_activation != ActivationMode::kFloat) {
     linear = LoadTernary(info, factor);
   } else {
-    const std::optional<fabric::DenseType> native = NativeDenseType(info.type);
-    const fabric::DenseType type = native && !scale ? *native : fabric::DenseType::kF32;
-    linear.activation = ActivationOf(type);
-    linear.matrix = Upload(LoadDense(info, type, factor), name);
+    const SharedMatrix matrix = LoadShared(info, fabric::DenseType::kF32, factor);
+    linear.activation = matrix.activation();
+    linear.matrix = Upload(matrix.AsMatrix(), name);
   }
   linear.rows = rows;
   linear.cols = cols;
@@ -305,12 +306,33 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
   return linear;
 }
 
+// In the file's own type where there is a matrix of it and nothing to fold in, else as `otherwise`.
+SharedMatrix Loader::LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise,
+                                float factor) {
+  const bool fold = factor != 1.0F;
+  const std::optional<fabric::QuantizedType> quantized = NativeQuantizedType(info.type);
+  if (quantized && !fold) return {.dense = nullptr, .quantized = LoadQuantized(info, *quantized)};
+  const std::optional<fabric::DenseType> native = NativeDenseType(info.type);
+  const fabric::DenseType type = fold ? fabric::DenseType::kF32 : native.value_or(otherwise);
+  return {.dense = LoadDense(info, type, factor), .quantized = nullptr};
+}
+
+std::shared_ptr<const fabric::QuantizedMatrix> Loader::LoadQuantized(const gguf::TensorInfo& info,
+                                                                     fabric::QuantizedType type) {
+  const auto matrix =
+      std::make_shared<const fabric::QuantizedMatrix>(ReadQuantized(file_, info, type));
+  Place(info, QuantizedTypeName(type), ActivationName(fabric::ActivationKind::kInt8Block),
+        matrix->bytes(), 0.0);
+  return matrix;
+}
+
 // As `type`, each weight times factor.
 std::shared_ptr<const fabric::DenseMatrix> Loader::LoadDense(const gguf::TensorInfo& info,
                                                              fabric::DenseType type, float factor) {
   const auto matrix = std::make_shared<const fabric::DenseMatrix>(
       ReadDense(file_, info, 0, static_cast<uint32_t>(info.rows()), type, factor));
-  Place(info, DenseTypeName(type), ActivationName(ActivationOf(type)), matrix->bytes(), 0.0);
+  Place(info, DenseTypeName(type), ActivationName(fabric::ActivationKind::kFloat), matrix->bytes(),
+        0.0);
   return matrix;
 }
 
@@ -319,7 +341,7 @@ void Loader::LoadEmbeddingAndHead() {
   const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
   const fabric::DenseType fallback =
       ternary && HasHalfScales(info.type) ? fabric::DenseType::kF16 : fabric::DenseType::kF32;
-  weights_.embedding = LoadDense(info, NativeDenseType(info.type).value_or(fallback), 1.0F);
+  weights_.embedding = LoadShared(info, fallback, 1.0F);
   if (!config_.tied_head) {
     weights_.head = LoadLinear("output", config_.vocabulary, config_.hidden);
     return;
@@ -328,10 +350,10 @@ void Loader::LoadEmbeddingAndHead() {
     weights_.head = LoadLinear("token_embd", config_.vocabulary, config_.hidden);
     return;
   }
-  weights_.head.activation = ActivationOf(weights_.embedding->type());
+  weights_.head.activation = weights_.embedding.activation();
   weights_.head.rows = config_.vocabulary;
   weights_.head.cols = config_.hidden;
-  weights_.head.matrix = Upload(weights_.embedding, info.name);
+  weights_.head.matrix = Upload(weights_.embedding.AsMatrix(), info.name);
 }
 
 Vector Loader::LoadRopeFactors() {

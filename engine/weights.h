@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,10 +63,25 @@ struct TensorPlacement {
   double zero_rate = 0;  // of trits; 0 for dense tensors
 };
 
+// A matrix of floats or of small integers that the host and the device may share.
+struct SharedMatrix {
+  std::shared_ptr<const fabric::DenseMatrix> dense;          // either this
+  std::shared_ptr<const fabric::QuantizedMatrix> quantized;  // or this
+
+  fabric::ActivationKind activation() const {
+    return dense != nullptr ? fabric::ActivationKind::kFloat : fabric::ActivationKind::kInt8Block;
+  }
+  fabric::Matrix AsMatrix() const {
+    return dense != nullptr ? fabric::Matrix(dense) : fabric::Matrix(quantized);
+  }
+  void GetRow(uint32_t row, std::span<float> out) const {
+    dense != nullptr ? dense->GetRow(row, out) : quantized->GetRow(row, out);
+  }
+};
+
 // The one place where a GGUF tensor becomes a fabric matrix.
 struct Weights {
-  std::shared_ptr<const fabric::DenseMatrix>
-      embedding;  // [vocabulary, hidden]; the head's own when tied
+  SharedMatrix embedding;  // [vocabulary, hidden]; the head's own when tied
   std::vector<LayerWeights> layers;
   Vector output_norm;                 // [hidden]
   Linear head;                        // [vocabulary, hidden]

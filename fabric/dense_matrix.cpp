@@ -10,9 +10,6 @@
 namespace fabric {
 namespace {
 
-constexpr uint32_t kBlock = 32;
-constexpr size_t kQ8BlockBytes = 2 + kBlock;
-
 uint16_t LoadU16(const uint8_t* p) {
   uint16_t value = 0;
   std::memcpy(&value, p, sizeof value);
@@ -27,10 +24,6 @@ DenseMatrix::DenseMatrix(DenseType type, uint32_t rows, uint32_t cols)
     throw std::invalid_argument("A matrix has at least one row and column, not " +
                                 std::to_string(rows) + " x " + std::to_string(cols) + ".");
   }
-  if (type == DenseType::kQ8_0 && cols % kBlock != 0) {
-    throw std::invalid_argument("A Q8_0 matrix has a multiple of 32 columns, not " +
-                                std::to_string(cols) + ".");
-  }
   bytes_ = AlignedBuffer<uint8_t>(rows * row_bytes());
 }
 
@@ -41,8 +34,6 @@ size_t DenseMatrix::row_bytes() const {
     case DenseType::kF16:
     case DenseType::kBF16:
       return size_t{cols_} * 2;
-    case DenseType::kQ8_0:
-      return size_t{cols_} / kBlock * kQ8BlockBytes;
   }
   return 0;
 }
@@ -69,13 +60,6 @@ void DenseMatrix::GetRow(uint32_t row, std::span<float> out) const {
       return;
     case DenseType::kBF16:
       for (size_t i = 0; i < cols_; ++i) out[i] = BFloat16ToFloat(LoadU16(bytes + 2 * i));
-      return;
-    case DenseType::kQ8_0:
-      for (size_t i = 0; i < cols_; ++i) {
-        const uint8_t* block = bytes + i / kBlock * kQ8BlockBytes;
-        out[i] = HalfToFloat(LoadU16(block)) *
-                 static_cast<float>(static_cast<int8_t>(block[2 + i % kBlock]));
-      }
       return;
   }
 }

@@ -8,16 +8,15 @@
 
 namespace fabric {
 
-// Element types of matrices that are not ternary.
-enum class DenseType : uint8_t { kF32, kF16, kBF16, kQ8_0 };
+// Element types of matrices of floats.
+enum class DenseType : uint8_t { kF32, kF16, kBF16 };
 
-// A [rows, cols] matrix of floats or 8-bit blocks.
+// A [rows, cols] matrix of floats.
 //
-// Layout:    row-major; row r starts at bytes() + r * row_bytes(). kQ8_0: blocks of 32 weights,
-//            fp16 scale then 32 int8, as in the file.
+// Layout:    row-major; row r starts at bytes() + r * row_bytes().
 // Ownership: owns its bytes. Move-only.
 // Threads:   immutable once filled.
-// Errors:    the constructor throws std::invalid_argument (kQ8_0 needs cols % 32 == 0).
+// Errors:    the constructor throws std::invalid_argument.
 class DenseMatrix {
  public:
   DenseMatrix(DenseType type, uint32_t rows, uint32_t cols);

@@ -11,15 +11,17 @@
 #include "fabric/activations.h"
 #include "fabric/dense_matrix.h"
 #include "fabric/fabric_options.h"
+#include "fabric/quantized_matrix.h"
 #include "fabric/status.h"
 #include "fabric/ternary_matrix.h"
 #include "fabric/worker_team.h"
 
 namespace fabric {
 
-// Dense matrices are shared: a tied embedding serves row look-ups on the host and the head on the
-// device.
-using Matrix = std::variant<TernaryMatrix, std::shared_ptr<const DenseMatrix>>;
+// Dense and quantised matrices are shared: a tied embedding serves row look-ups on the host and the
+// head on the device.
+using Matrix = std::variant<TernaryMatrix, std::shared_ptr<const DenseMatrix>,
+                            std::shared_ptr<const QuantizedMatrix>>;
 
 // A matrix that lives on a device. The generation makes a handle of freed memory detectably stale.
 struct MatrixId {
@@ -41,9 +43,8 @@ enum class Epilogue : uint8_t {
 // rows and y, and each worker runs both on its rows before it goes on.
 struct ProjectionOp {
   MatrixId matrix;
-  const ActivationView* x =
-      nullptr;         // int8 for ternary and kQ8_0 (block), float for float matrices
-  float* y = nullptr;  // [x->tokens, y_stride]
+  const ActivationView* x = nullptr;  // int8 for ternary and quantised (block) matrices, else float
+  float* y = nullptr;                 // [x->tokens, y_stride]
   size_t y_stride = 0;
   const float* bias = nullptr;  // [rows] or null
   Epilogue epilogue = Epilogue::kStore;
@@ -68,8 +69,8 @@ struct DeviceCounters {
   double fabric_cost = 0;
   double energy_picojoules = 0;
   double fabric_seconds = 0;  // wall time in ternary projections
-  double host_seconds = 0;    // wall time in projections of dense matrices
-  uint64_t dense_bytes = 0;   // bytes of dense weights streamed
+  double host_seconds = 0;    // wall time in projections of other matrices
+  uint64_t dense_bytes = 0;   // bytes of their weights streamed
   uint64_t faults = 0;
 
   double SkipRate() const {

@@ -21,10 +21,8 @@ Status CheckCodes(const ActivationView& x) {
 }
 
 bool Takes(const Matrix& matrix, ActivationKind kind) {
-  const DenseMatrix* dense = AsDense(matrix);
-  if (dense == nullptr) return kind != ActivationKind::kFloat;
-  return kind ==
-         (dense->type() == DenseType::kQ8_0 ? ActivationKind::kInt8Block : ActivationKind::kFloat);
+  if (AsTernary(matrix) != nullptr) return kind != ActivationKind::kFloat;
+  return kind == (AsDense(matrix) != nullptr ? ActivationKind::kFloat : ActivationKind::kInt8Block);
 }
 
 Status CheckOp(const MatrixStore& store, const ProjectionOp& op) {
@@ -100,24 +98,35 @@ const DenseMatrix* AsDense(const Matrix& matrix) noexcept {
   return shared == nullptr ? nullptr : shared->get();
 }
 
+const QuantizedMatrix* AsQuantized(const Matrix& matrix) noexcept {
+  const auto* shared = std::get_if<std::shared_ptr<const QuantizedMatrix>>(&matrix);
+  return shared == nullptr ? nullptr : shared->get();
+}
+
 uint32_t RowsOf(const Matrix& matrix) noexcept {
-  const TernaryMatrix* ternary = AsTernary(matrix);
-  return ternary != nullptr ? ternary->rows() : AsDense(matrix)->rows();
+  if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->rows();
+  if (const DenseMatrix* dense = AsDense(matrix)) return dense->rows();
+  return AsQuantized(matrix)->rows();
 }
 
 uint32_t ColsOf(const Matrix& matrix) noexcept {
-  const TernaryMatrix* ternary = AsTernary(matrix);
-  return ternary != nullptr ? ternary->cols() : AsDense(matrix)->cols();
+  if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->cols();
+  if (const DenseMatrix* dense = AsDense(matrix)) return dense->cols();
+  return AsQuantized(matrix)->cols();
 }
 
 size_t BytesOf(const Matrix& matrix) noexcept {
-  const TernaryMatrix* ternary = AsTernary(matrix);
-  return ternary != nullptr ? ternary->bytes() : AsDense(matrix)->bytes();
+  if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->bytes();
+  if (const DenseMatrix* dense = AsDense(matrix)) return dense->bytes();
+  return AsQuantized(matrix)->bytes();
 }
 
 Status PrepareMatrix(Matrix* matrix, TernaryLayout layout) {
   auto* ternary = std::get_if<TernaryMatrix>(matrix);
-  if (ternary == nullptr) return AsDense(*matrix) != nullptr ? Status::kOk : Status::kErrAddr;
+  if (ternary == nullptr) {
+    const bool present = AsDense(*matrix) != nullptr || AsQuantized(*matrix) != nullptr;
+    return present ? Status::kOk : Status::kErrAddr;
+  }
   if (ternary->rows() == 0) return Status::kErrAddr;
   if (ternary->layout() != layout) *ternary = WithLayout(*ternary, layout);
   if (ternary->nonzeros_per_column().empty()) ternary->CountNonZeros();

@@ -32,15 +32,16 @@ class MatrixStore {
   size_t resident_bytes_ = 0;
 };
 
-// The ternary matrix inside, or nullptr; the dense one inside, or nullptr.
+// The matrix inside if it is of that kind, or nullptr.
 const TernaryMatrix* AsTernary(const Matrix& matrix) noexcept;
 const DenseMatrix* AsDense(const Matrix& matrix) noexcept;
+const QuantizedMatrix* AsQuantized(const Matrix& matrix) noexcept;
 uint32_t RowsOf(const Matrix& matrix) noexcept;
 uint32_t ColsOf(const Matrix& matrix) noexcept;
 size_t BytesOf(const Matrix& matrix) noexcept;
 
 // Prepares a matrix for Add(): in `layout`, with its non-zeros counted.
-// Returns kErrAddr for a null dense matrix.
+// Returns kErrAddr for a null pointer to a matrix.
 Status PrepareMatrix(Matrix* matrix, TernaryLayout layout);
 
 // kOk when every op can run as documented in fabric/device.h; otherwise the first fault:

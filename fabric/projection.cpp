@@ -1,5 +1,7 @@
 #include "fabric/projection.h"
 
+#include <numeric>
+
 #include "fabric/matrix_store.h"
 #include "fabric/panel_layout.h"
 
@@ -82,8 +84,6 @@ kernels::DenseTileFn DenseKernelOf(const kernels::KernelTable& kernels, DenseTyp
       return kernels.dense.f16;
     case DenseType::kBF16:
       return kernels.dense.bf16;
-    case DenseType::kQ8_0:
-      return kernels.dense.q8_0;
   }
   return nullptr;
 }
@@ -97,19 +97,29 @@ void RunDense(const kernels::KernelTable& kernels, const DenseMatrix& matrix,
   tile.row_count = row_end - row_begin;
   tile.cols = matrix.cols();
   tile.tokens = token_end - token_begin;
-  if (x.kind == ActivationKind::kFloat) {
-    tile.values = x.values + token_begin * x.value_stride;
-    tile.value_stride = x.value_stride;
-  } else {
-    tile.codes = x.codes + token_begin * x.code_stride;
-    tile.code_stride = x.code_stride;
-    tile.x_scales = x.scales + token_begin * x.scale_stride;
-    tile.x_sums = x.sums + token_begin * x.scale_stride;
-    tile.scale_stride = x.scale_stride;
-  }
+  tile.values = x.values + token_begin * x.value_stride;
+  tile.value_stride = x.value_stride;
   tile.out = out;
   tile.out_stride = kTileRows;
   DenseKernelOf(kernels, matrix.type())(tile);
+}
+
+void RunQuantized(const kernels::KernelTable& kernels, const QuantizedMatrix& matrix,
+                  const ActivationView& x, uint32_t row_begin, uint32_t row_end,
+                  uint32_t token_begin, uint32_t token_end, float* out) {
+  uint32_t rows[kTileRows];
+  std::iota(rows, rows + (row_end - row_begin), row_begin);
+  kernels::QuantizedTile tile = matrix.Tile();
+  tile.rows = rows;
+  tile.row_count = row_end - row_begin;
+  tile.tokens = token_end - token_begin;
+  tile.codes = x.codes + token_begin * x.code_stride;
+  tile.code_stride = x.code_stride;
+  tile.x_scales = x.scales + token_begin * x.scale_stride;
+  tile.x_scale_stride = x.scale_stride;
+  tile.out = out;
+  tile.out_stride = kTileRows;
+  kernels.quantized(tile);
 }
 
 }  // namespace
@@ -123,9 +133,9 @@ bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept {
 void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, const ProjectionOp& op,
                  const int32_t* group_sums, uint32_t row_begin, uint32_t row_end,
                  uint32_t token_begin, uint32_t token_end, float* scratch) noexcept {
-  const TernaryMatrix* ternary = AsTernary(matrix);
   // Kernels write whole panels; where that is all that is wanted, there is nothing to do after
   // them.
+  const TernaryMatrix* ternary = AsTernary(matrix);
   const bool whole_panels = (row_end - row_begin) % kPanelRows == 0;
   if (ternary != nullptr && whole_panels && op.epilogue == Epilogue::kStore && op.bias == nullptr) {
     RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
@@ -135,8 +145,11 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
   if (ternary != nullptr) {
     RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
                scratch, kTileRows);
+  } else if (const DenseMatrix* dense = AsDense(matrix)) {
+    RunDense(kernels, *dense, *op.x, row_begin, row_end, token_begin, token_end, scratch);
   } else {
-    RunDense(kernels, *AsDense(matrix), *op.x, row_begin, row_end, token_begin, token_end, scratch);
+    RunQuantized(kernels, *AsQuantized(matrix), *op.x, row_begin, row_end, token_begin, token_end,
+                 scratch);
   }
   const kernels::TileEpilogue epilogue = TileEpilogueOf(op.epilogue);
   const float* bias = op.bias == nullptr ? nullptr : op.bias + row_begin;

@@ -6,6 +6,16 @@
 
 namespace gguf {
 
+// Where the integers of consecutive blocks go; the shapes are those of BlockCodes for these blocks.
+// What the type lacks is not written.
+struct BlockParts {
+  uint8_t* codes;
+  int8_t* sub_scales;
+  int8_t* sub_mins;
+  uint16_t* scales;
+  uint16_t* mins;
+};
+
 // How blocks of one non-ternary type become floats and back. Each family of types has its own file
 // and its own look-up; codec.cpp asks them in turn.
 struct BlockCodec {
@@ -14,6 +24,11 @@ struct BlockCodec {
   void (*decode)(const uint8_t* blocks, uint64_t count, float* out);
   // Encodes `count` blocks, rounding to nearest; nullptr when the type has no encoder.
   void (*encode)(const float* values, uint64_t count, uint8_t* blocks);
+  // Takes `count` blocks apart; nullptr when they hold floats.
+  void (*split)(const uint8_t* blocks, uint64_t count, BlockParts out) = nullptr;
+  // Of BlockCodes: weights per sub_scale (0 = none), and whether there are minimums.
+  uint32_t sub_block = 0;
+  bool mins = false;
 };
 
 // nullptr when `type` belongs to another family.

@@ -55,6 +55,31 @@ bool HasEncoder(TensorType type) {
   return codec != nullptr && codec->encode != nullptr;
 }
 
+bool HasBlockCodes(TensorType type) {
+  const BlockCodec* codec = FindBlockCodec(type);
+  return codec != nullptr && codec->split != nullptr;
+}
+
+void ReadBlockCodes(const TensorInfo& info, std::span<const std::byte> bytes, uint64_t row,
+                    BlockCodes* out) {
+  assert(HasBlockCodes(info.type) && row < info.rows() && bytes.size() == info.byte_size);
+  const BlockCodec& codec = *FindBlockCodec(info.type);
+  const TypeLayout& layout = *FindTypeLayout(info.type);
+  const uint64_t blocks = info.cols() / layout.block_cols;
+  out->codes.resize(info.cols());
+  out->sub_scales.resize(codec.sub_block == 0 ? 0 : info.cols() / codec.sub_block);
+  out->sub_mins.resize(codec.mins ? out->sub_scales.size() : 0);
+  out->scales.resize(blocks);
+  out->mins.resize(codec.mins ? blocks : 0);
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  codec.split(data + row * blocks * layout.block_bytes, blocks,
+              {.codes = out->codes.data(),
+               .sub_scales = out->sub_scales.data(),
+               .sub_mins = out->sub_mins.data(),
+               .scales = out->scales.data(),
+               .mins = out->mins.data()});
+}
+
 std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t cols,
                                     std::span<const float> values) {
   assert(values.size() == rows * cols);

@@ -23,6 +23,25 @@ enum class ScaleLayout { kTensor, kRow, kGroup };
 void DequantizeRow(const TensorInfo& info, std::span<const std::byte> bytes,
                    const ReadOptions& options, uint64_t row, std::span<float> out);
 
+// One row of a block-quantised type as integers:
+//
+//   weight = scale * sub_scale * (code - zero) + min * sub_min
+//
+// zero is 8 in Q4_0, 16 in Q5_0, 4 in Q3_K, 32 in Q6_K, 128 in Q8_0 and otherwise 0. The codes of
+// IQ4_NL and IQ4_XS name a level each. Parts that the type lacks are empty.
+struct BlockCodes {
+  std::vector<uint8_t> codes;      // [cols]
+  std::vector<int8_t> sub_scales;  // [cols / 16 or 32] in the K types and IQ4_XS
+  std::vector<int8_t> sub_mins;    // negative, as many, in Q2_K, Q4_K and Q5_K
+  std::vector<uint16_t> scales;    // fp16, one per block
+  std::vector<uint16_t> mins;      // fp16, one per block, in these and Q4_1, Q5_1
+};
+
+bool HasBlockCodes(TensorType type);
+// REQUIRES: HasBlockCodes(info.type); row < info.rows(); bytes = File::TensorBytes(info).
+void ReadBlockCodes(const TensorInfo& info, std::span<const std::byte> bytes, uint64_t row,
+                    BlockCodes* out);
+
 // Reads a ternary tensor's rows as trits and scales: w[c] = scale of c's group * trit[c].
 //
 // A Q2_0/PQ2_0 tensor is a ternary one only if no code 3 occurs; Q1_0 has no zeros.

@@ -40,6 +40,22 @@ void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
   }
 }
 
+void SplitQ2_K(const uint8_t* block, uint64_t count, BlockParts out) {
+  constexpr int kBytes = 84;
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block + 80);
+    *out.mins++ = Load<uint16_t>(block + 82);
+    for (int sub = 0; sub < 16; ++sub) {
+      *out.sub_scales++ = static_cast<int8_t>(block[sub] & 15);
+      *out.sub_mins++ = static_cast<int8_t>(-(block[sub] >> 4));
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        out.codes[16 * sub + i] = (block[16 + at.byte + i] >> at.shift) & 3;
+      }
+    }
+  }
+}
+
 // Six-bit scales of Q3_K, 12 bytes: low nibbles of 16 scales in bytes 0..7 (8 and later in the high
 // halves), their upper two bits in bytes 8..11. Offset by 32.
 int Q3Scale(const uint8_t* scales, int i) {
@@ -67,19 +83,35 @@ void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
   }
 }
 
+void SplitQ3_K(const uint8_t* block, uint64_t count, BlockParts out) {
+  constexpr int kBytes = 110;
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block + 108);
+    for (int sub = 0; sub < 16; ++sub) {
+      *out.sub_scales++ = static_cast<int8_t>(Q3Scale(block + 96, sub));
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        const int low = (block[32 + at.byte + i] >> at.shift) & 3;
+        const int high = (block[sub % 2 * 16 + i] >> (sub / 2)) & 1;
+        out.codes[16 * sub + i] = static_cast<uint8_t>(low | high << 2);
+      }
+    }
+  }
+}
+
 struct ScaleMin {
-  float scale;
-  float minimum;
+  int scale;
+  int minimum;
 };
 
 // Scale and minimum i of eight, six bits each in 12 bytes: the first four in the low bits of bytes
 // 0..3 and 4..7; the rest have nibbles in bytes 8..11 and their upper bits on top of the first.
 ScaleMin UnpackScaleMin(const uint8_t* packed, int i) {
   if (i < 4) {
-    return {static_cast<float>(packed[i] & 63), static_cast<float>(packed[i + 4] & 63)};
+    return {packed[i] & 63, packed[i + 4] & 63};
   }
-  return {static_cast<float>((packed[i + 4] & 15) | (packed[i - 4] >> 6) << 4),
-          static_cast<float>((packed[i + 4] >> 4) | (packed[i] >> 6) << 4)};
+  return {(packed[i + 4] & 15) | (packed[i - 4] >> 6) << 4, (packed[i + 4] >> 4) | (packed[i] >> 6)
+                                                                                       << 4};
 }
 
 // Q4_K: f16 d, f16 dmin, u8 scales[12], u8 qs[128].
@@ -96,13 +128,35 @@ void DecodeQ45_K(const uint8_t* block, uint64_t count, float* out) {
     const float dmin = LoadHalf(block + 2);
     for (int sub = 0; sub < 8; ++sub) {
       const ScaleMin packed = UnpackScaleMin(block + 4, sub);
-      const float scale = d * packed.scale;
-      const float minimum = dmin * packed.minimum;
+      const float scale = d * static_cast<float>(packed.scale);
+      const float minimum = dmin * static_cast<float>(packed.minimum);
       const uint8_t* low = block + kLow + sub / 2 * 32;
       for (int i = 0; i < 32; ++i) {
         int q = (low[i] >> (sub % 2 * 4)) & 15;
         if (kFifthBit) q += ((block[kHigh + i] >> sub) & 1) * 16;
         out[32 * sub + i] = scale * static_cast<float>(q) - minimum;
+      }
+    }
+  }
+}
+
+template <bool kFifthBit>
+void SplitQ45_K(const uint8_t* block, uint64_t count, BlockParts out) {
+  constexpr int kHigh = 16;
+  constexpr int kLow = kFifthBit ? 48 : 16;
+  constexpr int kBytes = kLow + 128;
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block);
+    *out.mins++ = Load<uint16_t>(block + 2);
+    for (int sub = 0; sub < 8; ++sub) {
+      const ScaleMin packed = UnpackScaleMin(block + 4, sub);
+      *out.sub_scales++ = static_cast<int8_t>(packed.scale);
+      *out.sub_mins++ = static_cast<int8_t>(-packed.minimum);
+      const uint8_t* low = block + kLow + sub / 2 * 32;
+      for (int i = 0; i < 32; ++i) {
+        int q = (low[i] >> (sub % 2 * 4)) & 15;
+        if (kFifthBit) q |= ((block[kHigh + i] >> sub) & 1) << 4;
+        out.codes[32 * sub + i] = static_cast<uint8_t>(q);
       }
     }
   }
@@ -138,6 +192,21 @@ void DecodeQ6_K(const uint8_t* block, uint64_t count, float* out) {
         const int q = ((block[at.low_byte + i] >> at.low_shift) & 15) |
                       ((block[at.high_byte + i] >> at.high_shift) & 3) << 4;
         out[16 * sub + i] = scale * static_cast<float>(q - 32);
+      }
+    }
+  }
+}
+
+void SplitQ6_K(const uint8_t* block, uint64_t count, BlockParts out) {
+  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block + kQ6D);
+    for (int sub = 0; sub < 16; ++sub) {
+      const Q6Place at = PlaceQ6(sub);
+      *out.sub_scales++ = static_cast<int8_t>(block[kQ6Scales + sub]);
+      for (int i = 0; i < 16; ++i) {
+        out.codes[16 * sub + i] =
+            static_cast<uint8_t>(((block[at.low_byte + i] >> at.low_shift) & 15) |
+                                 ((block[at.high_byte + i] >> at.high_shift) & 3) << 4);
       }
     }
   }
@@ -187,26 +256,41 @@ void EncodeQ6_K(const float* values, uint64_t count, uint8_t* block) {
 
 // IQ4_XS: f16 d, u16 scales_h, u8 scales_l[4], u8 qs[128]: eight IQ4_NL sub-blocks, each with a
 // six-bit scale offset by 32.
+constexpr int kIq4Bytes = 136;
+
+int Iq4Scale(const uint8_t* block, int sub) {
+  const int low = (block[4 + sub / 2] >> (sub % 2 * 4)) & 15;
+  return (low | ((Load<uint16_t>(block + 2) >> (2 * sub)) & 3) << 4) - 32;
+}
+
 void DecodeIQ4_XS(const uint8_t* block, uint64_t count, float* out) {
-  constexpr int kBytes = 136;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out += kBlock) {
     const float d = LoadHalf(block);
-    const int upper = Load<uint16_t>(block + 2);
     for (int s = 0; s < 8; ++s) {
-      const int low = (block[4 + s / 2] >> (s % 2 * 4)) & 15;
-      const int scale = (low | ((upper >> (2 * s)) & 3) << 4) - 32;
-      DecodeNonlinear(block + 8 + 16 * s, d * static_cast<float>(scale), out + 32 * s);
+      DecodeNonlinear(block + 8 + 16 * s, d * static_cast<float>(Iq4Scale(block, s)), out + 32 * s);
+    }
+  }
+}
+
+void SplitIQ4_XS(const uint8_t* block, uint64_t count, BlockParts out) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block);
+    for (int s = 0; s < 8; ++s) {
+      *out.sub_scales++ = static_cast<int8_t>(Iq4Scale(block, s));
+      for (int i = 0; i < 32; ++i) {
+        out.codes[32 * s + i] = (block[8 + 16 * s + i % 16] >> (i / 16 * 4)) & 15;
+      }
     }
   }
 }
 
 constexpr BlockCodec kCodecs[] = {
-    {TensorType::kQ2_K, DecodeQ2_K, nullptr},
-    {TensorType::kQ3_K, DecodeQ3_K, nullptr},
-    {TensorType::kQ4_K, DecodeQ45_K<false>, nullptr},
-    {TensorType::kQ5_K, DecodeQ45_K<true>, nullptr},
-    {TensorType::kQ6_K, DecodeQ6_K, EncodeQ6_K},
-    {TensorType::kIQ4_XS, DecodeIQ4_XS, nullptr},
+    {TensorType::kQ2_K, DecodeQ2_K, nullptr, SplitQ2_K, 16, true},
+    {TensorType::kQ3_K, DecodeQ3_K, nullptr, SplitQ3_K, 16, false},
+    {TensorType::kQ4_K, DecodeQ45_K<false>, nullptr, SplitQ45_K<false>, 32, true},
+    {TensorType::kQ5_K, DecodeQ45_K<true>, nullptr, SplitQ45_K<true>, 32, true},
+    {TensorType::kQ6_K, DecodeQ6_K, EncodeQ6_K, SplitQ6_K, 16, false},
+    {TensorType::kIQ4_XS, DecodeIQ4_XS, nullptr, SplitIQ4_XS, 32, false},
 };
 
 }  // namespace

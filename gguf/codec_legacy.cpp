@@ -38,6 +38,18 @@ struct Nibbles {
     }
   }
 
+  static void Split(const uint8_t* block, uint64_t count, BlockParts out) {
+    for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+      *out.scales++ = Load<uint16_t>(block);
+      if (kMinimum) *out.mins++ = Load<uint16_t>(block + 2);
+      const uint32_t high = kFifthBit ? Load<uint32_t>(block + kHighOffset) : 0;
+      for (int i = 0; i < kBlock; ++i) {
+        const uint32_t nibble = (block[kNibbleOffset + i % 16] >> (i / 16 * 4)) & 15U;
+        out.codes[i] = static_cast<uint8_t>(nibble | ((high >> i) & 1) << 4);
+      }
+    }
+  }
+
   static void Encode(const float* values, uint64_t count, uint8_t* block) {
     for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
       const auto [low, high] = std::minmax_element(values, values + kBlock);
@@ -92,6 +104,14 @@ void EncodeQ8_0(const float* values, uint64_t count, uint8_t* block) {
   }
 }
 
+// Codes are moved up by 128, so that they are unsigned.
+void SplitQ8_0(const uint8_t* block, uint64_t count, BlockParts out) {
+  for (uint64_t b = 0; b < count; ++b, block += kQ8Bytes, out.codes += kBlock) {
+    *out.scales++ = Load<uint16_t>(block);
+    for (int i = 0; i < kBlock; ++i) out.codes[i] = block[2 + i] ^ 0x80;
+  }
+}
+
 // IQ4_NL: f16 d, nibbles as above, each naming one of 16 unevenly spaced levels.
 void DecodeIQ4_NL(const uint8_t* block, uint64_t count, float* out) {
   constexpr int kBytes = 18;
@@ -101,12 +121,17 @@ void DecodeIQ4_NL(const uint8_t* block, uint64_t count, float* out) {
 }
 
 constexpr BlockCodec kCodecs[] = {
-    {TensorType::kQ4_0, Nibbles<false, false>::Decode, Nibbles<false, false>::Encode},
-    {TensorType::kQ4_1, Nibbles<true, false>::Decode, Nibbles<true, false>::Encode},
-    {TensorType::kQ5_0, Nibbles<false, true>::Decode, Nibbles<false, true>::Encode},
-    {TensorType::kQ5_1, Nibbles<true, true>::Decode, Nibbles<true, true>::Encode},
-    {TensorType::kQ8_0, DecodeQ8_0, EncodeQ8_0},
-    {TensorType::kIQ4_NL, DecodeIQ4_NL, nullptr},
+    {TensorType::kQ4_0, Nibbles<false, false>::Decode, Nibbles<false, false>::Encode,
+     Nibbles<false, false>::Split, 0, false},
+    {TensorType::kQ4_1, Nibbles<true, false>::Decode, Nibbles<true, false>::Encode,
+     Nibbles<true, false>::Split, 0, true},
+    {TensorType::kQ5_0, Nibbles<false, true>::Decode, Nibbles<false, true>::Encode,
+     Nibbles<false, true>::Split, 0, false},
+    {TensorType::kQ5_1, Nibbles<true, true>::Decode, Nibbles<true, true>::Encode,
+     Nibbles<true, true>::Split, 0, true},
+    {TensorType::kQ8_0, DecodeQ8_0, EncodeQ8_0, SplitQ8_0, 0, false},
+    // The nibbles lie as those of Q4_0.
+    {TensorType::kIQ4_NL, DecodeIQ4_NL, nullptr, Nibbles<false, false>::Split, 0, false},
 };
 
 }  // namespace

@@ -48,7 +48,7 @@ class RandomModel : public Model {
     for (uint32_t row = 0; row < config.vocabulary; ++row) {
       for (uint8_t& byte : embedding->Row(row)) byte = static_cast<uint8_t>(random_() & 0x1f);
     }
-    weights_.embedding = embedding;
+    weights_.embedding = {.dense = embedding, .quantized = nullptr};
     weights_.head = {
         .matrix = Upload(device, std::shared_ptr<const fabric::DenseMatrix>(embedding)),
         .activation = fabric::ActivationKind::kFloat,

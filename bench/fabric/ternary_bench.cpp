@@ -137,8 +137,7 @@ void Dense(benchmark::State& state) {
   const auto threads = static_cast<int>(state.range(0));
   const auto tokens = static_cast<uint32_t>(state.range(1));
   const auto type = static_cast<fabric::DenseType>(state.range(2));
-  const bool q8 = type == fabric::DenseType::kQ8_0;
-  const Input input(tokens, q8 ? ActivationKind::kInt8Block : ActivationKind::kFloat);
+  const Input input(tokens, ActivationKind::kFloat);
   RunMatrices(
       state, threads, {}, input,
       [&](uint32_t) -> Matrix { return std::make_shared<const DenseMatrix>(type, kRows, kCols); },
@@ -197,7 +196,7 @@ BENCHMARK(Ternary)
     ->Unit(benchmark::kMicrosecond);
 BENCHMARK(Dense)
     ->ArgNames({"threads", "tokens", "type"})
-    ->ArgsProduct({{1}, {1, 8}, {0, 1, 2, 3}})
+    ->ArgsProduct({{1}, {1, 8}, {0, 1, 2}})
     ->Unit(benchmark::kMicrosecond);
 BENCHMARK(Attend)->Arg(1)->Arg(4)->Arg(32);
 

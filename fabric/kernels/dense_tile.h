@@ -7,9 +7,7 @@ namespace fabric::kernels {
 
 // v = W x for some rows of a dense matrix and some tokens.
 //
-// Float types: the 16-lane dot product of fabric/vector_ops.h; weights are widened exactly.
-// Q8_0: per block of 32 columns isum = sum of w * code, then v = fma(float(isum), w_d * x_d, v),
-//       ascending from +0.
+// The 16-lane dot product of fabric/vector_ops.h; weights are widened exactly.
 struct DenseTile {
   const uint8_t* rows = nullptr;
   size_t row_stride = 0;  // bytes
@@ -17,13 +15,8 @@ struct DenseTile {
   uint32_t cols = 0;
 
   uint32_t tokens = 0;
-  const float* values = nullptr;  // float types: [tokens, value_stride]
+  const float* values = nullptr;  // [tokens, value_stride]
   size_t value_stride = 0;
-  const int8_t* codes = nullptr;  // Q8_0: [tokens, code_stride]
-  size_t code_stride = 0;
-  const float* x_scales = nullptr;  // Q8_0: d, [tokens, scale_stride]
-  const int32_t* x_sums = nullptr;  // Q8_0: sums of codes, [tokens, scale_stride]
-  size_t scale_stride = 0;
 
   float* out = nullptr;  // [tokens, out_stride]; writes row_count floats of each row
   size_t out_stride = 0;
@@ -35,7 +28,6 @@ struct DenseKernels {
   DenseTileFn f32 = nullptr;
   DenseTileFn f16 = nullptr;
   DenseTileFn bf16 = nullptr;
-  DenseTileFn q8_0 = nullptr;
 };
 
 DenseKernels DenseScalar() noexcept;

@@ -23,8 +23,7 @@ namespace fabric::kernels {
 //   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max(a, b) = a > b ? a : b, Min(a, b) likewise <,
 //   Scale(x, n) = x * 2^n, rounded once, for integral -160 <= n <= 129 and 0.5 < x < 2,
 //   Sum(V) = the tree: lane j += lane j + 8, then + 4, + 2, + 1;
-//   DotBlock(const uint8_t* weights, const int8_t* codes, int32_t sum) of 32 int8 pairs,
-//   HalfToFloat(uint16_t), SquareRoot(float), Fma1(float, float, float).
+//   SquareRoot(float), Fma1(float, float, float).
 template <class V>
 struct FloatLanes {
   static constexpr size_t kLanes = 16;
@@ -548,33 +547,8 @@ struct FloatLanes {
     for (; token < t.tokens; ++token) DenseRows<Weights, 1>(t, token);
   }
 
-  static void DenseQ8(const DenseTile& t) noexcept {
-    constexpr size_t kBlock = 32;
-    constexpr size_t kBlockBytes = 34;
-    const size_t blocks = t.cols / kBlock;
-    for (size_t row = 0; row < t.row_count; ++row) {
-      const uint8_t* weights = t.rows + row * t.row_stride;
-      for (size_t token = 0; token < t.tokens; ++token) {
-        const int8_t* codes = t.codes + token * t.code_stride;
-        const float* scales = t.x_scales + token * t.scale_stride;
-        const int32_t* sums = t.x_sums + token * t.scale_stride;
-        float v = 0.0F;
-        for (size_t b = 0; b < blocks; ++b) {
-          const uint8_t* block = weights + b * kBlockBytes;
-          const auto half = static_cast<uint16_t>(block[0] | (block[1] << 8));
-          const int32_t isum = V::DotBlock(block + 2, codes + b * kBlock, sums[b]);
-          v = V::Fma1(static_cast<float>(isum), V::HalfToFloat(half) * scales[b], v);
-        }
-        t.out[token * t.out_stride + row] = v;
-      }
-    }
-  }
-
   static DenseKernels DenseTable() noexcept {
-    return {.f32 = Dense<F32Weights>,
-            .f16 = Dense<F16Weights>,
-            .bf16 = Dense<BF16Weights>,
-            .q8_0 = DenseQ8};
+    return {.f32 = Dense<F32Weights>, .f16 = Dense<F16Weights>, .bf16 = Dense<BF16Weights>};
   }
   static FloatOps FloatTable() noexcept {
     return {.rms_norm = RmsNorm,

@@ -83,20 +83,6 @@ struct Avx2Lanes {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
-  // Widened to int16 first: with weights and codes at -128 no int8 trick is exact.
-  static int32_t DotBlock(const uint8_t* weights, const int8_t* codes, int32_t /*sum*/) {
-    const auto* x = reinterpret_cast<const uint8_t*>(codes);
-    const __m256i a =
-        _mm256_madd_epi16(_mm256_cvtepi8_epi16(Load128(weights)), _mm256_cvtepi8_epi16(Load128(x)));
-    const __m256i b = _mm256_madd_epi16(_mm256_cvtepi8_epi16(Load128(weights + 16)),
-                                        _mm256_cvtepi8_epi16(Load128(x + 16)));
-    const __m256i eight = _mm256_add_epi32(a, b);
-    const __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
-  }
-  static float HalfToFloat(uint16_t half) { return _cvtsh_ss(half); }
   static float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
   static float Fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 };

@@ -49,18 +49,6 @@ struct Avx512Lanes {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
-  // vpdpbusd wants one unsigned side: (w + 128) . x - 128 * sum of x.
-  static int32_t DotBlock(const uint8_t* weights, const int8_t* codes, int32_t sum) {
-    const __m256i w = _mm256_xor_si256(Load256(weights), _mm256_set1_epi8(-128));
-    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-    const __m256i eight = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
-    const __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    const __m128i one = _mm_add_epi32(two, _mm_shuffle_epi32(two, 1));
-    return _mm_cvtsi128_si32(one) - 128 * sum;
-  }
-  static float HalfToFloat(uint16_t half) { return _cvtsh_ss(half); }
   static float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
   static float Fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 };

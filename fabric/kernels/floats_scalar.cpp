@@ -80,12 +80,6 @@ struct ScalarLanes {
     }
     return v.lane[0];
   }
-  static int32_t DotBlock(const uint8_t* weights, const int8_t* codes, int32_t /*sum*/) {
-    int32_t sum = 0;
-    for (size_t i = 0; i < 32; ++i) sum += static_cast<int8_t>(weights[i]) * codes[i];
-    return sum;
-  }
-  static float HalfToFloat(uint16_t half) { return fabric::HalfToFloat(half); }
   static float SquareRoot(float x) { return std::sqrt(x); }
   static float Fma1(float a, float b, float c) { return std::fma(a, b, c); }
 };

@@ -10,18 +10,28 @@ KernelTable MakeTable(Isa isa) {
   // VBMI and AVX-VNNI add instructions that only the ternary kernels have a use for.
   switch (isa) {
     case Isa::kAvx512Vbmi:
-      return {isa, IsaName(isa), TernaryAvx512Vbmi(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+      return {isa,
+              IsaName(isa),
+              TernaryAvx512Vbmi(),
+              DenseAvx512Vnni(),
+              QuantizedAvx512Vnni(),
+              FloatOpsAvx512Vnni()};
     case Isa::kAvx512Vnni:
-      return {isa, IsaName(isa), TernaryAvx512Vnni(), DenseAvx512Vnni(), FloatOpsAvx512Vnni()};
+      return {isa,
+              IsaName(isa),
+              TernaryAvx512Vnni(),
+              DenseAvx512Vnni(),
+              QuantizedAvx512Vnni(),
+              FloatOpsAvx512Vnni()};
     case Isa::kAvxVnni:
-      return {isa, IsaName(isa), TernaryAvxVnni(), DenseAvx2(), FloatOpsAvx2()};
+      return {isa, IsaName(isa), TernaryAvxVnni(), DenseAvx2(), QuantizedAvx2(), FloatOpsAvx2()};
     case Isa::kAvx2:
-      return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), FloatOpsAvx2()};
+      return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), QuantizedAvx2(), FloatOpsAvx2()};
     case Isa::kScalar:
       break;
   }
 #endif
-  return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), FloatOpsScalar()};
+  return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), QuantizedScalar(), FloatOpsScalar()};
 }
 
 }  // namespace

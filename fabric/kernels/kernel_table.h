@@ -6,6 +6,7 @@
 #include "fabric/cpu/isa.h"
 #include "fabric/kernels/dense_tile.h"
 #include "fabric/kernels/float_ops.h"
+#include "fabric/kernels/quantized_tile.h"
 #include "fabric/kernels/ternary_tile.h"
 
 namespace fabric::kernels {
@@ -16,6 +17,7 @@ struct KernelTable {
   std::string_view name;
   TernaryKernels ternary;
   DenseKernels dense;
+  QuantizedTileFn quantized;
   FloatOps floats;
 };
 

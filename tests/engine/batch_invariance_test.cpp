@@ -124,6 +124,12 @@ TEST_P(BatchInvariance, EveryShapeGivesTheSoloBits) {
   const std::vector<TinyShape> shapes = {
       {.architecture = "llama", .projections = gguf::TensorType::kF32, .sub_norms = false},
       {.architecture = "llama", .projections = gguf::TensorType::kQ8_0, .sub_norms = false},
+      {.architecture = "llama",
+       .hidden = 256,
+       .heads = 16,
+       .ffn = 256,
+       .projections = gguf::TensorType::kQ6_K,
+       .sub_norms = false},
       {.heads = 6,
        .kv_heads = 1,
        .head_dim = 20,

@@ -184,7 +184,7 @@ TEST(CpuBackend, HiddenTimesTheHeadGivesTheLogits) {
   for (size_t i = 0; i < 5; ++i) {
     ASSERT_EQ(output.rows[i].hidden.size(), shape.hidden);
     for (uint32_t token = 0; token < shape.vocabulary; ++token) {
-      rig.model->weights().embedding->GetRow(token, row);
+      rig.model->weights().embedding.GetRow(token, row);
       double sum = 0;
       for (size_t d = 0; d < row.size(); ++d) {
         sum += static_cast<double>(row[d]) * static_cast<double>(output.rows[i].hidden[d]);

@@ -64,8 +64,8 @@ class TensorMaker {
   void AddMatrix(const std::string& name, gguf::TensorType type, uint32_t rows, uint32_t cols) {
     std::vector<float> values(size_t{rows} * cols);
     const bool dense = type == gguf::TensorType::kF32 || type == gguf::TensorType::kF16 ||
-                       type == gguf::TensorType::kBF16 || type == gguf::TensorType::kQ8_0;
-    if (!dense) {
+                       type == gguf::TensorType::kBF16;
+    if (!dense && !gguf::HasBlockCodes(type)) {
       // A half can hold the scale, so that every ternary format keeps it.
       const float scale = 0.0625F;
       std::uniform_int_distribution<int> trit(-1, 1);

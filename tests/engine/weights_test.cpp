@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <variant>
 
 #include "engine/errors.h"
@@ -196,8 +197,46 @@ TEST(LoadWeights, FloatActivationsTurnTritsIntoFloats) {
 TEST(LoadWeights, TiedHeadSharesTheEmbedding) {
   ShelfDevice device;
   const Weights weights = Load(TinyWriter({}), device);
-  EXPECT_EQ(&device.Dense(weights.head), weights.embedding.get());
-  EXPECT_EQ(weights.embedding->type(), fabric::DenseType::kF16);
+  EXPECT_EQ(&device.Dense(weights.head), weights.embedding.dense.get());
+  EXPECT_EQ(weights.embedding.dense->type(), fabric::DenseType::kF16);
+}
+
+// Any bytes are blocks of some weights; fp16 infinities and NaNs are made finite.
+std::vector<std::byte> RandomBlocks(gguf::TensorType type, uint64_t rows, uint64_t cols) {
+  std::mt19937 random(static_cast<uint32_t>(type));
+  std::vector<std::byte> bytes(gguf::TensorByteSize(type, rows, cols));
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random() & 0xBB);
+  return bytes;
+}
+
+TEST(LoadWeights, BlockTypesStayPackedAndMeanTheSame) {
+  for (const gguf::TensorType type :
+       {gguf::TensorType::kQ4_0, gguf::TensorType::kQ4_1, gguf::TensorType::kQ5_0,
+        gguf::TensorType::kQ5_1, gguf::TensorType::kQ8_0, gguf::TensorType::kIQ4_NL,
+        gguf::TensorType::kQ2_K, gguf::TensorType::kQ3_K, gguf::TensorType::kQ4_K,
+        gguf::TensorType::kQ5_K, gguf::TensorType::kQ6_K, gguf::TensorType::kIQ4_XS}) {
+    const std::vector<std::byte> blocks = RandomBlocks(type, 96, 256);
+    const gguf::Writer writer = With(TinyWriter(LlamaShape(gguf::TensorType::kF16)),
+                                     "token_embd.weight", type, {256, 96}, blocks);
+    ShelfDevice device;
+    const Weights weights = Load(writer, device);
+    ASSERT_NE(weights.embedding.quantized, nullptr) << gguf::TypeName(type);
+    EXPECT_EQ(weights.head.activation, fabric::ActivationKind::kInt8Block);
+    // The bits of the file, but for 4- and 6-bit scales that are kept in bytes.
+    EXPECT_LE(static_cast<double>(weights.embedding.quantized->bytes()),
+              1.25 * static_cast<double>(blocks.size()) + 512);
+    const std::vector<std::byte> bytes = writer.Serialize();
+    const gguf::File file = gguf::File::Parse(bytes);
+    const gguf::TensorInfo& info = *file.FindTensor("token_embd.weight");
+    std::vector<float> expected(256);
+    std::vector<float> row(256);
+    for (uint32_t r = 0; r < 96; ++r) {
+      gguf::DequantizeRow(info, file.TensorBytes(info), {}, r, expected);
+      weights.embedding.GetRow(r, row);
+      ASSERT_EQ(std::memcmp(row.data(), expected.data(), 256 * sizeof(float)), 0)
+          << gguf::TypeName(type) << " row " << r;
+    }
+  }
 }
 
 TEST(LoadWeights, PlacementsAccountForEveryTensorAndByte) {

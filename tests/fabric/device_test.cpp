@@ -273,11 +273,6 @@ std::shared_ptr<DenseMatrix> RandomDense(DenseType type, uint32_t rows, uint32_t
       if (type == DenseType::kF16 || type == DenseType::kBF16) {
         std::memcpy(bytes + 2 * size_t{col}, &half, 2);
       }
-      if (type == DenseType::kQ8_0) {
-        uint8_t* block = bytes + size_t{col} / 32 * 34;
-        if (col % 32 == 0) std::memcpy(block, &half, 2);
-        block[2 + col % 32] = static_cast<uint8_t>(random() % 16 == 0 ? 0x80U : random());
-      }
     }
   }
   return matrix;
@@ -327,38 +322,6 @@ TEST(DenseKernels, EverySupportedIsaMatchesScalarAndANaiveSum) {
             << table.name << ' ' << shape.rows << " x " << shape.cols << " tokens " << shape.tokens
             << " type " << static_cast<int>(type);
       }
-    }
-  }
-}
-
-TEST(DenseKernels, Q8EqualsTheBlockDefinitionOnEveryIsa) {
-  WorkerTeam team(2);
-  const std::vector<Shape> shapes = {
-      {1, 32, 1}, {19, 96, 2}, {70, 320, 5}, {33, 2560, 1}, {16, 64, 17}};
-  for (const Shape& shape : shapes) {
-    const auto matrix = RandomDense(DenseType::kQ8_0, shape.rows, shape.cols, shape.cols);
-    const Codes x = Codes::Make(ActivationKind::kInt8Block, shape.tokens, shape.cols, 3);
-    std::vector<float> expected;
-    for (uint32_t token = 0; token < shape.tokens; ++token) {
-      for (uint32_t row = 0; row < shape.rows; ++row) {
-        float v = 0;
-        for (uint32_t b = 0; b < shape.cols / 32; ++b) {
-          const uint8_t* block = matrix->Row(row).data() + size_t{b} * 34;
-          uint16_t half = 0;
-          std::memcpy(&half, block, 2);
-          int64_t sum = 0;
-          for (uint32_t i = 0; i < 32; ++i) {
-            sum += static_cast<int8_t>(block[2 + i]) *
-                   x.codes[token * x.view.code_stride + b * 32 + i];
-          }
-          v = std::fma(static_cast<float>(sum),
-                       HalfToFloat(half) * x.scales[token * x.view.scale_stride + b], v);
-        }
-        expected.push_back(v);
-      }
-    }
-    for (const KernelTable& table : kernels::SupportedKernels()) {
-      ASSERT_EQ(Bits(Project(table, &team, matrix, {}, x.view)), Bits(expected)) << table.name;
     }
   }
 }

@@ -1,0 +1,182 @@
+#include "fabric/quantized_matrix.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <stdexcept>
+#include <string>
+
+#include "fabric/half.h"
+
+namespace fabric {
+namespace {
+
+using kernels::kMaxPlanes;
+using kernels::kPlaneUnit;
+using kernels::QuantizedFormat;
+
+struct NamedFormat {
+  std::string_view name;
+  QuantizedFormat format;
+};
+
+// In the order of QuantizedType.
+constexpr std::array kFormats = {
+    NamedFormat{"q4_0", {.planes = {4}, .zero = 8}},
+    NamedFormat{"q4_1", {.planes = {4}, .mins = true}},
+    NamedFormat{"q5_0", {.planes = {4, 1}, .zero = 16}},
+    NamedFormat{"q5_1", {.planes = {4, 1}, .mins = true}},
+    NamedFormat{"q8_0", {.planes = {4, 4}, .zero = 128}},
+    NamedFormat{"iq4_nl", {.planes = {4}, .zero = 128, .nonlinear = true}},
+    NamedFormat{
+        "q2_k",
+        {.planes = {2}, .sub_block = 16, .super_block = 256, .sub_scales = true, .mins = true}},
+    NamedFormat{
+        "q3_k",
+        {.planes = {2, 1}, .zero = 4, .sub_block = 16, .super_block = 256, .sub_scales = true}},
+    NamedFormat{"q4_k", {.planes = {4}, .super_block = 256, .sub_scales = true, .mins = true}},
+    NamedFormat{"q5_k", {.planes = {4, 1}, .super_block = 256, .sub_scales = true, .mins = true}},
+    NamedFormat{
+        "q6_k",
+        {.planes = {4, 2}, .zero = 32, .sub_block = 16, .super_block = 256, .sub_scales = true}},
+    NamedFormat{
+        "iq4_xs",
+        {.planes = {4}, .zero = 128, .super_block = 256, .sub_scales = true, .nonlinear = true}},
+};
+
+// Kernels read vectors of 16 bytes of which the last may lie behind the last row.
+constexpr size_t kOverread = 64;
+
+size_t PlaneStride(uint32_t bits, uint32_t cols) {
+  const size_t unit_cols = 8 * kPlaneUnit / bits;
+  return (cols + unit_cols - 1) / unit_cols * kPlaneUnit;
+}
+
+void WritePlane(const uint8_t* codes, uint32_t cols, uint32_t bits, uint32_t shift, uint8_t* out) {
+  const uint32_t mask = (1U << bits) - 1;
+  const uint32_t unit_cols = 8 * kPlaneUnit / bits;
+  for (uint32_t first = 0; first < cols; first += kPlaneUnit) {
+    const uint32_t field = first % unit_cols / kPlaneUnit * bits;
+    uint8_t* unit = out + first / unit_cols * kPlaneUnit;
+    for (uint32_t m = 0; m < kPlaneUnit; ++m) {
+      const uint32_t value = (static_cast<uint32_t>(codes[first + m]) >> shift) & mask;
+      unit[m] = static_cast<uint8_t>((field == 0 ? 0U : unit[m]) | (value << field));
+    }
+  }
+}
+
+}  // namespace
+
+const QuantizedFormat& FormatOf(QuantizedType type) {
+  return kFormats[static_cast<size_t>(type)].format;
+}
+
+std::string_view QuantizedTypeName(QuantizedType type) {
+  return kFormats[static_cast<size_t>(type)].name;
+}
+
+QuantizedMatrix::QuantizedMatrix(QuantizedType type, uint32_t rows, uint32_t cols)
+    : type_(type), rows_(rows), cols_(cols) {
+  const QuantizedFormat& f = format();
+  if (rows == 0 || cols == 0 || cols % f.super_block != 0) {
+    throw std::invalid_argument("A " + std::string(QuantizedTypeName(type)) +
+                                " matrix has at least one row and a multiple of " +
+                                std::to_string(f.super_block) + " columns, but it is " +
+                                std::to_string(rows) + " x " + std::to_string(cols) + ".");
+  }
+  for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
+    plane_strides_[p] = PlaneStride(f.planes[p], cols);
+    planes_[p] = AlignedBuffer<uint8_t>(rows * plane_strides_[p] + kOverread);
+  }
+  sub_stride_ = f.sub_scales ? cols / f.sub_block : 0;
+  scale_stride_ = cols / f.super_block;
+  scales_ = AlignedBuffer<uint16_t>(rows * scale_stride_ + kOverread);
+  if (f.sub_scales) sub_scales_ = AlignedBuffer<int8_t>(rows * sub_stride_ + kOverread);
+  if (!f.mins) return;
+  mins_ = AlignedBuffer<uint16_t>(rows * scale_stride_ + kOverread);
+  if (f.sub_scales) sub_mins_ = AlignedBuffer<int8_t>(rows * sub_stride_ + kOverread);
+}
+
+void QuantizedMatrix::SetRow(uint32_t row, const QuantizedRow& values) {
+  const QuantizedFormat& f = format();
+  assert(row < rows_ && values.codes.size() == cols_ && values.scales.size() == scale_stride_);
+  assert(values.sub_scales.size() == sub_stride_);
+  assert(values.mins.size() == (f.mins ? scale_stride_ : 0));
+  assert(values.sub_mins.size() == (f.mins ? sub_stride_ : 0));
+  uint32_t shift = CodeBits(f);
+  for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
+    shift -= f.planes[p];
+    WritePlane(values.codes.data(), cols_, f.planes[p], shift,
+               planes_[p].data() + row * plane_strides_[p]);
+  }
+  std::copy(values.sub_scales.begin(), values.sub_scales.end(),
+            sub_scales_.data() + row * sub_stride_);
+  std::copy(values.sub_mins.begin(), values.sub_mins.end(), sub_mins_.data() + row * sub_stride_);
+  std::copy(values.scales.begin(), values.scales.end(), scales_.data() + row * scale_stride_);
+  std::copy(values.mins.begin(), values.mins.end(), mins_.data() + row * scale_stride_);
+}
+
+uint8_t QuantizedMatrix::CodeAt(uint32_t row, uint32_t col) const {
+  const QuantizedFormat& f = format();
+  uint32_t code = 0;
+  for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
+    const uint32_t unit_cols = 8 * kPlaneUnit / f.planes[p];
+    const uint32_t in_unit = col % unit_cols;
+    const uint32_t byte =
+        planes_[p][row * plane_strides_[p] + col / unit_cols * kPlaneUnit + in_unit % kPlaneUnit];
+    const uint32_t field =
+        (byte >> (in_unit / kPlaneUnit * f.planes[p])) & ((1U << f.planes[p]) - 1);
+    code = (code << f.planes[p]) | field;
+  }
+  return f.nonlinear ? kernels::kNonlinearLevels[code] : static_cast<uint8_t>(code);
+}
+
+// The roundings of the file formats' own definition: scale * sub_scale, times the integer, minus
+// min * -sub_min (or plus min), which also settles the signs of zeros.
+void QuantizedMatrix::GetRow(uint32_t row, std::span<float> out) const {
+  assert(row < rows_ && out.size() == cols_);
+  const QuantizedFormat& f = format();
+  for (uint32_t first = 0; first < cols_; first += f.sub_block) {
+    const size_t super = row * scale_stride_ + first / f.super_block;
+    const size_t sub = row * sub_stride_ + first / f.sub_block;
+    float scale = HalfToFloat(scales_[super]);
+    float min = f.mins ? HalfToFloat(mins_[super]) : 0.0F;
+    if (f.sub_scales) scale *= static_cast<float>(sub_scales_[sub]);
+    if (f.sub_scales && f.mins) min = -(min * static_cast<float>(-sub_mins_[sub]));
+    for (uint32_t col = first; col < first + f.sub_block; ++col) {
+      const float weight = scale * static_cast<float>(CodeAt(row, col) - f.zero);
+      out[col] = f.mins ? weight + min : weight;
+    }
+  }
+}
+
+size_t QuantizedMatrix::bytes() const {
+  size_t bytes = sub_scales_.size() + sub_mins_.size() + 2 * (scales_.size() + mins_.size());
+  for (const auto& plane : planes_) bytes += plane.size();
+  return bytes;
+}
+
+size_t QuantizedMatrix::bytes_read(uint32_t planes) const {
+  size_t bytes = this->bytes();
+  for (uint32_t p = planes; planes != 0 && p < kMaxPlanes; ++p) bytes -= planes_[p].size();
+  return bytes;
+}
+
+kernels::QuantizedTile QuantizedMatrix::Tile() const {
+  kernels::QuantizedTile tile;
+  tile.format = format();
+  for (uint32_t p = 0; p < kMaxPlanes; ++p) {
+    tile.planes[p] = planes_[p].data();
+    tile.plane_strides[p] = plane_strides_[p];
+  }
+  tile.sub_scales = sub_scales_.data();
+  tile.sub_mins = sub_mins_.data();
+  tile.sub_stride = sub_stride_;
+  tile.scales = scales_.data();
+  tile.mins = mins_.data();
+  tile.scale_stride = scale_stride_;
+  tile.cols = cols_;
+  return tile;
+}
+
+}  // namespace fabric
