@@ -282,7 +282,12 @@ void Sampler::AppendWeights(size_t end, float best) {
 
 void Sampler::Accept(TokenId token) {
   history_.push_back(token);
-  ++counts_[token];
+  try {
+    ++counts_[token];
+  } catch (...) {
+    history_.pop_back();
+    throw;
+  }
 }
 
 void Sampler::Rollback(uint32_t n) {

@@ -47,7 +47,8 @@ class Sampler {
   // mask: bit per token, 1 = allowed; empty = all.
   Sample Draw(std::span<float> logits, uint32_t position, std::span<const uint64_t> mask = {});
 
-  // The caller keeps the token: it counts for the penalties from now on.
+  // The caller keeps the token: it counts for the penalties from now on. What it throws
+  // (std::bad_alloc) changes nothing.
   void Accept(TokenId token);
   // Takes back the last n accepted tokens.
   void Rollback(uint32_t n);

@@ -12,6 +12,7 @@ BlockTables::BlockTables(const Options& options)
     : pool_(options.capacity), slots_(options.swap_slots), block_size_(options.block_size) {
   if (options.prefix_cache) {
     cache_.emplace(options.capacity, options.block_size, options.cache_key);
+    evicted_.reserve(options.capacity);
   }
 }
 
@@ -55,6 +56,9 @@ uint32_t BlockTables::Missing(const Sequence& sequence, uint32_t end) const {
 
 void BlockTables::Extend(Sequence& sequence, uint32_t end, std::vector<BlockMove>* moves) {
   assert(end > sequence.num_computed && Missing(sequence, end) <= available());
+  const uint32_t needed = BlocksFor(end);
+  sequence.blocks.reserve(needed);
+  moves->reserve(moves->size() + 1);
   if (MustCopy(sequence)) {
     BlockId& block = sequence.blocks[sequence.num_computed / block_size_];
     const BlockId copy = Allocate();
@@ -62,7 +66,6 @@ void BlockTables::Extend(Sequence& sequence, uint32_t end, std::vector<BlockMove
     ReleaseBlock(block);
     block = copy;
   }
-  const uint32_t needed = BlocksFor(end);
   while (sequence.blocks.size() < needed) sequence.blocks.push_back(Allocate());
 }
 
@@ -120,6 +123,14 @@ void BlockTables::IndexTail(const Sequence& sequence) {
                      std::span(sequence.tokens).subspan(size_t{index} * block_size_, tail), block);
 }
 
+void BlockTables::Trim(Sequence& sequence) {
+  const uint32_t needed = BlocksFor(sequence.num_computed);
+  while (sequence.blocks.size() > needed) {
+    ReleaseBlock(sequence.blocks.back());
+    sequence.blocks.pop_back();
+  }
+}
+
 void BlockTables::Release(Sequence& sequence, bool keep) {
   if (keep) IndexTail(sequence);
   // Last first: the free list hands out the front of a table first again, and the prefix cache
@@ -137,6 +148,8 @@ bool BlockTables::CanSwapOut(const Sequence& sequence) const {
 void BlockTables::SwapOut(Sequence& sequence, std::vector<BlockMove>* moves) {
   assert(CanSwapOut(sequence) && sequence.swap_slots.empty());
   const uint32_t blocks = BlocksFor(sequence.num_computed);
+  sequence.swap_slots.reserve(blocks);
+  moves->reserve(moves->size() + blocks);
   for (uint32_t i = 0; i < blocks; ++i) {
     const BlockId slot = *slots_.Allocate();
     moves->push_back({BlockMove::Kind::kSwapOut, sequence.blocks[i], slot});
@@ -148,6 +161,8 @@ void BlockTables::SwapOut(Sequence& sequence, std::vector<BlockMove>* moves) {
 
 void BlockTables::SwapIn(Sequence& sequence, std::vector<BlockMove>* moves) {
   assert(!sequence.swap_slots.empty() && sequence.num_computed % block_size_ == 0);
+  sequence.blocks.reserve(sequence.swap_slots.size());
+  moves->reserve(moves->size() + sequence.swap_slots.size());
   for (size_t i = sequence.blocks.size(); i < sequence.swap_slots.size(); ++i) {
     const BlockId block = Allocate();
     moves->push_back({BlockMove::Kind::kSwapIn, sequence.swap_slots[i], block});

@@ -51,6 +51,9 @@ class BlockTables {
   // already replaces the sequence's own: equal tokens give equal bits.
   void Index(Sequence& sequence);
 
+  // Gives back the blocks beyond what is computed: drafts that were not accepted.
+  void Trim(Sequence& sequence);
+
   // Drops the sequence's references; nothing of it is computed any more. With `keep`, the prefix
   // cache also learns of its last, partly filled block. REQUIRES with keep: the bytes of all
   // positions below num_computed are there.

@@ -27,7 +27,10 @@ uint32_t CommonPrefix(Tokens a, Tokens b) {
 }  // namespace
 
 PrefixCache::PrefixCache(uint32_t capacity, uint32_t block_size, const SipKey& key)
-    : capacity_(capacity), block_size_(block_size), key_(key), nodes_(capacity) {}
+    : capacity_(capacity), block_size_(block_size), key_(key), nodes_(size_t{capacity} + 1) {
+  nodes_[capacity_].before = nodes_[capacity_].after = capacity_;
+  behind_.reserve(capacity_);
+}
 
 uint64_t PrefixCache::Hash(uint64_t parent, Tokens tokens) const {
   return SipHash(key_, {&parent, 1}, std::as_bytes(tokens));
@@ -89,15 +92,17 @@ PrefixCache::NodeId PrefixCache::RootOf(std::string_view space) {
   NodeId root = 0;
   if (free_roots_.empty()) {
     root = static_cast<NodeId>(nodes_.size());
+    free_roots_.reserve(nodes_.size() - capacity_);
     nodes_.emplace_back();
+    free_roots_.push_back(root);
   } else {
     root = free_roots_.back();
-    free_roots_.pop_back();
   }
-  nodes_[root].known = true;
   nodes_[root].space = space;
-  nodes_[root].hash = SipHash(key_, {}, std::as_bytes(std::span(space)));
   roots_.emplace(space, root);
+  free_roots_.pop_back();
+  nodes_[root].known = true;
+  nodes_[root].hash = SipHash(key_, {}, std::as_bytes(std::span(space)));
   return root;
 }
 
@@ -120,8 +125,16 @@ std::optional<BlockId> PrefixCache::InsertFull(std::string_view space,
     DropRootWithoutChildren(*node);
     return std::nullopt;
   }
-  full_.emplace(hash, block);
   Add(*node, hash, tokens, block);
+  try {
+    full_.emplace(hash, block);
+  } catch (...) {
+    std::erase(nodes_[*node].children, block);
+    nodes_[block] = Node{};
+    --size_;
+    DropRootWithoutChildren(*node);
+    throw;
+  }
   return block;
 }
 
@@ -138,48 +151,64 @@ bool PrefixCache::InsertTail(std::string_view space, std::optional<BlockId> pare
 
 void PrefixCache::Add(NodeId parent, uint64_t hash, Tokens tokens, BlockId block) {
   Node& node = nodes_[block];
-  node.known = true;
-  node.parent = parent;
-  node.hash = hash;
   node.tokens.assign(tokens.begin(), tokens.end());
   std::vector<NodeId>& siblings = nodes_[parent].children;
   const size_t place = PlaceOf(nodes_[parent], tokens);
   siblings.insert(siblings.begin() + static_cast<ptrdiff_t>(place), block);
+  node.known = true;
+  node.parent = parent;
+  node.hash = hash;
   ++size_;
   if (place == 0) return;
   // A tail that the new block continues serves nobody any more: it goes first.
   Node& before = nodes_[siblings[place - 1]];
   const bool continued = CommonPrefix(before.tokens, tokens) == before.tokens.size();
-  if (continued && before.idle) idle_.splice(idle_.begin(), idle_, before.place);
+  if (!continued || !before.idle) return;
+  Unlink(siblings[place - 1]);
+  LinkBefore(nodes_[capacity_].after, siblings[place - 1]);
+}
+
+void PrefixCache::LinkBefore(NodeId place, NodeId node) {
+  nodes_[node].before = nodes_[place].before;
+  nodes_[node].after = place;
+  nodes_[nodes_[node].before].after = node;
+  nodes_[place].before = node;
+}
+
+void PrefixCache::Unlink(NodeId node) {
+  nodes_[nodes_[node].before].after = nodes_[node].after;
+  nodes_[nodes_[node].after].before = nodes_[node].before;
 }
 
 void PrefixCache::SetIdle(BlockId block) {
   Node& node = nodes_[block];
   assert(node.known && !node.idle);
-  node.place = idle_.insert(idle_.end(), block);
+  LinkBefore(capacity_, block);
   node.idle = true;
+  ++idle_;
 }
 
 void PrefixCache::SetUsed(BlockId block) {
   Node& node = nodes_[block];
   assert(node.known && node.idle);
-  idle_.erase(node.place);
+  Unlink(block);
   node.idle = false;
+  --idle_;
 }
 
 void PrefixCache::EvictOldest(std::vector<BlockId>* freed) {
-  assert(!idle_.empty());
-  const NodeId oldest = idle_.front();
+  assert(idle_ > 0);
+  const NodeId oldest = nodes_[capacity_].after;
   const NodeId parent = nodes_[oldest].parent;
   std::vector<NodeId>& siblings = nodes_[parent].children;
   siblings.erase(siblings.begin() +
                  static_cast<ptrdiff_t>(PlaceOf(nodes_[parent], nodes_[oldest].tokens)));
   // Chains are as long as contexts: no recursion.
-  std::vector<NodeId> behind = {oldest};
-  while (!behind.empty()) {
-    const NodeId node = behind.back();
-    behind.pop_back();
-    behind.insert(behind.end(), nodes_[node].children.begin(), nodes_[node].children.end());
+  behind_.push_back(oldest);
+  while (!behind_.empty()) {
+    const NodeId node = behind_.back();
+    behind_.pop_back();
+    behind_.insert(behind_.end(), nodes_[node].children.begin(), nodes_[node].children.end());
     Forget(node, freed);
   }
   DropRootWithoutChildren(parent);
@@ -253,12 +282,17 @@ void PrefixCache::CheckIntegrity() const {
     } else if (!node.children.empty()) {
       Broken("a tail has children", id);
     }
-    if (node.idle && *node.place != id) Broken("an idle block has another's place", id);
+    if (node.idle && nodes_[node.after].before != id) Broken("the idle circle is torn", id);
   }
   if (known != size_ || full != full_.size()) Broken("blocks are miscounted", known);
   const auto idle = static_cast<size_t>(
       std::count_if(nodes_.begin(), nodes_.end(), [](const Node& node) { return node.idle; }));
-  if (idle != idle_.size()) Broken("idle blocks are miscounted", idle);
+  size_t circle = 0;
+  for (NodeId id = nodes_[capacity_].after; id != capacity_; id = nodes_[id].after) {
+    if (!nodes_[id].idle) Broken("a block that is in use is in the idle circle", id);
+    ++circle;
+  }
+  if (idle != idle_ || circle != idle_) Broken("idle blocks are miscounted", idle);
 }
 
 }  // namespace scheduler

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <map>
 #include <optional>
 #include <span>
@@ -31,6 +30,7 @@ using engine::BlockId;
 // Spaces:  blocks are found only in the space that they were put into (salt, adapters).
 // Idle:    the owner says which blocks nobody refers to; the one that is idle for longest goes
 //          first. Blocks that can be reached only through it go with it.
+// Memory:  only Insert*() and Find() allocate; what they throw changes nothing.
 // Threads: one.
 class PrefixCache {
  public:
@@ -58,10 +58,10 @@ class PrefixCache {
   void SetUsed(BlockId block);
 
   // Forgets the block that is idle for longest, and what is behind it. The idle ones among them are
-  // appended to *freed, at least one. REQUIRES: a block is idle.
+  // appended to *freed, at least one. REQUIRES: a block is idle; *freed has room for all blocks.
   void EvictOldest(std::vector<BlockId>* freed);
 
-  size_t idle() const { return idle_.size(); }
+  size_t idle() const { return idle_; }
   size_t size() const { return size_; }  // known blocks
 
   // Known blocks, every parent before its children, with the space of the first ones.
@@ -85,9 +85,10 @@ class PrefixCache {
     NodeId parent = 0;
     uint64_t hash = 0;
     std::vector<engine::TokenId> tokens;
-    std::vector<NodeId> children;        // ascending tokens
-    std::list<BlockId>::iterator place;  // in idle_, when idle
-    std::string space;                   // of a root
+    std::vector<NodeId> children;  // ascending tokens
+    NodeId before = 0;             // neighbours in the circle of idle blocks, when idle
+    NodeId after = 0;
+    std::string space;  // of a root
   };
 
   bool IsRoot(NodeId node) const { return node >= capacity_; }
@@ -99,6 +100,9 @@ class PrefixCache {
   void Add(NodeId parent, uint64_t hash, std::span<const engine::TokenId> tokens, BlockId block);
   void DropRootWithoutChildren(NodeId node);
   void Forget(NodeId node, std::vector<BlockId>* freed);
+  // Puts an idle block in front of `place` in the circle, or takes it out.
+  void LinkBefore(NodeId place, NodeId node);
+  void Unlink(NodeId node);
   // Where `tokens` stand, or would stand, among the children.
   size_t PlaceOf(const Node& node, std::span<const engine::TokenId> tokens) const;
   // The child that begins with most of `tokens`, and how many those are.
@@ -113,8 +117,11 @@ class PrefixCache {
   std::unordered_map<uint64_t, NodeId> full_;
   std::map<std::string, NodeId, std::less<>> roots_;
   std::vector<NodeId> free_roots_;
-  std::list<BlockId> idle_;  // longest idle first
+  // The circle of idle blocks has its ends at nodes_[capacity_]: a root of no space. Links instead
+  // of a list, because giving a block back must not need memory.
+  size_t idle_ = 0;
   size_t size_ = 0;
+  std::vector<NodeId> behind_;  // scratch, with room for all blocks
 };
 
 }  // namespace scheduler

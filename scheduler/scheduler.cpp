@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <new>
 #include <utility>
 
 #include "scheduler/scheduler_impl.h"
@@ -42,6 +43,7 @@ Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::K
               .cache_key = cache_key,
               .swap_slots = SwapSlots(options, geometry)}) {
   assert(kv_blocks >= tables.BlocksFor(context));
+  running.reserve(options.max_sequences);
 }
 
 AdmitResult Scheduler::Impl::CheckBounds(const Request& request) const {
@@ -62,43 +64,70 @@ AdmitResult Scheduler::Impl::Add(const Request& request, double now) {
   assert(!request.prompt.empty() && request.choices > 0 && !groups.contains(request.id));
   const AdmitResult result = CheckBounds(request);
   if (result != AdmitResult::kOk) return result;
-
-  Group& group = groups[request.id];
-  group.id = request.id;
-  group.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
-  group.queued_tokens = uint64_t{request.prompt.size()} * request.choices;
-  group.arrival = now;
-  group.forced = !request.forced_tokens.empty();
-  group.scores_prompt = request.prompt_logprobs;
-  group.stop_tokens = request.stop_tokens;
-  std::sort(group.stop_tokens.begin(), group.stop_tokens.end());
-  group.tenant = request.tenant;
-  queued_requests += 1;
-  queued_tokens += group.queued_tokens;
-  ++queued_of_key[group.tenant];
-  if (options.queue_deadline_seconds > 0) by_arrival.push_back(request.id);
-
-  const uint32_t room = context_length - group.prompt_tokens;
-  const uint64_t wanted = group.forced ? request.forced_tokens.size() : request.max_tokens;
-  for (uint32_t choice = 0; choice < request.choices; ++choice) {
-    const uint64_t id = next_id++;
-    Entry& entry = entries[id];
-    entry.group = &group;
-    Sequence& sequence = entry.sequence;
-    sequence.id = id;
-    sequence.request = request.id;
-    sequence.choice = choice;
-    sequence.tokens = request.prompt;
-    sequence.prompt_tokens = group.prompt_tokens;
-    sequence.max_tokens = wanted == 0 || wanted > room ? room : static_cast<uint32_t>(wanted);
-    sequence.cache_space = CacheSpace(request, options.prefix_cache);
-    if (options.fair_share) sequence.tenant = request.tenant;
-    sequence.priority = request.priority;
-    sequence.arrival = now;
-    group.live.push_back(id);
-    waiting.Insert(sequence, RankOf(sequence));
+  uint32_t* queued_of_tenant = nullptr;
+  try {
+    Group& group = groups[request.id];
+    FillGroup(request, now, &group);
+    for (uint32_t choice = 0; choice < request.choices; ++choice) {
+      AddChoice(request, choice, now, &group);
+    }
+    if (options.queue_deadline_seconds > 0) by_arrival.push_back(request.id);
+    queued_of_tenant = &queued_of_key[request.tenant];
+  } catch (...) {
+    TakeBack(request.id);
+    throw;
   }
-  return AdmitResult::kOk;
+  queued_requests += 1;
+  queued_tokens += groups.at(request.id).queued_tokens;
+  ++*queued_of_tenant;
+  return result;
+}
+
+void Scheduler::Impl::FillGroup(const Request& request, double now, Group* group) const {
+  group->id = request.id;
+  group->prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  group->queued_tokens = uint64_t{request.prompt.size()} * request.choices;
+  group->arrival = now;
+  group->forced = !request.forced_tokens.empty();
+  group->scores_prompt = request.prompt_logprobs;
+  group->stop_tokens = request.stop_tokens;
+  std::sort(group->stop_tokens.begin(), group->stop_tokens.end());
+  group->tenant = request.tenant;
+}
+
+void Scheduler::Impl::AddChoice(const Request& request, uint32_t choice, double now, Group* group) {
+  const uint32_t room = context_length - group->prompt_tokens;
+  const uint64_t wanted = group->forced ? request.forced_tokens.size() : request.max_tokens;
+  const uint64_t id = next_id++;
+  group->live.push_back(id);
+  Entry& entry = entries[id];
+  entry.group = group;
+  Sequence& sequence = entry.sequence;
+  sequence.id = id;
+  sequence.request = request.id;
+  sequence.choice = choice;
+  sequence.tokens = request.prompt;
+  sequence.prompt_tokens = group->prompt_tokens;
+  sequence.max_tokens = wanted == 0 || wanted > room ? room : static_cast<uint32_t>(wanted);
+  sequence.cache_space = CacheSpace(request, options.prefix_cache);
+  if (options.fair_share) sequence.tenant = request.tenant;
+  sequence.priority = request.priority;
+  sequence.arrival = now;
+  waiting.Insert(sequence, RankOf(sequence));
+}
+
+// Undoes an Add() that ran out of memory on the way.
+void Scheduler::Impl::TakeBack(RequestId request) {
+  const auto group = groups.find(request);
+  if (group == groups.end()) return;
+  for (const uint64_t id : group->second.live) {
+    const auto entry = entries.find(id);
+    if (entry == entries.end()) continue;
+    const Sequence& sequence = entry->second.sequence;
+    if (waiting.Contains(sequence, RankOf(sequence))) waiting.Erase(sequence, RankOf(sequence));
+    entries.erase(entry);
+  }
+  groups.erase(group);
 }
 
 // With aging, who waits for one level's time is as urgent as one of the next level that comes now:
@@ -159,15 +188,15 @@ void Scheduler::Impl::CountStart(Entry& entry) {
 // generated tokens again, from host memory or by computing them, and goes on with the same bits.
 void Scheduler::Impl::Preempt(Entry& entry, StepPlan* plan) {
   assert(running.back() == &entry);
+  waiting.Insert(entry.sequence, RankOf(entry.sequence));
   running.pop_back();
+  entry.sequence.state = SequenceState::kWaiting;
   if (tables.CanSwapOut(entry.sequence)) {
     tables.SwapOut(entry.sequence, &plan->moves);
     ++counters.swapped_preemptions;
   } else {
     tables.Release(entry.sequence, true);
   }
-  entry.sequence.state = SequenceState::kWaiting;
-  waiting.Insert(entry.sequence, RankOf(entry.sequence));
   ++counters.preemptions;
 }
 
@@ -234,7 +263,14 @@ void Scheduler::Impl::LeaveQueue(Group& group) {
 
 void Scheduler::Impl::Commit(const StepPlan& plan, const StepResult& result) {
   assert(plan.rows.size() == result.rows.size());
-  for (size_t i = 0; i < plan.rows.size(); ++i) CommitRow(plan.rows[i], result.rows[i]);
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    try {
+      CommitRow(plan.rows[i], result.rows[i]);
+    } catch (const std::bad_alloc&) {
+      Entry& entry = entries.at(plan.rows[i].sequence);
+      if (entry.group != nullptr) Finish(entry, FinishReason::kError, "out of memory");
+    }
+  }
 }
 
 void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) {
@@ -244,21 +280,40 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   }
   Sequence& sequence = entry.sequence;
   Group& group = *entry.group;
-  sequence.num_computed = row.first + row.count;
+  CommitDraft(entry, row, result.accepted.size());
+  if (result.outcome == RowOutcome::kDropDrafts) return tables.Trim(sequence);
+
+  assert(row.samples != result.accepted.empty());
+  assert(result.accepted.size() <= row.drafts.size() + 1);
+  // The last accepted token is a sample: nothing has computed its K and V yet.
+  const auto accepted = static_cast<uint32_t>(result.accepted.size());
+  sequence.num_computed = row.first + row.count + (accepted > 1 ? accepted - 1 : 0);
+  sequence.tokens.insert(sequence.tokens.end(), result.accepted.begin(), result.accepted.end());
+  tables.Trim(sequence);
   tables.Index(sequence);
   CountPrompt(group, sequence.num_computed);
-  assert(row.samples != result.accepted.empty());
-  for (const engine::TokenId token : result.accepted) {
-    sequence.tokens.push_back(token);
-    ++counters.generated_tokens;
-    waiting.Charge(sequence.tenant, 1);
-    const bool stops = !group.forced && std::binary_search(group.stop_tokens.begin(),
-                                                           group.stop_tokens.end(), token);
-    if (stops) return Finish(entry, FinishReason::kStop, {});
-    if (sequence.generated() == sequence.max_tokens) {
-      return Finish(entry, FinishReason::kLength, {});
-    }
+  counters.generated_tokens += accepted;
+  waiting.Charge(sequence.tenant, accepted);
+  if (accepted == 0) return;
+  const bool stops =
+      !group.forced && std::binary_search(group.stop_tokens.begin(), group.stop_tokens.end(),
+                                          sequence.tokens.back());
+  if (stops) return Finish(entry, FinishReason::kStop, {});
+  assert(sequence.generated() <= sequence.max_tokens);
+  if (sequence.generated() == sequence.max_tokens) Finish(entry, FinishReason::kLength, {});
+}
+
+void Scheduler::Impl::CommitDraft(Entry& entry, const PlannedRow& row, size_t accepted) {
+  if (row.drafts.empty()) {
+    if (accepted > 0) entry.drafting.OnPlainToken();
+    return;
   }
+  const auto drafted = static_cast<uint32_t>(row.drafts.size());
+  ++counters.drafts;
+  counters.draft_tokens += drafted;
+  if (accepted == 0) return entry.drafting.Stop();
+  counters.accepted_draft_tokens += accepted - 1;
+  entry.drafting.OnDraft(drafted, static_cast<uint32_t>(accepted) - 1);
 }
 
 // Each prompt position of a request counts once, whichever choice computed it and however often.
@@ -297,8 +352,8 @@ uint32_t Scheduler::SwapSlots(const SchedulerOptions& options, const engine::KvG
 
 AdmitResult Scheduler::Add(const Request& request, double now) { return impl_->Add(request, now); }
 
-void Scheduler::Cancel(RequestId request, FinishReason reason) {
-  impl_->Cancel(request, reason, {});
+void Scheduler::Cancel(RequestId request, FinishReason reason, const std::string& error) {
+  impl_->Cancel(request, reason, error);
 }
 
 void Scheduler::CancelChoice(RequestId request, uint32_t choice, FinishReason reason) {

@@ -27,12 +27,17 @@ enum class AdmitResult : uint8_t {
   kDraining,       // no new work is taken
 };
 
-// One row of a step: tokens [first, first + count) of a sequence.
+// One row of a step: tokens [first, first + count) of a sequence, then drafted ones.
+//
+// Every draft is checked by the sample that the model draws at its place: while they are equal, the
+// sample after it counts too. So a row accepts between one token and one more than it has drafts.
 struct PlannedRow {
   uint64_t sequence = 0;
   uint32_t first = 0;
   uint32_t count = 0;
-  bool samples = false;  // the last token's logits give the next token
+  bool samples = false;                 // the last token's logits give the next token
+  std::vector<engine::TokenId> drafts;  // only where count == 1 and samples
+  uint32_t tokens() const { return count + static_cast<uint32_t>(drafts.size()); }
 };
 
 // What the next step does. Pointers into the scheduler stay valid until Commit().
@@ -43,13 +48,18 @@ struct StepPlan {
   bool empty() const { return rows.empty(); }
 };
 
-enum class RowOutcome : uint8_t { kOk, kFailed };
+enum class RowOutcome : uint8_t {
+  kOk,
+  kFailed,
+  kDropDrafts,  // failed, perhaps only because of its drafts: nothing is accepted, none come again
+};
 
 // What came of a planned row.
 struct RowResult {
   RowOutcome outcome = RowOutcome::kOk;
-  std::vector<engine::TokenId>
-      accepted;       // at most one without speculation; empty for prefill chunks
+  // In order; the first ones equal the drafts. Nothing follows a stop token or the last token that
+  // is allowed. Empty for prefill chunks.
+  std::vector<engine::TokenId> accepted;
   std::string error;  // kFailed: a sentence
 };
 
@@ -83,6 +93,9 @@ struct SchedulerStats {
   uint64_t prefix_evictions = 0;  // blocks
   uint64_t generated_tokens = 0;
   uint64_t deadline_misses = 0;
+  uint64_t drafts = 0;  // rows with drafted tokens
+  uint64_t draft_tokens = 0;
+  uint64_t accepted_draft_tokens = 0;
   double KvUsage() const {
     return kv_blocks_total == 0
                ? 0.0
@@ -109,11 +122,12 @@ class Scheduler {
   // Blocks that the options' host memory holds.
   static uint32_t SwapSlots(const SchedulerOptions& options, const engine::KvGeometry& geometry);
 
-  // Adds all choices of a request. They share the prompt's KV blocks (copy-on-write).
+  // Adds all choices of a request. They share the prompt's KV blocks (copy-on-write). What it
+  // throws (std::bad_alloc) leaves everything as it was.
   AdmitResult Add(const Request& request, double now);
   // Ends all choices of a request that have not finished; frees their blocks at once. REQUIRES: not
   // between Plan() and Commit() (the engine loop cancels between steps).
-  void Cancel(RequestId request, FinishReason reason);
+  void Cancel(RequestId request, FinishReason reason, const std::string& error = {});
   // Ends one choice (a stop string was found).
   void CancelChoice(RequestId request, uint32_t choice, FinishReason reason);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "scheduler/block_tables.h"
+#include "scheduler/drafting.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/scheduler.h"
 
@@ -37,6 +38,7 @@ struct Scheduler::Impl {
 
   struct Entry {
     Sequence sequence;
+    DraftControl drafting;
     Group* group = nullptr;
   };
 
@@ -66,9 +68,14 @@ struct Scheduler::Impl {
   bool MakeRoom(const Entry& head, uint32_t blocks);
   uint64_t PromisedBlocks() const;
   void AddRow(const Sequence& sequence, uint32_t count, StepPlan* plan);
+  void AddDrafts(StepPlan* plan, uint32_t budget);
+  void AddDraft(PlannedRow& row, uint32_t most, StepPlan* plan);
 
   // Moving sequences between states.
   AdmitResult CheckBounds(const Request& request) const;
+  void FillGroup(const Request& request, double now, Group* group) const;
+  void AddChoice(const Request& request, uint32_t choice, double now, Group* group);
+  void TakeBack(RequestId request);
   Rank RankOf(const Sequence& sequence) const;
   void Start(Entry& entry, double now);
   void CountStart(Entry& entry);
@@ -78,6 +85,7 @@ struct Scheduler::Impl {
   void Finish(Entry& entry, FinishReason reason, std::string error);
   void LeaveQueue(Group& group);
   void CommitRow(const PlannedRow& row, const RowResult& result);
+  void CommitDraft(Entry& entry, const PlannedRow& row, size_t accepted);
   void CountPrompt(Group& group, uint32_t computed);
 
   // Tokens that a sequence has but whose K and V it has not.

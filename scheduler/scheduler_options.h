@@ -11,6 +11,12 @@ enum class PrefixCacheMode : uint8_t {
   kPerKey,  // only requests of the same API key
 };
 
+// Where guesses of the next tokens come from. They never change what is generated.
+enum class Speculation : uint8_t {
+  kOff,
+  kNgram,  // from the text so far (prompt look-up)
+};
+
 struct SchedulerOptions {
   uint32_t max_sequences = 64;           // running at once
   uint32_t max_batch_tokens = 512;       // token budget of one step; also the engine's workspace
@@ -28,6 +34,10 @@ struct SchedulerOptions {
 
   PrefixCacheMode prefix_cache = PrefixCacheMode::kOn;
   uint64_t swap_bytes = 0;  // host memory for the KV of preempted sequences; 0 = compute it again
+
+  Speculation speculation = Speculation::kOff;
+  // A step of more tokens than this drafts nothing: decode has no arithmetic to spare any more.
+  uint32_t speculation_max_tokens = 16;
 };
 
 }  // namespace scheduler

@@ -10,10 +10,14 @@ namespace scheduler {
 
 StepPlan Scheduler::Impl::Plan(double now) {
   StepPlan plan;
+  // Every sequence can end without asking for memory.
+  finished.reserve(finished.size() + entries.size());
+  finished_ids.reserve(finished.capacity());
   ExpireQueue(now);
   uint32_t budget = options.max_batch_tokens;
   ScheduleRunning(&plan, &budget);
   AdmitWaiting(&plan, &budget, now);
+  if (options.speculation != Speculation::kOff) AddDrafts(&plan, budget);
   std::stable_partition(plan.rows.begin(), plan.rows.end(),
                         [](const PlannedRow& row) { return row.count == 1 && row.samples; });
   return plan;
@@ -174,8 +178,44 @@ void Scheduler::Impl::AddRow(const Sequence& sequence, uint32_t count, StepPlan*
   plan->rows.push_back({.sequence = sequence.id,
                         .first = sequence.num_computed,
                         .count = count,
-                        .samples = count == Pending(sequence)});
+                        .samples = count == Pending(sequence),
+                        .drafts = {}});
   plan->tokens += count;
+}
+
+// Fills a small step with guesses: what decodes leave of the memory's time is free arithmetic.
+void Scheduler::Impl::AddDrafts(StepPlan* plan, uint32_t budget) {
+  auto left = static_cast<uint32_t>(plan->rows.size());
+  for (PlannedRow& row : plan->rows) {
+    const uint32_t tokens = plan->tokens;
+    if (tokens >= options.speculation_max_tokens) return;
+    const uint32_t room = std::min(options.speculation_max_tokens - tokens, budget);
+    const uint32_t most = (room + left - 1) / left;  // what a row leaves goes to the next
+    --left;
+    if (row.count != 1 || !row.samples) continue;
+    AddDraft(row, most, plan);
+    budget -= plan->tokens - tokens;
+  }
+}
+
+void Scheduler::Impl::AddDraft(PlannedRow& row, uint32_t most, StepPlan* plan) {
+  Entry& entry = entries.at(row.sequence);
+  Sequence& sequence = entry.sequence;
+  // The sample after the last accepted draft is a token too.
+  const uint32_t allowed = sequence.max_tokens - sequence.generated() - 1;
+  const uint32_t length = std::min({entry.drafting.Length(), most, allowed});
+  if (length == 0) return;
+  std::vector<engine::TokenId> drafts = DraftFromText(sequence.tokens, length);
+  // Guesses take no block that anybody else could want.
+  const auto fits = [&] {
+    const uint32_t end = row.first + 1 + static_cast<uint32_t>(drafts.size());
+    return tables.Missing(sequence, end) <= tables.pool().free();
+  };
+  while (!drafts.empty() && !fits()) drafts.pop_back();
+  if (drafts.empty()) return;
+  tables.Extend(sequence, row.first + 1 + static_cast<uint32_t>(drafts.size()), &plan->moves);
+  plan->tokens += static_cast<uint32_t>(drafts.size());
+  row.drafts = std::move(drafts);
 }
 
 }  // namespace scheduler

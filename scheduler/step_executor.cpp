@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <exception>
+#include <new>
 #include <utility>
 
 namespace scheduler {
@@ -44,13 +45,24 @@ std::string_view Describe(engine::RowStatus status) {
 
 constexpr char kNoFiniteLogit[] = "The model produced no finite logits for this request.";
 
+void AddStats(const engine::StepStats& part, engine::StepStats* sum) {
+  sum->tokens += part.tokens;
+  sum->head_positions += part.head_positions;
+  sum->seconds += part.seconds;
+  sum->projection_seconds += part.projection_seconds;
+  sum->attention_seconds += part.attention_seconds;
+  sum->head_seconds += part.head_seconds;
+  sum->weight_bytes += part.weight_bytes;
+  sum->kv_bytes += part.kv_bytes;
+}
+
 }  // namespace
 
 struct StepExecutor::Choice {
   std::optional<engine::Sampler> sampler;  // made for the first draw
   double scheduled = 0;                    // first time in a step
   uint32_t generated = 0;
-  const Finished* ending = nullptr;  // while the step that ended it is published
+  Finished* ending = nullptr;  // while the step that ended it is published
   bool told_end = false;
 };
 
@@ -70,18 +82,21 @@ struct StepExecutor::Row {
   const Sequence* sequence = nullptr;
   Active* active = nullptr;
   Choice* choice = nullptr;
-  std::vector<uint32_t> outputs;  // indices into the row's tokens that need logits
-  std::optional<engine::Sample> sample;
+  std::vector<engine::TokenId> tokens;  // the sequence's and the drafted ones; empty without drafts
+  std::vector<uint32_t> outputs;        // indices into the row's tokens that need logits
+  std::vector<engine::Sample> samples;  // sample i stands at the place of draft i
+  bool closed = false;                  // no further sample counts
   std::string error;
 };
 
 class StepExecutor::Sink : public engine::LogitsSink {
  public:
-  explicit Sink(StepExecutor& executor) : executor_(executor) {}
+  // rows: index into rows_ of each row of the batch.
+  Sink(StepExecutor& executor, std::span<const size_t> rows) : executor_(executor), rows_(rows) {}
 
   // Called from inside the engine's step, where an exception of one row must not reach the others.
   void OnLogits(size_t row, size_t output, std::span<float> logits) override {
-    Row& target = executor_.rows_[row];
+    Row& target = executor_.rows_[rows_[row]];
     if (!target.error.empty()) return;
     try {
       executor_.TakeLogits(target, target.outputs[output], logits);
@@ -92,6 +107,7 @@ class StepExecutor::Sink : public engine::LogitsSink {
 
  private:
   StepExecutor& executor_;
+  std::span<const size_t> rows_;
 };
 
 StepExecutor::StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock)
@@ -102,22 +118,32 @@ StepExecutor::~StepExecutor() = default;
 uint32_t StepExecutor::last_rows() const { return static_cast<uint32_t>(rows_.size()); }
 
 void StepExecutor::Accept(Submission submission) {
-  const std::string error = Unservable(submission.request, runner_.vocabulary());
-  if (!error.empty()) return Refuse(submission, error);
-  // The inbox keeps the same bounds, so the scheduler refuses only what no caller should send.
-  if (scheduler_.Add(submission.request, submission.enqueued) != AdmitResult::kOk) {
-    return Refuse(submission, "The request does not fit the queue or the context.");
+  std::string error = Unservable(submission.request, runner_.vocabulary());
+  if (error.empty()) error = TryAdd(submission);
+  if (!error.empty()) Refuse(submission, error);
+}
+
+// Empty when the request was added; else a sentence, and nothing of it is left.
+std::string StepExecutor::TryAdd(Submission& submission) {
+  Request& request = submission.request;
+  try {
+    auto active = std::make_unique<Active>();
+    active->choices.resize(request.choices);
+    active->unfinished = request.choices;
+    active->enqueued = submission.enqueued;
+    if (request.prompt_logprobs) active->prompt_logprobs.resize(request.prompt.size());
+    Active& added = *(requests_[request.id] = std::move(active));
+    // The inbox keeps the same bounds, so the scheduler refuses only what no caller should send.
+    if (scheduler_.Add(request, submission.enqueued) == AdmitResult::kOk) {
+      added.request = std::move(request);
+      return {};
+    }
+    requests_.erase(request.id);
+    return "The request does not fit the queue or the context.";
+  } catch (const std::exception& e) {
+    requests_.erase(request.id);
+    return std::string("There is no memory for the request: ") + e.what() + ".";
   }
-  auto active = std::make_unique<Active>();
-  active->choices.resize(submission.request.choices);
-  active->unfinished = submission.request.choices;
-  active->enqueued = submission.enqueued;
-  active->request = std::move(submission.request);
-  if (active->request.prompt_logprobs) {
-    active->prompt_logprobs.resize(active->request.prompt.size());
-  }
-  const RequestId id = active->request.id;
-  requests_[id] = std::move(active);
 }
 
 void StepExecutor::Refuse(const Submission& submission, const std::string& error) {
@@ -151,40 +177,24 @@ void StepExecutor::CancelAll(FinishReason reason) {
 }
 
 bool StepExecutor::Step() {
-  const StepPlan plan = scheduler_.Plan(clock_());
-  PublishEndings();  // queue deadlines
-  if (plan.empty()) return false;
+  try {
+    const StepPlan plan = scheduler_.Plan(clock_());
+    PublishEndings();  // queue deadlines
+    if (plan.empty()) return false;
+    RunPlan(plan);
+  } catch (const std::exception& e) {
+    FailAll(std::string("The step could not be planned: ") + e.what() + ".");
+  }
+  return true;
+}
+
+void StepExecutor::RunPlan(const StepPlan& plan) {
   MoveBlocks(plan);
   PrepareRows(plan);
   RunBatch();
   const StepResult result = Collect();
   scheduler_.Commit(plan, result, clock_());
   PublishTokens(result);
-  return true;
-}
-
-void StepExecutor::PrepareRows(const StepPlan& plan) {
-  rows_.clear();
-  rows_.resize(plan.rows.size());
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    Row& row = rows_[i];
-    row.planned = &plan.rows[i];
-    row.sequence = scheduler_.Find(row.planned->sequence);
-    row.active = requests_.at(row.sequence->request).get();
-    row.choice = &row.active->choices[row.sequence->choice];
-    row.choice->scheduled = row.sequence->first_scheduled;
-    row.active->cached_tokens = row.sequence->cached_tokens;
-
-    // A prompt position predicts the next prompt token; after preemption its score is known.
-    const auto& scores = row.active->prompt_logprobs;
-    const bool scores_prompt = !scores.empty() && row.sequence->choice == 0;
-    const uint32_t last = row.planned->count - 1;
-    for (uint32_t j = 0; j < row.planned->count; ++j) {
-      const uint32_t next = row.planned->first + j + 1;
-      const bool scored = scores_prompt && next < scores.size() && !scores[next].has_logprob;
-      if (scored || (j == last && row.planned->samples)) row.outputs.push_back(j);
-    }
-  }
 }
 
 // Before anything that may fail: sequences that have no row in the step rely on these moves too.
@@ -204,32 +214,60 @@ void StepExecutor::MoveBlocks(const StepPlan& plan) {
   }
 }
 
-// Runs the step. Whatever is thrown is the error of every row.
+void StepExecutor::PrepareRows(const StepPlan& plan) {
+  rows_.clear();
+  rows_.resize(plan.rows.size());
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    try {
+      PrepareRow(plan.rows[i], &rows_[i]);
+    } catch (const std::bad_alloc&) {
+      rows_[i].error = "There is no memory for the next step of this request.";
+    }
+  }
+}
+
+void StepExecutor::PrepareRow(const PlannedRow& planned, Row* row) {
+  row->planned = &planned;
+  row->sequence = scheduler_.Find(planned.sequence);
+  row->active = requests_.at(row->sequence->request).get();
+  row->choice = &row->active->choices[row->sequence->choice];
+  row->choice->scheduled = row->sequence->first_scheduled;
+  row->active->cached_tokens = row->sequence->cached_tokens;
+
+  // A prompt position predicts the next prompt token; after preemption its score is known.
+  const auto& scores = row->active->prompt_logprobs;
+  const bool scores_prompt = !scores.empty() && row->sequence->choice == 0;
+  for (uint32_t j = 0; j < planned.tokens(); ++j) {
+    const uint32_t next = planned.first + j + 1;
+    const bool scored = scores_prompt && next < scores.size() && !scores[next].has_logprob;
+    if (scored || (j + 1 >= planned.count && planned.samples)) row->outputs.push_back(j);
+  }
+  if (planned.drafts.empty()) return;
+  const auto first = row->sequence->tokens.begin() + planned.first;
+  row->tokens.assign(first, first + planned.count);
+  row->tokens.insert(row->tokens.end(), planned.drafts.begin(), planned.drafts.end());
+}
+
 void StepExecutor::RunBatch() {
   last_step_ = {};
-  try {
-    std::vector<engine::BatchRow> batch_rows(rows_.size());
-    for (size_t i = 0; i < rows_.size(); ++i) {
-      const Row& row = rows_[i];
-      batch_rows[i].tokens =
-          std::span(row.sequence->tokens).subspan(row.planned->first, row.planned->count);
-      batch_rows[i].first_position = row.planned->first;
-      batch_rows[i].block_table = row.sequence->blocks;
-      batch_rows[i].outputs = row.outputs;
-      batch_rows[i].adapters = row.active->request.adapters;
-      batch_rows[i].output_kind =
-          row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
-    }
-    Sink sink(*this);
-    const engine::StepOutput output = runner_.Step({.rows = batch_rows, .sink = &sink});
-    for (size_t i = 0; i < rows_.size(); ++i) {
-      if (output.rows[i].status == engine::RowStatus::kOk) continue;
-      rows_[i].error = Describe(output.rows[i].status);
-    }
-    last_step_ = output.stats;
-  } catch (const std::exception& e) {
-    for (Row& row : rows_) row.error = std::string("The step failed: ") + e.what() + ".";
+  std::vector<engine::BatchRow> batch;
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const Row& row = rows_[i];
+    if (!row.error.empty()) continue;
+    engine::BatchRow& out = batch.emplace_back();
+    out.tokens =
+        row.tokens.empty()
+            ? std::span(row.sequence->tokens).subspan(row.planned->first, row.planned->count)
+            : std::span(row.tokens);
+    out.first_position = row.planned->first;
+    out.block_table = row.sequence->blocks;
+    out.outputs = row.outputs;
+    out.adapters = row.active->request.adapters;
+    out.output_kind = row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
+    indices.push_back(i);
   }
+  RunRows(batch, indices);
   totals_.steps += 1;
   totals_.tokens += last_step_.tokens;
   totals_.kv_bytes_read += last_step_.kv_bytes;
@@ -237,6 +275,39 @@ void StepExecutor::RunBatch() {
   totals_.projection_seconds += last_step_.projection_seconds;
   totals_.attention_seconds += last_step_.attention_seconds;
   totals_.head_seconds += last_step_.head_seconds;
+}
+
+// Steps the rows, in halves when that throws, until the guilty stand alone.
+void StepExecutor::RunRows(std::span<const engine::BatchRow> batch, std::span<const size_t> rows) {
+  if (batch.empty()) return;
+  try {
+    Sink sink(*this, rows);
+    const engine::StepOutput output = runner_.Step({.rows = batch, .sink = &sink});
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (output.rows[i].status == engine::RowStatus::kOk) continue;
+      rows_[rows[i]].error = Describe(output.rows[i].status);
+    }
+    return AddStats(output.stats, &last_step_);
+  } catch (const std::exception& e) {
+    for (const size_t row : rows) Undo(rows_[row]);
+    if (rows.size() == 1) {
+      rows_[rows.front()].error = std::string("The step failed: ") + e.what() + ".";
+      return;
+    }
+  }
+  const size_t middle = rows.size() / 2;
+  RunRows(batch.first(middle), rows.first(middle));
+  RunRows(batch.subspan(middle), rows.subspan(middle));
+}
+
+// As if the row's logits had not come.
+void StepExecutor::Undo(Row& row) {
+  if (row.choice->sampler) {
+    row.choice->sampler->Rollback(static_cast<uint32_t>(row.samples.size()));
+  }
+  row.samples.clear();
+  row.closed = false;
+  row.error.clear();
 }
 
 // The logits after token `index` of the row.
@@ -262,21 +333,44 @@ void StepExecutor::ScorePrompt(Row& row, uint32_t position, std::span<float> log
   score.top = std::move(sample.top);
 }
 
-// Draws the next token of the row's choice, or scores the one that it is forced to take.
+// Draws the next token of the row's choice, or scores the one that it is forced to take. Logits
+// behind a draft count only while the samples so far are the drafts.
 void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logits) {
+  if (row.closed) return;
   const Request& request = row.active->request;
   Choice& choice = *row.choice;
-  if (choice.generated < request.forced_tokens.size()) {
-    const engine::TokenId token = request.forced_tokens[choice.generated];
-    row.sample = ScorerOf(*row.active).Score(logits, position, token);
+  const size_t place = row.samples.size();
+  engine::Sample sample;
+  if (choice.generated + place < request.forced_tokens.size()) {
+    const engine::TokenId token = request.forced_tokens[choice.generated + place];
+    sample = ScorerOf(*row.active).Score(logits, position, token);
   } else {
     if (!choice.sampler) {
       choice.sampler.emplace(request.sampling, request.prompt, row.sequence->choice,
                              request.stop_tokens);
     }
-    row.sample = choice.sampler->Draw(logits, position);
+    sample = choice.sampler->Draw(logits, position);
   }
-  if (!row.sample->finite) row.error = kNoFiniteLogit;
+  if (!sample.finite) {
+    // Behind a draft it may be the draft's fault: the place comes again without one.
+    row.closed = true;
+    if (place == 0) row.error = kNoFiniteLogit;
+    return;
+  }
+  const engine::TokenId token = sample.token;
+  row.samples.reserve(row.planned->drafts.size() + 1);
+  if (choice.sampler) choice.sampler->Accept(token);
+  row.samples.push_back(std::move(sample));
+  const std::vector<engine::TokenId>& drafts = row.planned->drafts;
+  row.closed = place >= drafts.size() || token != drafts[place] || EndsChoice(row, token);
+}
+
+bool StepExecutor::EndsChoice(const Row& row, engine::TokenId token) const {
+  const Request& request = row.active->request;
+  if (row.sequence->generated() + row.samples.size() >= row.sequence->max_tokens) return true;
+  const std::vector<engine::TokenId>& stops = request.stop_tokens;
+  return request.forced_tokens.empty() &&
+         std::find(stops.begin(), stops.end(), token) != stops.end();
 }
 
 TokenScorer& StepExecutor::ScorerOf(Active& active) {
@@ -295,18 +389,18 @@ StepResult StepExecutor::Collect() {
   for (size_t i = 0; i < rows_.size(); ++i) {
     Row& row = rows_[i];
     RowResult& out = result.rows[i];
-    if (row.error.empty() && row.planned->samples && !row.sample) {
+    if (row.error.empty() && row.planned->samples && row.samples.empty()) {
       row.error = "The engine gave no logits for this request.";
     }
-    if (!row.error.empty()) {
+    if (!row.error.empty() && !row.tokens.empty()) {
+      Undo(row);
+      out.outcome = RowOutcome::kDropDrafts;
+    } else if (!row.error.empty()) {
       out.outcome = RowOutcome::kFailed;
       out.error = row.error;
-      continue;
     }
-    if (!row.sample) continue;
-    if (row.choice->sampler) row.choice->sampler->Accept(row.sample->token);
-    row.choice->generated += 1;
-    out.accepted = {row.sample->token};
+    if (out.outcome != RowOutcome::kOk) continue;
+    for (const engine::Sample& sample : row.samples) out.accepted.push_back(sample.token);
   }
   return result;
 }
@@ -314,36 +408,47 @@ StepResult StepExecutor::Collect() {
 // Tells the sinks of the step's tokens, the last one of a choice together with its end.
 void StepExecutor::PublishTokens(const StepResult& result) {
   std::vector<Finished> endings = scheduler_.TakeFinished();
-  for (const Finished& ending : endings) {
+  for (Finished& ending : endings) {
     requests_.at(ending.request)->choices[ending.choice].ending = &ending;
   }
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    if (result.rows[i].accepted.empty()) continue;
-    Row& row = rows_[i];
+  for (size_t i = 0; i < rows_.size(); ++i) PublishRow(rows_[i], result.rows[i].accepted.size());
+  Close(std::move(endings));
+}
+
+void StepExecutor::PublishRow(Row& row, size_t accepted) {
+  for (size_t i = 0; i < accepted; ++i) {
+    engine::Sample& sample = row.samples[i];
     TokenEvent event;
     event.choice = static_cast<uint32_t>(row.choice - row.active->choices.data());
     event.has_token = true;
-    event.token = row.sample->token;
-    event.logprob = row.sample->logprob;
-    event.top = std::move(row.sample->top);
-    if (event.choice == 0 && row.choice->generated == 1) {
+    event.token = sample.token;
+    event.logprob = sample.logprob;
+    event.top = std::move(sample.top);
+    if (event.choice == 0 && row.choice->generated == 0) {
       event.prompt_logprobs = std::move(row.active->prompt_logprobs);
     }
-    if (row.choice->ending != nullptr) {
+    row.choice->generated += 1;
+    if (row.choice->ending != nullptr && i + 1 == accepted) {
       event.finished = true;
       event.reason = row.choice->ending->reason;
+      event.error = std::move(row.choice->ending->error);
       row.choice->told_end = true;
     }
     Deliver(*row.active, *row.choice, std::move(event));
   }
-  Close(endings);
+}
+
+// Ends every request of the runtime.
+void StepExecutor::FailAll(const std::string& error) {
+  for (const auto& [id, active] : requests_) scheduler_.Cancel(id, FinishReason::kError, error);
+  PublishEndings();
 }
 
 void StepExecutor::PublishEndings() { Close(scheduler_.TakeFinished()); }
 
 // Tells the ends that no token event has told, and forgets requests without unfinished choices.
-void StepExecutor::Close(const std::vector<Finished>& endings) {
-  for (const Finished& ending : endings) {
+void StepExecutor::Close(std::vector<Finished> endings) {
+  for (Finished& ending : endings) {
     const auto it = requests_.find(ending.request);
     Active& active = *it->second;
     Choice& choice = active.choices[ending.choice];
@@ -352,7 +457,7 @@ void StepExecutor::Close(const std::vector<Finished>& endings) {
       event.choice = ending.choice;
       event.finished = true;
       event.reason = ending.reason;
-      event.error = ending.error;
+      event.error = std::move(ending.error);
       Deliver(active, choice, std::move(event));
     }
     if (--active.unfinished > 0) continue;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -34,7 +35,10 @@ struct StepTotals {
 //
 // Threads: the engine thread only. Sinks are called from every function but the accessors.
 // Errors:  a row that fails, a sampler or scorer that throws, and a logit that is not finite end
-//          their choice with kError; a step that throws ends the choices of its batch.
+//          their choice with kError. A step that throws is repeated in halves until the guilty rows
+//          stand alone, which is safe because a step writes only its rows' own cache positions. A
+//          row that fails with drafted tokens is repeated without. A request for which there is no
+//          memory fails; when planning itself finds none, all requests of the runtime do.
 class StepExecutor {
  public:
   using Clock = std::function<double()>;  // seconds, never backwards
@@ -67,15 +71,23 @@ class StepExecutor {
   class Sink;
 
   void PrepareRows(const StepPlan& plan);
+  std::string TryAdd(Submission& submission);
+  void RunPlan(const StepPlan& plan);
   void MoveBlocks(const StepPlan& plan);
+  void PrepareRow(const PlannedRow& planned, Row* row);
   void RunBatch();
+  void RunRows(std::span<const engine::BatchRow> batch, std::span<const size_t> rows);
+  void Undo(Row& row);
+  bool EndsChoice(const Row& row, engine::TokenId token) const;
   void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);
   StepResult Collect();
   void PublishTokens(const StepResult& result);
+  void PublishRow(Row& row, size_t accepted);
   void PublishEndings();
-  void Close(const std::vector<Finished>& endings);
+  void FailAll(const std::string& error);
+  void Close(std::vector<Finished> endings);
   void Refuse(const Submission& submission, const std::string& error);
   void Deliver(Active& active, Choice& choice, TokenEvent event);
   TokenScorer& ScorerOf(Active& active);

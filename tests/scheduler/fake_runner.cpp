@@ -46,7 +46,8 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
   }
   for (size_t i = 0; i < batch.rows.size(); ++i) {
     const engine::BatchRow& row = batch.rows[i];
-    if (Contains(row.tokens, faults.non_finite_token)) {
+    if (Contains(row.tokens, faults.non_finite_token) ||
+        (faults.drafts_fail && row.outputs.size() > 1)) {
       outputs_[i].status = engine::RowStatus::kNonFinite;
       continue;
     }

@@ -35,6 +35,7 @@ class FakeRunner : public StepRunner {
     engine::TokenId nan_logits_token = -1;  // a row with it gets NaN logits and status kOk
     engine::TokenId throwing_token = -1;    // a batch with it makes Step() throw
     engine::TokenId silent_token = -1;      // a row with it gets no logits
+    bool drafts_fail = false;               // rows that want several logits get kNonFinite
   };
 
   explicit FakeRunner(Options options);

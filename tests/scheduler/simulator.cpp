@@ -38,10 +38,13 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// What the fake engine gives after `tokens`: any change of any token changes it.
-TokenId NextToken(const std::vector<TokenId>& tokens, uint32_t choice) {
+// What the fake engine gives after `tokens`: any change of any token changes it. With a period it
+// mostly repeats what stood that far back, so that drafts have something to guess.
+TokenId NextToken(const std::vector<TokenId>& tokens, uint32_t choice, uint32_t period) {
   uint64_t hash = 0x9E3779B97F4A7C15U + choice;
   for (const TokenId token : tokens) hash = Mix(hash + static_cast<uint64_t>(token) + 1);
+  if (period > 0 && tokens.size() >= period && hash % 10 != 0)
+    return tokens[tokens.size() - period];
   return static_cast<TokenId>(hash % kVocabulary);
 }
 
@@ -109,6 +112,7 @@ class Simulation {
   void RunMovesAndWrites(const StepPlan& plan);
   std::vector<TokenId> ReadBack(const PlannedRow& row, const Sequence& sequence) const;
   RowResult RunRow(const PlannedRow& row, bool step_fails);
+  TokenId Sample(const Client& client, uint32_t choice, const std::vector<TokenId>& tokens) const;
   void TakeEndings();
   void CheckEnding(const Client& client, const Choice& choice, const Finished& ending);
   void CheckOutputs(const Client& client, uint32_t index) const;
@@ -127,6 +131,7 @@ class Simulation {
   uint32_t arrivals_left_ = 0;
   uint32_t cancel_percent_ = 0;
   uint32_t fail_percent_ = 0;
+  uint32_t period_ = 0;  // of the texts that the fake engine writes; 0 = none
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::vector<Cell>> kv_;
   std::map<uint32_t, std::vector<Cell>> host_;  // by swap slot
@@ -155,6 +160,11 @@ void Simulation::MakeWorld() {
   arrivals_left_ = Pick(1, 14);
   cancel_percent_ = Chance(50) ? Pick(1, 15) : 0;
   fail_percent_ = Chance(30) ? Pick(1, 4) : 0;
+  if (Chance(50)) {
+    options_.speculation = Speculation::kNgram;
+    options_.speculation_max_tokens = Pick(1, 24);
+    period_ = Chance(80) ? Pick(1, 6) : 0;
+  }
   options_.fair_share = Chance(70);
   options_.priority_aging_seconds = Chance(50) ? Pick(1, 10) : 0;
   options_.max_queued_per_key = Chance(30) ? Pick(1, 6) : 0;
@@ -186,6 +196,7 @@ SimulationReport Simulation::Run() {
   Check(stats.running + stats.waiting + stats.queued_requests + stats.waiting_tokens == 0,
         "an idle scheduler counts sequences");
   Check(stats.generated_tokens == report_.tokens, "generated tokens are miscounted");
+  Check(stats.drafts == report_.drafts, "drafts are miscounted");
   const bool caches = options_.prefix_cache != PrefixCacheMode::kOff;
   Check(stats.prefix_queries == (caches ? looked_up_ : 0), "prompts are looked up more than once");
   Check(stats.prefix_hits <= stats.prefix_queries, "more was found than looked for");
@@ -336,7 +347,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
   uint32_t tokens = 0;
   for (const PlannedRow& row : plan.rows) {
     Check(seen.insert(row.sequence).second, "a sequence has two rows");
-    tokens += row.count;
+    tokens += row.tokens();
     CheckRow(row);
     const Sequence& sequence = *scheduler_->Find(row.sequence);
     for (const BlockId block : std::set(sequence.blocks.begin(), sequence.blocks.end())) {
@@ -350,7 +361,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
   Check(scheduler_->stats().running <= options_.max_sequences, "too many sequences are running");
   for (const PlannedRow& row : plan.rows) {
     const Sequence& sequence = *scheduler_->Find(row.sequence);
-    for (uint32_t p = row.first; p < row.first + row.count; ++p) {
+    for (uint32_t p = row.first; p < row.first + row.tokens(); ++p) {
       Check(readers[sequence.blocks[p / block_size_]] == 1, "a row writes what another reads");
     }
   }
@@ -391,7 +402,14 @@ void Simulation::CheckRow(const PlannedRow& row) {
   Check(row.count > 0 && row.first + row.count <= choice.tokens.size(), "a row is out of range");
   Check(row.samples == (row.first + row.count == choice.tokens.size()), "a row samples wrongly");
   Check(row.count == 1 || row.count <= options_.prefill_chunk, "a chunk is too long");
-  Check(sequence->blocks.size() * block_size_ >= row.first + row.count, "a block table is short");
+  Check(sequence->blocks.size() * block_size_ >= row.first + row.tokens(),
+        "a block table is short");
+  if (!row.drafts.empty()) {
+    const Client& owner = clients_.at(sequence->request);
+    Check(options_.speculation != Speculation::kOff, "drafts come though they are off");
+    Check(row.count == 1 && row.samples, "a row that is no decode has drafts");
+    Check(sequence->generated() + row.tokens() <= owner.max_tokens, "a draft is beyond the end");
+  }
   Client& client = clients_.at(sequence->request);
   if (!client.started) {
     CheckStart(row, *sequence, client);
@@ -450,6 +468,10 @@ void Simulation::RunMovesAndWrites(const StepPlan& plan) {
     for (uint32_t p = row.first; p < row.first + row.count; ++p) {
       kv_[sequence.blocks[p / block_size_]][p % block_size_] = {sequence.tokens[p], p, space};
     }
+    for (uint32_t i = 0; i < row.drafts.size(); ++i) {
+      const uint32_t p = row.first + row.count + i;
+      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {row.drafts[i], p, space};
+    }
   }
 }
 
@@ -469,10 +491,16 @@ RowResult Simulation::RunRow(const PlannedRow& row, bool step_fails) {
   const Sequence& sequence = *scheduler_->Find(row.sequence);
   const Client& client = clients_.at(sequence.request);
   Choice& choice = ChoiceOf(sequence);
-  const std::vector<TokenId> tokens = ReadBack(row, sequence);
+  std::vector<TokenId> tokens = ReadBack(row, sequence);
+  RowResult result;
+  if (!row.drafts.empty() && Chance(fail_percent_)) {
+    ++report_.drafts;
+    ++report_.dropped_drafts;
+    result.outcome = RowOutcome::kDropDrafts;
+    return result;
+  }
   choice.computed = row.first + row.count;
   choice.decoding = false;
-  RowResult result;
   if (step_fails || Chance(fail_percent_)) {
     choice.failed = true;
     ++report_.failures;
@@ -481,14 +509,28 @@ RowResult Simulation::RunRow(const PlannedRow& row, bool step_fails) {
     return result;
   }
   if (!row.samples) return result;
-  const uint32_t generated = sequence.generated();
-  const std::vector<TokenId>& forced = client.request.forced_tokens;
-  result.accepted = {generated < forced.size() ? forced[generated]
-                                               : NextToken(tokens, sequence.choice)};
-  choice.tokens.push_back(result.accepted[0]);
+  report_.drafts += row.drafts.empty() ? 0 : 1;
   choice.decoding = true;
-  ++report_.tokens;
+  for (size_t place = 0; place <= row.drafts.size(); ++place) {
+    const TokenId token = Sample(client, sequence.choice, tokens);
+    tokens.push_back(token);
+    choice.tokens.push_back(token);
+    result.accepted.push_back(token);
+    const bool ends = StopsAt(client, choice) ||
+                      choice.tokens.size() - client.request.prompt.size() == client.max_tokens;
+    if (ends || place == row.drafts.size() || row.drafts[place] != token) break;
+    ++choice.computed;
+    ++report_.accepted_drafts;
+  }
+  report_.tokens += result.accepted.size();
   return result;
+}
+
+TokenId Simulation::Sample(const Client& client, uint32_t choice,
+                           const std::vector<TokenId>& tokens) const {
+  const std::vector<TokenId>& forced = client.request.forced_tokens;
+  const size_t generated = tokens.size() - client.request.prompt.size();
+  return generated < forced.size() ? forced[generated] : NextToken(tokens, choice, period_);
 }
 
 bool Simulation::StopsAt(const Client& client, const Choice& choice) const {
@@ -554,10 +596,7 @@ void Simulation::CheckEnding(const Client& client, const Choice& choice, const F
 void Simulation::CheckOutputs(const Client& client, uint32_t index) const {
   const Choice& choice = client.choices[index];
   std::vector<TokenId> alone = client.request.prompt;
-  const std::vector<TokenId>& forced = client.request.forced_tokens;
-  for (size_t k = 0; alone.size() < choice.tokens.size(); ++k) {
-    alone.push_back(k < forced.size() ? forced[k] : NextToken(alone, index));
-  }
+  while (alone.size() < choice.tokens.size()) alone.push_back(Sample(client, index, alone));
   Check(alone == choice.tokens, "a choice's tokens depend on what ran beside it");
 }
 
@@ -581,6 +620,9 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
   cached_tokens += other.cached_tokens;
   partial_hits += other.partial_hits;
   evictions += other.evictions;
+  drafts += other.drafts;
+  accepted_drafts += other.accepted_drafts;
+  dropped_drafts += other.dropped_drafts;
   refusals += other.refusals;
   cancels += other.cancels;
   failures += other.failures;
@@ -595,14 +637,17 @@ std::string SimulationReport::ToString() const {
                 "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
                 "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
                 "\"swaps\": %lu, \"cached_tokens\": %lu, \"partial_hits\": %lu, "
-                "\"evictions\": %lu, "
+                "\"evictions\": %lu, \"drafts\": %lu, \"accepted_drafts\": %lu, "
+                "\"dropped_drafts\": %lu, "
                 "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu}",
                 static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
                 static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
                 static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
                 static_cast<unsigned long>(preemptions), static_cast<unsigned long>(swaps),
                 static_cast<unsigned long>(cached_tokens), static_cast<unsigned long>(partial_hits),
-                static_cast<unsigned long>(evictions), static_cast<unsigned long>(refusals),
+                static_cast<unsigned long>(evictions), static_cast<unsigned long>(drafts),
+                static_cast<unsigned long>(accepted_drafts),
+                static_cast<unsigned long>(dropped_drafts), static_cast<unsigned long>(refusals),
                 static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
                 static_cast<unsigned long>(deadlines));
   return text;

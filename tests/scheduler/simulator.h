@@ -20,10 +20,13 @@ struct SimulationReport {
   uint64_t copies = 0;
   uint64_t shared_starts = 0;  // choices that began with a sibling's prompt
   uint64_t preemptions = 0;
-  uint64_t swaps = 0;          // preemptions to host memory
-  uint64_t cached_tokens = 0;  // prompt tokens that the prefix cache served
-  uint64_t partial_hits = 0;   // requests that began inside a block
-  uint64_t evictions = 0;      // blocks that the prefix cache gave up
+  uint64_t swaps = 0;            // preemptions to host memory
+  uint64_t cached_tokens = 0;    // prompt tokens that the prefix cache served
+  uint64_t partial_hits = 0;     // requests that began inside a block
+  uint64_t evictions = 0;        // blocks that the prefix cache gave up
+  uint64_t drafts = 0;           // rows with drafted tokens
+  uint64_t accepted_drafts = 0;  // tokens
+  uint64_t dropped_drafts = 0;   // rows that failed because of their drafts
   uint64_t refusals = 0;
   uint64_t cancels = 0;
   uint64_t failures = 0;  // rows and steps that were made to fail
@@ -44,7 +47,7 @@ struct SimulationReport {
 // cache knows; positions are computed in order; budget, sequence and queue bounds hold; decodes run
 // in every step; who starts is who has the best rank of its key; each choice ends once, for the
 // right reason, and is silent after; each prompt is looked up once; outputs equal those of a run
-// alone; every request ends within a bound of steps.
+// alone, without drafts; every request ends within a bound of steps.
 //
 // Errors: SimulationFailure.
 SimulationReport Simulate(uint64_t seed, bool trace = false);

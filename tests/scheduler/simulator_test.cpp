@@ -19,6 +19,9 @@ TEST(Simulator, TwoThousandSeedsKeepEveryRule) {
   EXPECT_GT(total.cached_tokens, 1000U);
   EXPECT_GT(total.partial_hits, 100U);
   EXPECT_GT(total.evictions, 1000U);
+  EXPECT_GT(total.drafts, 1000U);
+  EXPECT_GT(total.accepted_drafts, 1000U);
+  EXPECT_GT(total.dropped_drafts, 10U);
   EXPECT_GT(total.refusals, 100U);
   EXPECT_GT(total.cancels, 100U);
   EXPECT_GT(total.failures, 100U);

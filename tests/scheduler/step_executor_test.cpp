@@ -261,16 +261,40 @@ TEST_F(Poison, RowWithoutLogits) {
   ExpectIsolated("gave no logits");
 }
 
-TEST_F(StepExecutorTest, AStepThatThrowsFailsItsBatchAndNothingElse) {
+TEST_F(StepExecutorTest, AStepThatThrowsFailsTheGuiltyRowAndNothingElse) {
   fake_->runner->faults.throwing_token = 50;
   const auto beside = Accept({1, 2, 3}, 6);
   const auto thrower = Accept({50}, 6);
   RunToEnd();
   EXPECT_EQ(thrower->end().error, "The step failed: the fake is broken.");
-  EXPECT_EQ(beside->end().reason, FinishReason::kError);
+  EXPECT_EQ(beside->tokens(), Alone({1, 2, 3}, 6));
   const auto later = Accept({1, 2, 3}, 6);
   RunToEnd();
   EXPECT_EQ(later->tokens(), Alone({1, 2, 3}, 6));
+}
+
+TEST_F(StepExecutorTest, AThrowingStepDrawsNothingTwice) {
+  fake_->runner->faults.throwing_token = 50;
+  auto [request, sink] = RecordedRequest({1, 2, 3}, 20);
+  request.sampling.temperature = 1;
+  request.sampling.seed = 7;
+  request.sampling.frequency_penalty = 1.5F;  // the sampler's memory decides
+  request.sampling.logit_bias = {{50, -100.0F}};
+  Request alone_request = request;
+  executor_->Accept({std::move(request), now_});
+  for (int i = 0; i < 10; ++i) {
+    Accept({50, static_cast<TokenId>(i)}, 3);  // each makes a step throw
+    executor_->Step();
+  }
+  RunToEnd();
+  FakeRuntime fake;
+  StepExecutor executor(fake.runtime->scheduler(), *fake.runner, [] { return 0.0; });
+  const auto alone = std::make_shared<RecordingSink>(1);
+  alone_request.sink = alone;
+  executor.Accept({std::move(alone_request), 0});
+  while (executor.Step()) {
+  }
+  EXPECT_EQ(sink->tokens(), alone->tokens());
 }
 
 TEST_F(StepExecutorTest, RequestsThatCannotBeServedAreTold) {
@@ -306,6 +330,93 @@ TEST_F(StepExecutorTest, AMissedDeadlineIsAnErrorEvent) {
   EXPECT_EQ(first->end().reason, FinishReason::kLength);
   EXPECT_EQ(late->end().reason, FinishReason::kError);
   EXPECT_THAT(late->end().error, HasSubstr("in the queue"));
+}
+
+// Drafts come from the text: here it repeats, because the answer is forced to.
+class SpeculationTest : public StepExecutorTest {
+ protected:
+  static constexpr uint32_t kTokens = 60;
+
+  SpeculationTest() {
+    SchedulerOptions options;
+    options.speculation = Speculation::kNgram;
+    Make(options, {});
+  }
+
+  // prompt 1 2 3 4 5, then 1 2 3 4 5 again and again.
+  static std::pair<Request, std::shared_ptr<RecordingSink>> Repeating() {
+    auto [request, sink] = RecordedRequest({1, 2, 3, 4, 5}, 0);
+    for (uint32_t i = 0; i < kTokens; ++i) {
+      request.forced_tokens.push_back(static_cast<TokenId>(1 + i % 5));
+    }
+    request.sampling.logprobs = 2;
+    return {std::move(request), sink};
+  }
+
+  static std::vector<float> Logprobs(const RecordingSink& sink) {
+    std::vector<float> logprobs;
+    for (const TokenEvent& event : sink.events()) logprobs.push_back(event.logprob.logprob);
+    return logprobs;
+  }
+
+  SchedulerStats stats() const { return fake_->runtime->scheduler().stats(); }
+};
+
+TEST_F(SpeculationTest, RightDraftsSaveStepsAndChangeNothing) {
+  auto [drafted, with] = Repeating();
+  executor_->Accept({std::move(drafted), now_});
+  RunToEnd();
+  const uint64_t steps = executor_->totals().steps;
+  EXPECT_LT(steps, kTokens / 3);
+  EXPECT_GT(stats().accepted_draft_tokens, kTokens / 2);
+
+  Make({}, {});
+  auto [plain, without] = Repeating();
+  executor_->Accept({std::move(plain), now_});
+  RunToEnd();
+  EXPECT_EQ(executor_->totals().steps, kTokens);
+  EXPECT_EQ(with->tokens(), without->tokens());
+  EXPECT_EQ(with->tokens().size(), kTokens);
+  EXPECT_EQ(Logprobs(*with), Logprobs(*without));
+  EXPECT_EQ(with->end().reason, FinishReason::kLength);
+}
+
+TEST_F(SpeculationTest, WrongDraftsAreRolledBack) {
+  auto [request, sink] = RecordedRequest({}, 0);
+  // Always the same three tokens, then another one: every draft is wrong.
+  for (TokenId i = 0; i < 12; ++i) {
+    request.prompt.insert(request.prompt.end(), {1, 2, 3, static_cast<TokenId>(10 + i)});
+  }
+  for (TokenId i = 0; i < 12; ++i) {
+    request.forced_tokens.insert(request.forced_tokens.end(),
+                                 {1, 2, 3, static_cast<TokenId>(30 + i)});
+  }
+  const std::vector<TokenId> forced = request.forced_tokens;
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  EXPECT_EQ(sink->tokens(), forced);
+  EXPECT_GT(stats().draft_tokens, 0U);
+  EXPECT_LT(stats().draft_tokens, 16U) << "drafting must stop where it does not pay";
+}
+
+TEST_F(SpeculationTest, ARowThatFailsWithDraftsGoesOnWithout) {
+  fake_->runner->faults.drafts_fail = true;
+  auto [request, sink] = Repeating();
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  EXPECT_EQ(sink->tokens().size(), kTokens);
+  EXPECT_EQ(sink->end().reason, FinishReason::kLength);
+  EXPECT_EQ(stats().drafts, 1U);
+  EXPECT_EQ(stats().accepted_draft_tokens, 0U);
+}
+
+TEST_F(SpeculationTest, NothingFollowsTheLastToken) {
+  auto [request, sink] = Repeating();
+  request.forced_tokens.resize(23);
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  EXPECT_EQ(sink->tokens().size(), 23U);
+  EXPECT_EQ(sink->end().reason, FinishReason::kLength);
 }
 
 }  // namespace
