@@ -11,8 +11,10 @@
 #include "cli/command.h"
 #include "cli/config_flags.h"
 #include "cli/model_path.h"
+#include "cli/serving_bench.h"
 #include "cli/synthetic_model.h"
 #include "cli/tensor_type.h"
+#include "cli/text_file.h"
 #include "fabric/machine_limits.h"
 #include "server/json.h"
 
@@ -31,7 +33,11 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  tern bench --model m.gguf -p 256 -n 48 -t 2 -r 3\n"
     "  tern bench --shape 2b --format pt5 --embedding-type Q6_K --batch 1,8,16 --json\n"
-    "  tern bench --depth 0,4096 -p 0 -n 32            generation behind a long context";
+    "  tern bench --depth 0,4096 -p 0 -n 32            generation behind a long context\n"
+    "  tern bench --replay code.txt -p 256 -n 256      what drafts from the text (--speculate) "
+    "gain\n"
+    "                                                  when the answer is that text\n"
+    "  tern bench --shape 700m --mixed 1900            what a long prompt does to short requests";
 
 struct BenchFlags {
   ConfigFlags config;
@@ -44,6 +50,9 @@ struct BenchFlags {
   uint32_t repetitions = 3;
   std::vector<uint32_t> batches = {1};
   std::vector<uint32_t> depths = {0};
+  std::string replay;
+  bool free = false;
+  uint32_t mixed = 0;
   bool json = false;
 };
 
@@ -80,16 +89,104 @@ void ApplyFormat(const std::string& format, config::Config* config, SyntheticOpt
   }
 }
 
-std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, config::Config config) {
+// Calls load(path, config) with the model that the flags name.
+template <typename Load>
+auto WithModel(const BenchFlags& flags, config::Config config, const Load& load) {
   SyntheticOptions options;
   ApplyFormat(flags.format, &config, &options);
-  if (flags.shape.empty()) {
-    return std::make_unique<LocalModel>(ChooseModelPath(flags.model, config), config);
-  }
+  if (flags.shape.empty()) return load(ChooseModelPath(flags.model, config), config);
   options.shape = FindShape(flags.shape);
   options.embedding_type = ParseTensorType(flags.embedding_type);
   const TemporaryModel file(options);
-  return std::make_unique<LocalModel>(file.path(), config);
+  return load(file.path(), config);
+}
+
+std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, const config::Config& config) {
+  return WithModel(flags, config, [](const std::string& path, const config::Config& used) {
+    return std::make_unique<LocalModel>(path, used);
+  });
+}
+
+void PrintReplay(const ReplayResult& result, const ReplayPlan& plan, bool json) {
+  const double speed_up = result.drafted / result.plain;
+  const double per_step = static_cast<double>(result.tokens) / static_cast<double>(result.steps);
+  if (json) {
+    const Json line = {{"test", plan.free ? "replay-free" : "replay"},
+                       {"prompt", plan.prompt},
+                       {"generated", result.tokens},
+                       {"tokens_per_second", {{"off", result.plain}, {"ngram", result.drafted}}},
+                       {"speed_up", speed_up},
+                       {"draft_tokens", result.draft_tokens},
+                       {"accepted_tokens", result.accepted},
+                       {"acceptance", result.Acceptance()},
+                       {"tokens_per_step", per_step},
+                       {"expected_tokens_per_draft", result.ExpectedTokensPerStep()}};
+    std::cout << server::Dump(line) << std::endl;
+    return;
+  }
+  std::printf("off %.2f t/s, ngram %.2f t/s: %.2f times\n", result.plain, result.drafted, speed_up);
+  std::printf("%lu of %lu drafted tokens accepted (%.2f), %.1f per draft; %.2f tokens per step\n",
+              static_cast<unsigned long>(result.accepted),
+              static_cast<unsigned long>(result.draft_tokens), result.Acceptance(),
+              result.DraftLength(), per_step);
+  std::printf("(1 - a^(k+1)) / (1 - a) = %.2f tokens per drafted step\n",
+              result.ExpectedTokensPerStep());
+}
+
+int RunReplay(const BenchFlags& flags, const config::Config& config) {
+  const std::string text = ReadTextFile(flags.replay);
+  const ReplayPlan plan{.prompt = flags.prompt,
+                        .generate = flags.generate,
+                        .free = flags.free,
+                        .repetitions = flags.repetitions};
+  const auto bench =
+      WithModel(flags, config, [&](const std::string& path, const config::Config& used) {
+        const uint32_t context = plan.prompt + plan.generate + 1;
+        return std::make_unique<ServingBench>(path, used, context, 512, 4);
+      });
+  PrintReplay(bench->Replay(ReplayTokens(bench->model(), text, !flags.shape.empty()), plan), plan,
+              flags.json);
+  return kSuccess;
+}
+
+void PrintMixed(const MixedResult& result, const char* name, bool json) {
+  if (json) {
+    const Json line = {{"test", "mixed"},
+                       {"chunked", name},
+                       {"max_batch_tokens", result.max_batch_tokens},
+                       {"prefill_chunk", result.prefill_chunk},
+                       {"short_first_token_p95_seconds", result.first_token_p95},
+                       {"stream_inter_token_p99_seconds", result.inter_token_p99},
+                       {"long_first_token_seconds", result.long_first_token}};
+    std::cout << server::Dump(line) << std::endl;
+    return;
+  }
+  std::printf("%-10s %12u %14u %16.3f %19.3f %16.3f\n", name, result.max_batch_tokens,
+              result.prefill_chunk, result.first_token_p95, result.inter_token_p99,
+              result.long_first_token);
+  std::fflush(stdout);
+}
+
+int RunMixed(const BenchFlags& flags, const config::Config& config) {
+  const MixedPlan plan{.long_prompt = flags.mixed};
+  const uint32_t sequences = plan.short_requests + plan.streams + 1;
+  const uint32_t all = plan.long_prompt + plan.short_requests * plan.short_prompt + plan.streams;
+  const auto bench =
+      WithModel(flags, config, [&](const std::string& path, const config::Config& used) {
+        const uint32_t context = plan.long_prompt + plan.short_prompt + plan.short_tokens + 16;
+        return std::make_unique<ServingBench>(path, used, context, all, sequences);
+      });
+  if (!flags.json) {
+    std::printf("one prompt of %u tokens, %u short requests behind it, %u streams running\n",
+                plan.long_prompt, plan.short_requests, plan.streams);
+    std::printf("%-10s %12s %14s %16s %19s %16s\n", "chunks", "step tokens", "chunk tokens",
+                "short TTFT p95 s", "stream gap p99 s", "long TTFT s");
+  }
+  for (uint32_t i = 0; i < flags.repetitions; ++i) {
+    PrintMixed(bench->Mixed(plan, false), "off", flags.json);
+    PrintMixed(bench->Mixed(plan, true), "on", flags.json);
+  }
+  return kSuccess;
 }
 
 void Print(const BenchResult& result, bool json) {
@@ -125,11 +222,20 @@ void CheckFlags(const BenchFlags& flags) {
     throw UsageError("--format " + flags.format +
                      " is a file type and needs --shape; a model's layout is pt5 or 2bit.");
   }
+  if (!flags.replay.empty() && flags.mixed > 0) {
+    throw UsageError("Give --replay or --mixed, not both.");
+  }
+  if (!flags.replay.empty() && (flags.prompt == 0 || flags.generate < 2)) {
+    throw UsageError("--replay needs a prompt (-p) and at least two generated tokens (-n).");
+  }
 }
 
 int RunBench(const BenchFlags& flags) {
   CheckFlags(flags);
-  const std::unique_ptr<LocalModel> model = LoadModel(flags, flags.config.Load().config);
+  const config::Config config = flags.config.Load().config;
+  if (!flags.replay.empty()) return RunReplay(flags, config);
+  if (flags.mixed > 0) return RunMixed(flags, config);
+  const std::unique_ptr<LocalModel> model = LoadModel(flags, config);
   BenchRunner runner(*model, {.prompt = flags.prompt,
                               .generate = flags.generate,
                               .repetitions = flags.repetitions,
@@ -184,6 +290,17 @@ void AddBench(CLI::App& root, Run* run) {
       ->type_name("N,...")
       ->delimiter(',')
       ->check(CLI::Range(0, 1 << 20));
+  command
+      ->add_option("--replay", flags->replay,
+                   "instead: -p tokens of FILE as prompt, the next -n as answer, drafted and not")
+      ->type_name("FILE");
+  command->add_flag("--replay-free", flags->free,
+                    "with --replay: the model answers by itself, greedily");
+  command
+      ->add_option("--mixed", flags->mixed,
+                   "instead: a prompt of N tokens beside short requests, in chunks and whole")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
   command->add_flag("--json", flags->json, "one JSON object per result");
   flags->config.AddTo(*command, {"engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunBench(*flags); }; });

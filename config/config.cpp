@@ -304,7 +304,8 @@ void Loader::Finish() {
                       std::to_string(config.engine.kv_block_size) + " (from " +
                       origin("engine.kv_block_size") + ").");
   }
-  if (config.scheduler.max_sequences > config.scheduler.max_batch_tokens) {
+  const uint32_t batch_tokens = config.scheduler.max_batch_tokens;
+  if (batch_tokens > 0 && config.scheduler.max_sequences > batch_tokens) {
     throw ConfigError("scheduler.max_sequences (" + std::to_string(config.scheduler.max_sequences) +
                       ", from " + origin("scheduler.max_sequences") +
                       ") must not exceed scheduler.max_batch_tokens (" +
@@ -318,7 +319,7 @@ void Loader::Finish() {
                       " are given; an adapter fits one model only.");
   }
   // The workspace holds exactly what one step may compute.
-  config.engine.max_batch_tokens = config.scheduler.max_batch_tokens;
+  if (batch_tokens > 0) config.engine.max_batch_tokens = batch_tokens;
   CheckModelNames();
 }
 

@@ -339,13 +339,15 @@ void AddSchedulerOptions(std::vector<Option>* table) {
                        std::string_view help) {
     return OptionInfo{"scheduler", name, flag, OptionKind::kText, value, help};
   };
-  add(Integer(info("max_sequences", "--max-sequences", "N", "sequences that run at once"),
-              TERN_FIELD(scheduler.max_sequences), 1, 4096));
-  add(Integer(info("max_batch_tokens", "--max-batch-tokens", "N", "token budget of one step"),
-              TERN_FIELD(scheduler.max_batch_tokens), 1, 65536));
+  add(Integer(info("max_sequences", "--max-sequences", "N",
+                   "sequences that run at once; 0 = from model, memory and cores"),
+              TERN_FIELD(scheduler.max_sequences), 0, 4096));
+  add(Integer(info("max_batch_tokens", "--max-batch-tokens", "N",
+                   "token budget of one step; 0 = from model and cores"),
+              TERN_FIELD(scheduler.max_batch_tokens), 0, 65536));
   add(Integer(info("prefill_chunk", "--prefill-chunk", "N",
-                   "most prompt tokens of one sequence in one step"),
-              TERN_FIELD(scheduler.prefill_chunk), 1, 65536));
+                   "most prompt tokens of one sequence in one step; 0 = half of a step"),
+              TERN_FIELD(scheduler.prefill_chunk), 0, 65536));
   add(Integer(info("max_queued_requests", "--max-queued-requests", "N",
                    "requests that may wait; more are answered with 503"),
               TERN_FIELD(scheduler.max_queued_requests), 1, 1 << 20));
@@ -373,6 +375,15 @@ void AddSchedulerOptions(std::vector<Option>* table) {
       {{"on", PrefixCacheMode::kOn},
        {"per-key", PrefixCacheMode::kPerKey},
        {"off", PrefixCacheMode::kOff}}));
+  using scheduler::Speculation;
+  add(Choice<Speculation>(info("speculate", "--speculate", "MODE",
+                               "guess the next tokens and check them together: ngram (from the "
+                               "text so far) | off; never changes what is generated"),
+                          TERN_FIELD(scheduler.speculation),
+                          {{"ngram", Speculation::kNgram}, {"off", Speculation::kOff}}));
+  add(Integer(info("speculate_max_tokens", "--speculate-max-tokens", "N",
+                   "a step of more tokens than this guesses nothing"),
+              TERN_FIELD(scheduler.speculation_max_tokens), 1, 4096));
   add(Bytes(info("swap_bytes", "--swap-bytes", "BYTES",
                  "host memory for the KV of preempted sequences; 0 = it is computed again"),
             TERN_FIELD(scheduler.swap_bytes)));

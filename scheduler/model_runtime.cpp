@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "fabric/aligned_buffer.h"
+#include "fabric/cpu/isa.h"
+#include "scheduler/auto_limits.h"
 
 namespace scheduler {
 namespace {
@@ -57,18 +59,20 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
     const std::function<void(const engine::LoadProgress&)>& progress) {
   const std::shared_ptr<ModelRuntime> runtime(new ModelRuntime());
   runtime->options_ = options;
-  // The scheduler plans the steps, so its budget is the size of the engine's workspace.
-  runtime->options_.engine.max_batch_tokens = options.scheduler.max_batch_tokens;
-  const engine::EngineOptions& engine_options = runtime->options_.engine;
-
   runtime->device_ = fabric::CreateDevice(options.fabric, team);
   std::shared_ptr<const engine::Model> model =
-      engine::Model::Load(options.path, engine_options, *runtime->device_, team, progress);
+      engine::Model::Load(options.path, options.engine, *runtime->device_, team, progress);
+  const SchedulerOptions& limits = runtime->options_.scheduler = WithAutomaticLimits(
+      options.scheduler,
+      EstimateStepCost(*model, options.engine, fabric::ActiveIsa(), team.size()));
+  // The scheduler plans the steps, so its budget is the size of the engine's workspace.
+  engine::EngineOptions& engine_options = runtime->options_.engine;
+  engine_options.max_batch_tokens = limits.max_batch_tokens;
   runtime->engine_ =
       std::make_unique<engine::Engine>(std::move(model), engine_options, *runtime->device_, team);
   runtime->runner_ = std::make_unique<EngineRunner>(
       *runtime->engine_, Scheduler::SwapSlots(options.scheduler, runtime->engine_->kv_geometry()));
-  runtime->scheduler_ = MakeScheduler(options.scheduler, *runtime->runner_);
+  runtime->scheduler_ = MakeScheduler(limits, *runtime->runner_);
   runtime->created_ = UnixSeconds();
   return runtime;
 }

@@ -40,7 +40,7 @@ class ModelRuntime {
                                                   std::unique_ptr<StepRunner> runner);
 
   const std::string& name() const { return options_.name; }
-  const Options& options() const { return options_; }
+  const Options& options() const { return options_; }  // with the limits that were chosen
   const engine::Model& model() const { return engine_->model(); }
   engine::Engine& engine() { return *engine_; }
   Scheduler& scheduler() { return *scheduler_; }

@@ -49,6 +49,9 @@ constexpr std::array kAliases = {
     Alias{"tern_generation_tokens_total", "vllm:generation_tokens_total"},
     Alias{"tern_request_success_total", "vllm:request_success_total"},
     Alias{"tern_preemptions_total", "vllm:num_preemptions_total"},
+    Alias{"tern_spec_drafts_total", "vllm:spec_decode_num_drafts_total"},
+    Alias{"tern_spec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"},
+    Alias{"tern_spec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"},
     Alias{"tern_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
     Alias{"tern_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"},
     Alias{"tern_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"},
@@ -129,6 +132,11 @@ void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
               Number(stats.preemptions));
   out.Counter("tern_swapped_preemptions_total", "Of these, kept in host memory.", labels,
               Number(stats.swapped_preemptions));
+  out.Counter("tern_spec_drafts_total", "Rows with drafted tokens.", labels, Number(stats.drafts));
+  out.Counter("tern_spec_draft_tokens_total", "Tokens drafted.", labels,
+              Number(stats.draft_tokens));
+  out.Counter("tern_spec_accepted_tokens_total", "Drafted tokens that were right.", labels,
+              Number(stats.accepted_draft_tokens));
   out.Counter("tern_queue_deadline_misses_total", "Requests that waited too long and failed.",
               labels, Number(stats.deadline_misses));
 }

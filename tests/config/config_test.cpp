@@ -101,6 +101,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "device") return "reference";
   if (info.name == "layout") return "pt5";
   if (info.name == "prefix_cache") return "per-key";
+  if (info.name == "speculate") return "ngram";
   return "text";
 }
 

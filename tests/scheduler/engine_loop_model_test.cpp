@@ -214,6 +214,38 @@ TEST_F(EngineLoopModel, FoundPromptsGiveTheBitsOfComputedOnes) {
   EXPECT_EQ(loop.Stats(*runtime).scheduler.kv_blocks_used, 0U);
 }
 
+// Texts that repeat themselves, so that there is something to guess; greedy, sampled, penalised.
+TEST_F(EngineLoopModel, DraftsChangeNoBit) {
+  constexpr uint32_t kLong = 256;
+  std::vector<Request> requests;
+  for (uint32_t i = 0; i < 8; ++i) {
+    Request request = MakeRequest(i).first;
+    const std::vector<TokenId> part = request.prompt;
+    while (request.prompt.size() < 60) {
+      request.prompt.insert(request.prompt.end(), part.begin(), part.end());
+    }
+    request.max_tokens = 80;
+    request.sampling.ignore_eos = true;
+    request.sampling.temperature = i % 4 == 0 ? 0.0F : 0.4F;
+    requests.push_back(request);
+  }
+  const auto alone = RunAlone(requests, kLong);
+  for (const uint32_t budget : {64U, 512U}) {
+    SchedulerOptions options;
+    options.speculation = Speculation::kNgram;
+    options.speculation_max_tokens = 48;
+    options.max_batch_tokens = budget;
+    const auto runtime = Load(options, 0, kLong);
+    EngineLoop loop;
+    loop.Attach(runtime);
+    ExpectSame(alone, Run(loop, runtime, requests), requests);
+    const SchedulerStats stats = loop.Stats(*runtime).scheduler;
+    EXPECT_GT(stats.accepted_draft_tokens, 20U);
+    EXPECT_LT(stats.accepted_draft_tokens, stats.draft_tokens) << "none was wrong";
+    EXPECT_EQ(stats.kv_blocks_used, 0U);
+  }
+}
+
 // Sixteen requests in a quarter of the blocks that they need together.
 TEST_F(EngineLoopModel, AQuarterOfTheBlocksGivesTheSameBitsBySwapAndByRecomputation) {
   constexpr uint32_t kShort = 128;  // 8 blocks
