@@ -318,6 +318,11 @@ void Loader::Finish() {
                       ") needs a server of one model, but " + std::to_string(config.models.size()) +
                       " are given; an adapter fits one model only.");
   }
+  if (!config.scheduler.prefix_cache_file.empty() && config.models.size() > 1) {
+    throw ConfigError("scheduler.prefix_cache_file (from " + origin("scheduler.prefix_cache_file") +
+                      ") needs a server of one model, but " + std::to_string(config.models.size()) +
+                      " are given.");
+  }
   // The workspace holds exactly what one step may compute.
   if (batch_tokens > 0) config.engine.max_batch_tokens = batch_tokens;
   CheckModelNames();

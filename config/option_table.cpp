@@ -375,6 +375,9 @@ void AddSchedulerOptions(std::vector<Option>* table) {
       {{"on", PrefixCacheMode::kOn},
        {"per-key", PrefixCacheMode::kPerKey},
        {"off", PrefixCacheMode::kOff}}));
+  add(Text(info("prefix_cache_file", "--prefix-cache-file", "FILE",
+                "keep the prefix cache there over restarts; FILE.key is its key"),
+           TERN_FIELD(scheduler.prefix_cache_file)));
   using scheduler::Speculation;
   add(Choice<Speculation>(info("speculate", "--speculate", "MODE",
                                "guess the next tokens and check them together: ngram (from the "

@@ -17,13 +17,15 @@ BlockTables::BlockTables(const Options& options)
 }
 
 BlockId BlockTables::Allocate() {
-  if (pool_.free() == 0) {
-    evicted_.clear();
-    cache_->EvictOldest(&evicted_);
-    evictions_ += evicted_.size();
-    for (const BlockId block : evicted_) pool_.Free(block);
-  }
+  if (pool_.free() == 0) Evict();
   return *pool_.Allocate();
+}
+
+void BlockTables::Evict() {
+  evicted_.clear();
+  cache_->EvictOldest(&evicted_);
+  evictions_ += evicted_.size();
+  for (const BlockId block : evicted_) pool_.Free(block);
 }
 
 void BlockTables::Refer(BlockId block) {
@@ -179,6 +181,39 @@ void BlockTables::DropSwap(Sequence& sequence) {
   }
   sequence.swap_slots.clear();
   sequence.swapped_tokens = 0;
+}
+
+std::optional<BlockId> BlockTables::RestoreOne(const PrefixCache::Entry& entry,
+                                               std::optional<BlockId> parent) {
+  if (pool_.free() == 0) return std::nullopt;
+  const BlockId block = *pool_.Allocate();
+  const bool full = entry.tokens.size() == block_size_;
+  const bool added = full ? cache_->InsertFull(entry.space, parent, entry.tokens, block) == block
+                          : cache_->InsertTail(entry.space, parent, entry.tokens, block);
+  ReleaseBlock(block);
+  return added ? std::optional(block) : std::nullopt;
+}
+
+std::vector<std::optional<BlockId>> BlockTables::Restore(
+    const std::vector<PrefixCache::Entry>& entries) {
+  std::vector<std::optional<BlockId>> blocks(entries.size());
+  if (!cache_) return blocks;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const std::optional<BlockId> place = entries[i].parent;
+    const auto parent = place ? blocks[*place] : std::nullopt;
+    if (!place || parent) blocks[i] = RestoreOne(entries[i], parent);
+  }
+  // As if they had just been used: ends of prefixes before their beginnings.
+  for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
+    if (!*block) continue;
+    cache_->SetUsed(**block);
+    cache_->SetIdle(**block);
+  }
+  return blocks;
+}
+
+void BlockTables::DropIdle() {
+  while (cache_ && cache_->idle() > 0) Evict();
 }
 
 void BlockTables::CheckIntegrity() const {

@@ -69,6 +69,13 @@ class BlockTables {
   // Gives the host memory of a swapped sequence back.
   void DropSwap(Sequence& sequence);
 
+  // Makes the prefix cache know blocks whose bytes will come from elsewhere, parents before
+  // children and both named by their place in `entries`. Returns the block of each; nullopt where
+  // there is no free block or nothing to add.
+  std::vector<std::optional<BlockId>> Restore(const std::vector<PrefixCache::Entry>& entries);
+  // Forgets every block that no sequence refers to.
+  void DropIdle();
+
   uint32_t BlocksFor(uint32_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
   uint32_t block_size() const { return block_size_; }
   const BlockPool& pool() const { return pool_; }
@@ -84,6 +91,8 @@ class BlockTables {
   bool MustCopy(const Sequence& sequence) const;
   bool Known(BlockId block) const { return cache_ && cache_->Contains(block); }
   BlockId Allocate();
+  void Evict();
+  std::optional<BlockId> RestoreOne(const PrefixCache::Entry& entry, std::optional<BlockId> parent);
   void Refer(BlockId block);
   void ReleaseBlock(BlockId block);
   void IndexTail(const Sequence& sequence);

@@ -1,6 +1,9 @@
 #include "scheduler/model_runtime.h"
 
+#include <algorithm>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <utility>
 
@@ -20,11 +23,15 @@ class EngineRunner : public StepRunner {
 
   engine::StepOutput Step(const engine::Batch& batch) override { return engine_.Step(batch); }
   void CopyBlock(engine::BlockId from, engine::BlockId to) override { engine_.CopyBlock(from, to); }
+  void SaveBlock(engine::BlockId block, std::byte* out) override { engine_.SaveBlock(block, out); }
+  void LoadBlock(const std::byte* bytes, engine::BlockId block) override {
+    engine_.LoadBlock(bytes, block);
+  }
   void SwapOut(engine::BlockId from, uint32_t slot) override {
-    engine_.SaveBlock(from, swap_.data() + slot * block_bytes_);
+    SaveBlock(from, swap_.data() + slot * block_bytes_);
   }
   void SwapIn(uint32_t slot, engine::BlockId to) override {
-    engine_.LoadBlock(swap_.data() + slot * block_bytes_, to);
+    LoadBlock(swap_.data() + slot * block_bytes_, to);
   }
 
   const engine::KvGeometry& kv_geometry() const override { return engine_.kv_geometry(); }
@@ -42,6 +49,35 @@ class EngineRunner : public StepRunner {
 int64_t UnixSeconds() {
   const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
+}
+
+// Tells one model file from another without reading all of it.
+std::string FileIdentity(const std::string& path) {
+  constexpr size_t kSample = 1 << 16;
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(0, std::ios::end);
+  const auto size = static_cast<uint64_t>(file.tellg());
+  uint64_t hash = size;
+  std::vector<char> sample(std::min<uint64_t>(size, kSample));
+  for (const uint64_t from : {uint64_t{0}, size / 2, size}) {
+    file.seekg(static_cast<std::streamoff>(std::min(from, size - sample.size())));
+    file.read(sample.data(), static_cast<std::streamsize>(sample.size()));
+    hash = SipHash({}, {&hash, 1}, std::as_bytes(std::span(sample)));
+  }
+  return std::to_string(size) + "-" + std::to_string(hash);
+}
+
+// What keys and values depend on beside the tokens.
+std::string KvIdentity(const ModelRuntime::Options& options, const engine::KvGeometry& geometry) {
+  std::string identity = FileIdentity(options.path);
+  for (const engine::LoraSource& lora : options.engine.lora)
+    identity += "," + FileIdentity(lora.path);
+  for (const uint32_t number :
+       {geometry.layers, geometry.kv_heads, geometry.head_dim, geometry.block_size,
+        static_cast<uint32_t>(geometry.type), static_cast<uint32_t>(options.engine.activation)}) {
+    identity += ";" + std::to_string(number);
+  }
+  return identity + ";" + options.engine.i2s_layout;
 }
 
 std::unique_ptr<Scheduler> MakeScheduler(const SchedulerOptions& options,
@@ -75,6 +111,45 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
   runtime->scheduler_ = MakeScheduler(limits, *runtime->runner_);
   runtime->created_ = UnixSeconds();
   return runtime;
+}
+
+PrefixStoreFormat ModelRuntime::StoreFormat() const {
+  const engine::KvGeometry& geometry = runner_->kv_geometry();
+  return {.identity = KvIdentity(options_, geometry),
+          .block_size = geometry.block_size,
+          .block_bytes = geometry.BytesPerBlock()};
+}
+
+uint32_t ModelRuntime::SavePrefixes(const std::string& path) {
+  const std::vector<PrefixCache::Entry> entries = scheduler_->CachedPrefixes();
+  scheduler::SavePrefixes(
+      path, LoadOrMakeKey(path + ".key"), StoreFormat(), entries,
+      [this](BlockId block, std::byte* out) { runner_->SaveBlock(block, out); });
+  return static_cast<uint32_t>(entries.size());
+}
+
+uint32_t ModelRuntime::RestorePrefixes(const std::string& path) {
+  if (!std::filesystem::exists(path)) return 0;
+  std::vector<std::optional<BlockId>> blocks;
+  uint32_t restored = 0;
+  try {
+    LoadPrefixes(
+        path, LoadOrMakeKey(path + ".key"), StoreFormat(),
+        [&](const std::vector<PrefixCache::Entry>& entries) {
+          blocks = scheduler_->RestorePrefixes(entries);
+          std::vector<bool> wanted;
+          for (const auto& block : blocks) wanted.push_back(block.has_value());
+          return wanted;
+        },
+        [&](size_t entry, std::span<const std::byte> bytes) {
+          runner_->LoadBlock(bytes.data(), *blocks[entry]);
+          ++restored;
+        });
+  } catch (...) {
+    scheduler_->DropCachedPrefixes();
+    throw;
+  }
+  return restored;
 }
 
 std::shared_ptr<ModelRuntime> ModelRuntime::WithRunner(const Options& options,

@@ -8,6 +8,7 @@
 #include "engine/engine_options.h"
 #include "fabric/device.h"
 #include "fabric/worker_team.h"
+#include "scheduler/prefix_store.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/step_runner.h"
@@ -39,6 +40,12 @@ class ModelRuntime {
   static std::shared_ptr<ModelRuntime> WithRunner(const Options& options,
                                                   std::unique_ptr<StepRunner> runner);
 
+  // The prefix cache to and from a file (scheduler/prefix_store.h), with a key beside it
+  // (PATH.key). Return the number of blocks; a file that is not there has none. Errors:
+  // PrefixStoreError; the cache is empty then. REQUIRES: not attached to a loop.
+  uint32_t SavePrefixes(const std::string& path);
+  uint32_t RestorePrefixes(const std::string& path);
+
   const std::string& name() const { return options_.name; }
   const Options& options() const { return options_; }  // with the limits that were chosen
   const engine::Model& model() const { return engine_->model(); }
@@ -51,6 +58,8 @@ class ModelRuntime {
 
  private:
   ModelRuntime() = default;
+  PrefixStoreFormat StoreFormat() const;
+
   Options options_;
   std::unique_ptr<fabric::Device> device_;
   std::unique_ptr<engine::Engine> engine_;

@@ -375,6 +375,18 @@ std::vector<Finished> Scheduler::TakeFinished() {
   return std::exchange(impl_->finished, {});
 }
 
+std::vector<PrefixCache::Entry> Scheduler::CachedPrefixes() const {
+  const PrefixCache* cache = impl_->tables.cache();
+  return cache == nullptr ? std::vector<PrefixCache::Entry>() : cache->Entries();
+}
+
+std::vector<std::optional<BlockId>> Scheduler::RestorePrefixes(
+    const std::vector<PrefixCache::Entry>& entries) {
+  return impl_->tables.Restore(entries);
+}
+
+void Scheduler::DropCachedPrefixes() { impl_->tables.DropIdle(); }
+
 const Sequence* Scheduler::Find(uint64_t sequence) const {
   const auto it = impl_->entries.find(sequence);
   return it == impl_->entries.end() ? nullptr : &it->second.sequence;

@@ -12,6 +12,7 @@
 #include "engine/batch.h"
 #include "engine/kv_geometry.h"
 #include "scheduler/block_move.h"
+#include "scheduler/prefix_cache.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/sequence.h"
 #include "scheduler/siphash.h"
@@ -136,6 +137,13 @@ class Scheduler {
 
   // Endings since the last call, in order.
   std::vector<Finished> TakeFinished();
+
+  // What the prefix cache knows, and putting it back; see BlockTables::Restore().
+  std::vector<PrefixCache::Entry> CachedPrefixes() const;
+  std::vector<std::optional<BlockId>> RestorePrefixes(
+      const std::vector<PrefixCache::Entry>& entries);
+  // Forgets what no sequence refers to.
+  void DropCachedPrefixes();
 
   // nullptr when it has finished and was reported.
   const Sequence* Find(uint64_t sequence) const;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace scheduler {
 
@@ -35,6 +36,7 @@ struct SchedulerOptions {
   double priority_aging_seconds = 15;
 
   PrefixCacheMode prefix_cache = PrefixCacheMode::kOn;
+  std::string prefix_cache_file;  // kept there over restarts; empty = nowhere
   uint64_t swap_bytes = 0;  // host memory for the KV of preempted sequences; 0 = compute it again
 
   Speculation speculation = Speculation::kOff;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/batch.h"
@@ -18,6 +19,9 @@ class StepRunner {
   // As engine::Engine. Anything thrown fails the rows of the batch, not the loop.
   virtual engine::StepOutput Step(const engine::Batch& batch) = 0;
   virtual void CopyBlock(engine::BlockId from, engine::BlockId to) = 0;
+  // Bytes of a block, kv_geometry().BytesPerBlock() of them, for the disk.
+  virtual void SaveBlock(engine::BlockId block, std::byte* out) = 0;
+  virtual void LoadBlock(const std::byte* bytes, engine::BlockId block) = 0;
   // Bytes of a block to host memory and back. REQUIRES: slot < the scheduler's swap slots.
   virtual void SwapOut(engine::BlockId from, uint32_t slot) = 0;
   virtual void SwapIn(uint32_t slot, engine::BlockId to) = 0;

@@ -133,11 +133,35 @@ struct App::Impl {
     const std::chrono::duration<double> seconds = Clock::now() - begin;
     LogInfo("model " + model.name + " loaded from " + model.path + " in " +
             std::to_string(seconds.count()) + " s");
+    RestorePrefixes(*runtime);
     const std::lock_guard lock(mutex);
     if (shutdown_requests > 0 && http->active_requests() == 0) return;
     loop.Attach(runtime);
     runtimes.push_back(runtime);
     registry.SetReady(model.name, std::make_shared<RuntimeModel>(loop, runtime));
+  }
+
+  // A cache that cannot be kept is no reason not to serve.
+  void RestorePrefixes(ModelRuntime& runtime) {
+    const std::string& file = runtime.options().scheduler.prefix_cache_file;
+    if (file.empty()) return;
+    try {
+      const uint32_t blocks = runtime.RestorePrefixes(file);
+      LogInfo("prefix cache: " + std::to_string(blocks) + " blocks from " + file);
+    } catch (const std::exception& error) {
+      LogWarning(error.what());
+    }
+  }
+
+  void SavePrefixes(ModelRuntime& runtime) {
+    const std::string& file = runtime.options().scheduler.prefix_cache_file;
+    if (file.empty()) return;
+    try {
+      const uint32_t blocks = runtime.SavePrefixes(file);
+      LogInfo("prefix cache: " + std::to_string(blocks) + " blocks to " + file);
+    } catch (const std::exception& error) {
+      LogWarning(error.what());
+    }
   }
 
   void LoadAll() {
@@ -205,7 +229,10 @@ struct App::Impl {
       const std::lock_guard lock(mutex);
       attached = std::exchange(runtimes, {});
     }
-    for (const auto& runtime : attached) loop.Detach(runtime);
+    for (const auto& runtime : attached) {
+      loop.Detach(runtime);
+      SavePrefixes(*runtime);
+    }
   }
 
   // Threads end in the order in which they use each other: workers, HTTP, engine. No event may come

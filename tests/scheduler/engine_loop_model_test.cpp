@@ -3,6 +3,7 @@
 // after preemption, by recomputation and by swapping.
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <bit>
 #include <filesystem>
@@ -212,6 +213,44 @@ TEST_F(EngineLoopModel, FoundPromptsGiveTheBitsOfComputedOnes) {
   ExpectSame({alone[1], alone[7]}, again, {requests[1], requests[7]});
   EXPECT_EQ(again[1]->events().at(0).cached_tokens, requests[7].prompt.size() - 1);
   EXPECT_EQ(loop.Stats(*runtime).scheduler.kv_blocks_used, 0U);
+}
+
+TEST_F(EngineLoopModel, APrefixCacheSurvivesARestart) {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("tern-kv-" + std::to_string(getpid()))).string();
+  std::vector<Request> requests;
+  for (uint32_t i = 3; i < 8; ++i) requests.push_back(MakeRequest(i).first);
+  for (Request& request : requests) request.prompt_logprobs = false;
+  const auto alone = RunAlone(requests, kContext);
+  uint32_t saved = 0;
+  {
+    const auto runtime = Load({});
+    EngineLoop loop;
+    loop.Attach(runtime);
+    Run(loop, runtime, requests);
+    loop.Detach(runtime);
+    saved = runtime->SavePrefixes(path);
+  }
+  EXPECT_GT(saved, 5U);
+  const auto runtime = Load({});
+  EXPECT_EQ(runtime->RestorePrefixes(path), saved);
+  runtime->scheduler().CheckIntegrity();
+  EXPECT_EQ(runtime->scheduler().stats().kv_blocks_cached, saved);
+  EngineLoop loop;
+  loop.Attach(runtime);
+  const auto again = Run(loop, runtime, requests);
+  ExpectSame(alone, again, requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(again[i]->events().at(0).cached_tokens, requests[i].prompt.size() - 1);
+  }
+  // Another context length is no matter; another block size is another cache.
+  ModelRuntime::Options other = runtime->options();
+  other.engine.kv_block_size = 32;
+  const auto changed = ModelRuntime::Load(other, team_);
+  EXPECT_THROW(changed->RestorePrefixes(path), PrefixStoreError);
+  EXPECT_EQ(changed->scheduler().stats().kv_blocks_cached, 0U);
+  std::filesystem::remove(path);
+  std::filesystem::remove(path + ".key");
 }
 
 // Texts that repeat themselves, so that there is something to guess; greedy, sampled, penalised.

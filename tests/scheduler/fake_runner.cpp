@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 
@@ -93,6 +94,14 @@ void FakeRunner::Logits(const std::vector<TokenId>& prefix, std::vector<float>* 
 void FakeRunner::CopyBlock(engine::BlockId from, engine::BlockId to) {
   ++copies;
   kv_[to] = kv_[from];
+}
+
+void FakeRunner::SaveBlock(engine::BlockId block, std::byte* out) {
+  std::memcpy(out, kv_[block].data(), kv_[block].size() * sizeof(TokenId));
+}
+
+void FakeRunner::LoadBlock(const std::byte* bytes, engine::BlockId block) {
+  std::memcpy(kv_[block].data(), bytes, kv_[block].size() * sizeof(TokenId));
 }
 
 void FakeRunner::SwapOut(engine::BlockId from, uint32_t slot) { swapped_[slot] = kv_[from]; }

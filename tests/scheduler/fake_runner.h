@@ -42,6 +42,8 @@ class FakeRunner : public StepRunner {
 
   engine::StepOutput Step(const engine::Batch& batch) override;
   void CopyBlock(engine::BlockId from, engine::BlockId to) override;
+  void SaveBlock(engine::BlockId block, std::byte* out) override;
+  void LoadBlock(const std::byte* bytes, engine::BlockId block) override;
   void SwapOut(engine::BlockId from, uint32_t slot) override;
   void SwapIn(uint32_t slot, engine::BlockId to) override;
   const engine::KvGeometry& kv_geometry() const override { return geometry_; }
