@@ -37,7 +37,8 @@ constexpr const char* kExamples =
     "  tern bench --replay code.txt -p 256 -n 256      what drafts from the text (--speculate) "
     "gain\n"
     "                                                  when the answer is that text\n"
-    "  tern bench --shape 700m --mixed 1900            what a long prompt does to short requests";
+    "  tern bench --shape 700m --mixed 1900            what a long prompt does to short requests\n"
+    "  tern bench --shape 700m --prefix 2000           what a found prompt saves";
 
 struct BenchFlags {
   ConfigFlags config;
@@ -53,6 +54,7 @@ struct BenchFlags {
   std::string replay;
   bool free = false;
   uint32_t mixed = 0;
+  uint32_t prefix = 0;
   bool json = false;
 };
 
@@ -108,14 +110,13 @@ std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, const config::Con
 }
 
 void PrintReplay(const ReplayResult& result, const ReplayPlan& plan, bool json) {
-  const double speed_up = result.drafted / result.plain;
   const double per_step = static_cast<double>(result.tokens) / static_cast<double>(result.steps);
   if (json) {
     const Json line = {{"test", plan.free ? "replay-free" : "replay"},
                        {"prompt", plan.prompt},
                        {"generated", result.tokens},
                        {"tokens_per_second", {{"off", result.plain}, {"ngram", result.drafted}}},
-                       {"speed_up", speed_up},
+                       {"speed_up", result.speed_up},
                        {"draft_tokens", result.draft_tokens},
                        {"accepted_tokens", result.accepted},
                        {"acceptance", result.Acceptance()},
@@ -124,7 +125,8 @@ void PrintReplay(const ReplayResult& result, const ReplayPlan& plan, bool json) 
     std::cout << server::Dump(line) << std::endl;
     return;
   }
-  std::printf("off %.2f t/s, ngram %.2f t/s: %.2f times\n", result.plain, result.drafted, speed_up);
+  std::printf("off %.2f t/s, ngram %.2f t/s: %.2f times\n", result.plain, result.drafted,
+              result.speed_up);
   std::printf("%lu of %lu drafted tokens accepted (%.2f), %.1f per draft; %.2f tokens per step\n",
               static_cast<unsigned long>(result.accepted),
               static_cast<unsigned long>(result.draft_tokens), result.Acceptance(),
@@ -222,12 +224,32 @@ void CheckFlags(const BenchFlags& flags) {
     throw UsageError("--format " + flags.format +
                      " is a file type and needs --shape; a model's layout is pt5 or 2bit.");
   }
-  if (!flags.replay.empty() && flags.mixed > 0) {
-    throw UsageError("Give --replay or --mixed, not both.");
+  if ((flags.replay.empty() ? 0 : 1) + (flags.mixed > 0 ? 1 : 0) + (flags.prefix > 0 ? 1 : 0) > 1) {
+    throw UsageError("Give one of --replay, --mixed and --prefix.");
   }
   if (!flags.replay.empty() && (flags.prompt == 0 || flags.generate < 2)) {
     throw UsageError("--replay needs a prompt (-p) and at least two generated tokens (-n).");
   }
+}
+
+int RunPrefix(const BenchFlags& flags, const config::Config& config) {
+  const auto bench =
+      WithModel(flags, config, [&](const std::string& path, const config::Config& used) {
+        return std::make_unique<ServingBench>(path, used, flags.prefix + 16, 512, 4);
+      });
+  const PrefixResult result = bench->Prefix(flags.prefix, flags.repetitions);
+  if (flags.json) {
+    const Json line = {{"test", "prefix"},
+                       {"prompt", flags.prefix},
+                       {"found", result.found},
+                       {"first_token_seconds", {{"miss", result.miss}, {"hit", result.hit}}}};
+    std::cout << server::Dump(line) << std::endl;
+  } else {
+    std::printf(
+        "first token of a prompt of %u tokens: %.3f s; with %u of them found: %.3f s (%.1f %%)\n",
+        flags.prefix, result.miss, result.found, result.hit, 100 * result.hit / result.miss);
+  }
+  return kSuccess;
 }
 
 int RunBench(const BenchFlags& flags) {
@@ -235,6 +257,7 @@ int RunBench(const BenchFlags& flags) {
   const config::Config config = flags.config.Load().config;
   if (!flags.replay.empty()) return RunReplay(flags, config);
   if (flags.mixed > 0) return RunMixed(flags, config);
+  if (flags.prefix > 0) return RunPrefix(flags, config);
   const std::unique_ptr<LocalModel> model = LoadModel(flags, config);
   BenchRunner runner(*model, {.prompt = flags.prompt,
                               .generate = flags.generate,
@@ -301,6 +324,12 @@ void AddBench(CLI::App& root, Run* run) {
                    "instead: a prompt of N tokens beside short requests, in chunks and whole")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option(
+          "--prefix", flags->prefix,
+          "instead: first token of a prompt of N tokens, new and found in the prefix cache")
+      ->type_name("N")
+      ->check(CLI::Range(11, 1 << 20));
   command->add_flag("--json", flags->json, "one JSON object per result");
   flags->config.AddTo(*command, {"engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunBench(*flags); }; });

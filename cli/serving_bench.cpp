@@ -171,6 +171,7 @@ ReplayResult ServingBench::Replay(const std::vector<TokenId>& text, const Replay
   }
   std::vector<double> plain;
   std::vector<double> drafted;
+  std::vector<double> ratios;
   ReplayRun last;
   RunReplay(text, plan, false);  // warm-up
   for (uint32_t i = 0; i < plan.repetitions; ++i) {
@@ -180,9 +181,11 @@ ReplayResult ServingBench::Replay(const std::vector<TokenId>& text, const Replay
     const auto gaps = static_cast<double>(without.tokens.size() - 1);
     plain.push_back(gaps / without.seconds);
     drafted.push_back(gaps / last.seconds);
+    ratios.push_back(without.seconds / last.seconds);
   }
   return {.plain = Quantile(plain, 0.5),
           .drafted = Quantile(drafted, 0.5),
+          .speed_up = Quantile(ratios, 0.5),
           .tokens = last.tokens.size() - 1,
           .steps = last.steps,
           .drafts = last.stats.drafts,
@@ -239,6 +242,34 @@ MixedResult ServingBench::Mixed(const MixedPlan& plan, bool chunked) {
           .long_first_token = long_request->times.front() - begin,
           .max_batch_tokens = options.max_batch_tokens,
           .prefill_chunk = options.prefill_chunk};
+}
+
+PrefixResult ServingBench::Prefix(uint32_t prompt, uint32_t repetitions) {
+  constexpr uint32_t kOwnTokens = 10;
+  const uint32_t vocabulary = runtime_->model().config().vocabulary;
+  std::vector<double> miss;
+  std::vector<double> hit;
+  PrefixResult result;
+  for (uint32_t i = 0; i < repetitions; ++i) {
+    SchedulerOptions options = automatic_;
+    options.prefix_cache = scheduler::PrefixCacheMode::kOn;
+    Session session(*runtime_, options);
+    std::vector<TokenId> tokens = SomePrompt(prompt, i, vocabulary);
+    for (std::vector<double>* times : {&miss, &hit}) {
+      const double begin = Now();
+      const auto recorder = session.Submit(tokens, 2);
+      while (session.Step()) {
+      }
+      ExpectServed(*recorder);
+      times->push_back(recorder->times.front() - begin);
+      const std::vector<TokenId> own = SomePrompt(kOwnTokens, 77 + i, vocabulary);
+      std::copy(own.begin(), own.end(), tokens.end() - kOwnTokens);
+    }
+    result.found = static_cast<uint32_t>(session.stats().prefix_hits);
+  }
+  result.miss = Quantile(miss, 0.5);
+  result.hit = Quantile(hit, 0.5);
+  return result;
 }
 
 std::vector<TokenId> ReplayTokens(const engine::Model& model, const std::string& text,

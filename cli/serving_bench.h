@@ -20,8 +20,9 @@ struct ReplayPlan {
 };
 
 struct ReplayResult {
-  double plain = 0;    // generated tokens per second, median
-  double drafted = 0;  // with drafts
+  double plain = 0;     // generated tokens per second, median
+  double drafted = 0;   // with drafts
+  double speed_up = 0;  // median of the ratios of runs side by side
   uint64_t tokens = 0;
   uint64_t steps = 0;  // of the drafted run's generation
   uint64_t drafts = 0;
@@ -51,6 +52,13 @@ struct MixedResult {
   uint32_t prefill_chunk = 0;
 };
 
+// Time to first token of a prompt that is new, and of one that differs in its last tokens only.
+struct PrefixResult {
+  double miss = 0;  // seconds, medians
+  double hit = 0;
+  uint32_t found = 0;  // tokens
+};
+
 // Runs the scheduler on a model in this thread, step by step, without a server.
 //
 // Errors: as ModelRuntime::Load; std::runtime_error when a request fails or drafts change an
@@ -68,6 +76,7 @@ class ServingBench {
 
   ReplayResult Replay(const std::vector<engine::TokenId>& text, const ReplayPlan& plan);
   MixedResult Mixed(const MixedPlan& plan, bool chunked);
+  PrefixResult Prefix(uint32_t prompt, uint32_t repetitions);
 
  private:
   struct ReplayRun;

@@ -302,6 +302,7 @@ TEST_F(EngineLoopModel, AQuarterOfTheBlocksGivesTheSameBitsBySwapAndByRecomputat
   for (const bool swap : {false, true}) {
     SCOPED_TRACE(swap);
     SchedulerOptions options;
+    options.max_sequences = 16;  // more than the pool can hold for long
     options.prefix_cache = swap ? PrefixCacheMode::kOn : PrefixCacheMode::kOff;
     options.swap_bytes = swap ? needed * block_bytes_ : 0;
     const auto runtime = Load(options, needed / 4, kShort);

@@ -120,6 +120,7 @@ TEST_F(SchedulerTest, LongPromptsAreCutIntoChunks) {
 }
 
 TEST_F(SchedulerTest, DecodesComeBeforePrefillInsideOneBudget) {
+  options_.prefill_chunk = 10;
   options_.max_batch_tokens = 10;
   options_.max_sequences = 4;
   Make(64, 128);
