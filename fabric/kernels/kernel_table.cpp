@@ -7,7 +7,7 @@ namespace {
 
 KernelTable MakeTable(Isa isa) {
 #if defined(__x86_64__)
-  // VBMI and AVX-VNNI add instructions that only the ternary kernels have a use for.
+  // VBMI and AVX-VNNI add instructions that only kernels of trits have a use for.
   switch (isa) {
     case Isa::kAvx512Vbmi:
       return {isa,
@@ -15,23 +15,31 @@ KernelTable MakeTable(Isa isa) {
               TernaryAvx512Vbmi(),
               DenseAvx512Vnni(),
               QuantizedAvx512Vnni(),
-              FloatOpsAvx512Vnni()};
+              FloatOpsAvx512Vnni(),
+              SparseAvx512Vbmi()};
     case Isa::kAvx512Vnni:
       return {isa,
               IsaName(isa),
               TernaryAvx512Vnni(),
               DenseAvx512Vnni(),
               QuantizedAvx512Vnni(),
-              FloatOpsAvx512Vnni()};
+              FloatOpsAvx512Vnni(),
+              SparseAvx512Vnni()};
     case Isa::kAvxVnni:
-      return {isa, IsaName(isa), TernaryAvxVnni(), DenseAvx2(), QuantizedAvx2(), FloatOpsAvx2()};
+      return {isa,           IsaName(isa),    TernaryAvxVnni(),
+              DenseAvx2(),   QuantizedAvx2(), FloatOpsAvx2(),
+              SparseScalar()};
     case Isa::kAvx2:
-      return {isa, IsaName(isa), TernaryAvx2(), DenseAvx2(), QuantizedAvx2(), FloatOpsAvx2()};
+      return {isa,           IsaName(isa),    TernaryAvx2(),
+              DenseAvx2(),   QuantizedAvx2(), FloatOpsAvx2(),
+              SparseScalar()};
     case Isa::kScalar:
       break;
   }
 #endif
-  return {isa, IsaName(isa), TernaryScalar(), DenseScalar(), QuantizedScalar(), FloatOpsScalar()};
+  return {isa,           IsaName(isa),      TernaryScalar(),
+          DenseScalar(), QuantizedScalar(), FloatOpsScalar(),
+          SparseScalar()};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "fabric/kernels/dense_tile.h"
 #include "fabric/kernels/float_ops.h"
 #include "fabric/kernels/quantized_tile.h"
+#include "fabric/kernels/sparse_tile.h"
 #include "fabric/kernels/ternary_tile.h"
 
 namespace fabric::kernels {
@@ -19,6 +20,7 @@ struct KernelTable {
   DenseKernels dense;
   QuantizedTileFn quantized;
   FloatOps floats;
+  SparseKernels sparse;
 };
 
 // Best first, scalar last, never empty.
