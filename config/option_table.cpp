@@ -346,7 +346,8 @@ void AddSchedulerOptions(std::vector<Option>* table) {
                    "token budget of one step; 0 = from model and cores"),
               TERN_FIELD(scheduler.max_batch_tokens), 0, 65536));
   add(Integer(info("prefill_chunk", "--prefill-chunk", "N",
-                   "most prompt tokens of one sequence in one step; 0 = half of a step"),
+                   "prompt tokens of one sequence in one step while others wait; 0 = a quarter of "
+                   "a step"),
               TERN_FIELD(scheduler.prefill_chunk), 0, 65536));
   add(Integer(info("max_queued_requests", "--max-queued-requests", "N",
                    "requests that may wait; more are answered with 503"),

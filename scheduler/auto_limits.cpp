@@ -72,7 +72,7 @@ SchedulerOptions WithAutomaticLimits(SchedulerOptions options, const StepCost& c
     options.max_batch_tokens =
         std::max({rounded, kFewestBatchTokens, options.max_sequences + kPromptRoom});
   }
-  if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 1) / 2;
+  if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 3) / 4;
   return options;
 }
 

@@ -23,7 +23,7 @@ StepCost EstimateStepCost(const engine::Model& model, const engine::EngineOption
 //
 //   max_sequences     as many as decode in a quarter of a second, at 256 positions each in the pool
 //   max_batch_tokens  a quarter of a second of prefill, and room for prompts beside all decodes
-//   prefill_chunk     half of a step, so that a short prompt passes a long one
+//   prefill_chunk     a quarter of a step, so that short prompts pass a long one
 //
 // A quarter of a second is the longest pause that a stream then sees; a chunk is still long enough
 // that reading the weights once per step costs little.

@@ -18,7 +18,7 @@ constexpr int32_t kLeastUrgent = 1000;
 SchedulerOptions Normalized(SchedulerOptions options) {
   if (options.max_sequences == 0) options.max_sequences = 64;
   if (options.max_batch_tokens == 0) options.max_batch_tokens = 512;
-  if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 1) / 2;
+  if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 3) / 4;
   options.prefill_chunk = std::clamp(options.prefill_chunk, 1U, options.max_batch_tokens);
   // A step has room for a token of every running sequence, so no decode ever waits for another.
   options.max_sequences = std::clamp(options.max_sequences, 1U, options.max_batch_tokens);

@@ -60,6 +60,7 @@ struct Scheduler::Impl {
   void ExpireQueue(double now);
   void ScheduleRunning(StepPlan* plan, uint32_t* budget);
   void AdmitWaiting(StepPlan* plan, uint32_t* budget, double now);
+  void LengthenChunks(StepPlan* plan, uint32_t* budget);
   Entry* NextWaiting(const Entry** donor);
   PromptSource FindPrompt(Entry& entry, const Entry** donor);
   bool TakeBlocks(Entry& entry, const Entry* donor, StepPlan* plan);

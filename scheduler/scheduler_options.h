@@ -22,7 +22,7 @@ struct SchedulerOptions {
   // 0 = from the model and the machine (scheduler/auto_limits.h).
   uint32_t max_sequences = 0;     // running at once
   uint32_t max_batch_tokens = 0;  // token budget of one step; also the engine's workspace
-  uint32_t prefill_chunk = 0;     // most prompt tokens of one sequence in one step
+  uint32_t prefill_chunk = 0;     // prompt tokens of one sequence in one step while others wait
 
   uint32_t max_queued_requests = 256;    // waiting; beyond: AdmitResult::kQueueFull
   uint64_t max_queued_tokens = 1 << 20;  // prompt tokens waiting

@@ -16,7 +16,9 @@ StepPlan Scheduler::Impl::Plan(double now) {
   ExpireQueue(now);
   uint32_t budget = options.max_batch_tokens;
   ScheduleRunning(&plan, &budget);
+  budget = options.max_batch_tokens - plan.tokens;  // preempted decodes give theirs back
   AdmitWaiting(&plan, &budget, now);
+  LengthenChunks(&plan, &budget);
   if (options.speculation != Speculation::kOff) AddDrafts(&plan, budget);
   std::stable_partition(plan.rows.begin(), plan.rows.end(),
                         [](const PlannedRow& row) { return row.count == 1 && row.samples; });
@@ -82,6 +84,24 @@ void Scheduler::Impl::AdmitWaiting(StepPlan* plan, uint32_t* budget, double now)
     tables.Extend(sequence, sequence.num_computed + count, &plan->moves);
     *budget -= count;
     AddRow(sequence, count, plan);
+  }
+}
+
+// What nobody else wanted goes to the prompts, the first in rank first: a chunk is short only to
+// let others in.
+void Scheduler::Impl::LengthenChunks(StepPlan* plan, uint32_t* budget) {
+  for (PlannedRow& row : plan->rows) {
+    if (*budget == 0) return;
+    if (row.samples) continue;
+    Sequence& sequence = entries.at(row.sequence).sequence;
+    const uint32_t more = std::min(Pending(sequence) - row.count, *budget);
+    const uint32_t end = row.first + row.count + more;
+    if (tables.Missing(sequence, end) > tables.available()) continue;
+    tables.Extend(sequence, end, &plan->moves);
+    row.count += more;
+    row.samples = row.count == Pending(sequence);
+    plan->tokens += more;
+    *budget -= more;
   }
 }
 

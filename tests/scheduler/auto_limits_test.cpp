@@ -14,7 +14,7 @@ TEST(AutoLimits, ATwoBillionModelOnTwoCoresGetsShortSteps) {
       {}, {.macs_per_token = 2.08e9, .macs_per_second = 500e9, .kv_tokens = kMuchMemory});
   EXPECT_EQ(limits.max_sequences, 60U);
   EXPECT_EQ(limits.max_batch_tokens, 92U);
-  EXPECT_EQ(limits.prefill_chunk, 46U);
+  EXPECT_EQ(limits.prefill_chunk, 23U);
 }
 
 TEST(AutoLimits, ASmallModelGetsLongOnes) {
@@ -22,7 +22,7 @@ TEST(AutoLimits, ASmallModelGetsLongOnes) {
       {}, {.macs_per_token = 7e6, .macs_per_second = 500e9, .kv_tokens = kMuchMemory});
   EXPECT_EQ(limits.max_sequences, 64U);
   EXPECT_EQ(limits.max_batch_tokens, 512U);
-  EXPECT_EQ(limits.prefill_chunk, 256U);
+  EXPECT_EQ(limits.prefill_chunk, 128U);
 }
 
 TEST(AutoLimits, MemoryBoundsTheSequences) {

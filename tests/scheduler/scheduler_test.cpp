@@ -111,8 +111,9 @@ TEST_F(SchedulerTest, ComputesThePromptThenOneTokenPerStep) {
   EXPECT_EQ(stats.kv_blocks_used, 0U);
 }
 
-TEST_F(SchedulerTest, LongPromptsAreCutIntoChunks) {
-  options_.prefill_chunk = 8;
+TEST_F(SchedulerTest, LongPromptsAreCutIntoSteps) {
+  options_.max_batch_tokens = 8;
+  options_.max_sequences = 4;
   Make(8, 128);
   Add(1, 20, 1);
   StepUntilIdle();
@@ -120,7 +121,6 @@ TEST_F(SchedulerTest, LongPromptsAreCutIntoChunks) {
 }
 
 TEST_F(SchedulerTest, DecodesComeBeforePrefillInsideOneBudget) {
-  options_.prefill_chunk = 10;
   options_.max_batch_tokens = 10;
   options_.max_sequences = 4;
   Make(64, 128);
@@ -145,7 +145,8 @@ TEST_F(SchedulerTest, AShortPromptSharesAStepWithALongOne) {
   Add(2, 10, 1);
   const StepPlan plan = Step();
   ASSERT_EQ(plan.rows.size(), 2U);
-  EXPECT_EQ(plan.tokens, 26U);
+  EXPECT_EQ(plan.tokens, 32U);
+  EXPECT_EQ(RowsOf(1), (Rows{{0, 22}})) << "what the short one leaves goes to the long one";
   EXPECT_THAT(Endings(), ElementsAre("2/0 length"));
 }
 

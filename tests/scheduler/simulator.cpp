@@ -109,6 +109,7 @@ class Simulation {
   void CheckRow(const PlannedRow& row);
   void CheckStart(const PlannedRow& row, const Sequence& sequence, Client& client);
   void CheckOrder();
+  void CheckChunks(const StepPlan& plan) const;
   void RunMovesAndWrites(const StepPlan& plan);
   std::vector<TokenId> ReadBack(const PlannedRow& row, const Sequence& sequence) const;
   RowResult RunRow(const PlannedRow& row, bool step_fails);
@@ -355,6 +356,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
     }
   }
   CheckOrder();
+  CheckChunks(plan);
   Check(tokens == plan.tokens, "the plan's tokens are miscounted");
   Check(tokens <= options_.max_batch_tokens, "the token budget is exceeded");
   Check(plan.rows.size() <= options_.max_sequences, "too many sequences run");
@@ -401,7 +403,6 @@ void Simulation::CheckRow(const PlannedRow& row) {
         "positions are computed out of order");
   Check(row.count > 0 && row.first + row.count <= choice.tokens.size(), "a row is out of range");
   Check(row.samples == (row.first + row.count == choice.tokens.size()), "a row samples wrongly");
-  Check(row.count == 1 || row.count <= options_.prefill_chunk, "a chunk is too long");
   Check(sequence->blocks.size() * block_size_ >= row.first + row.tokens(),
         "a block table is short");
   if (!row.drafts.empty()) {
@@ -445,6 +446,27 @@ void Simulation::CheckOrder() {
       Check(urgency(*starter) <= urgency(other), "a request was overtaken by a less urgent one");
     }
   }
+}
+
+// A chunk is longer than the limit only by what no other row wanted, and a long prompt does not
+// leave a step half empty.
+void Simulation::CheckChunks(const StepPlan& plan) const {
+  const uint32_t chunk = std::min(options_.prefill_chunk, options_.max_batch_tokens);
+  bool longer = false;
+  bool shorter = false;
+  bool unfinished = false;
+  for (const PlannedRow& row : plan.rows) {
+    const Sequence& sequence = *scheduler_->Find(row.sequence);
+    const auto pending = static_cast<uint32_t>(sequence.tokens.size()) - row.first;
+    longer |= row.count > chunk;
+    shorter |= row.count < std::min(pending, chunk);
+    unfinished |= row.count < pending;
+  }
+  Check(!longer || !shorter, "a chunk is longer than the limit though another row is cut");
+  const size_t wanted = options_.max_batch_tokens / block_size_ + 2 * plan.rows.size();
+  const bool tight = scheduler_->stats().kv_blocks_used + wanted > kv_blocks_;
+  Check(!unfinished || plan.tokens == options_.max_batch_tokens || tight,
+        "a prompt waits though there is budget");
 }
 
 // Moves in order, then all rows write before any reads: the hardest order for a wrong table.
