@@ -10,6 +10,13 @@ namespace {
 
 using kernels::TernarySum;
 
+constexpr uint32_t kTokensAhead = 6;
+
+void Touch(const float* y, uint32_t rows) {
+  constexpr uint32_t kFloatsPerLine = 16;
+  for (uint32_t row = 0; row < rows; row += kFloatsPerLine) __builtin_prefetch(y + row, 1);
+}
+
 kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
   switch (epilogue) {
     case Epilogue::kStore:
@@ -154,8 +161,12 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
   const kernels::TileEpilogue epilogue = TileEpilogueOf(op.epilogue);
   const float* bias = op.bias == nullptr ? nullptr : op.bias + row_begin;
   for (uint32_t token = token_begin; token < token_end; ++token) {
+    float* y = op.y + token * op.y_stride + row_begin;
+    // Rows of y lie pages apart, where no hardware prefetcher looks.
+    if (token + kTokensAhead < token_end)
+      Touch(y + kTokensAhead * op.y_stride, row_end - row_begin);
     kernels.floats.apply_epilogue(epilogue, scratch + size_t{token - token_begin} * kTileRows, bias,
-                                  row_end - row_begin, op.y + token * op.y_stride + row_begin);
+                                  row_end - row_begin, y);
   }
 }
 

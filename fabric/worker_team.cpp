@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -22,6 +23,8 @@ constexpr int kPausesPerClockRead = 64;
 void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
 #endif
 }
 
@@ -38,58 +41,86 @@ bool SpinUntil(const Done& done) {
   }
 }
 
-// A job's claim word: epoch in the high half, so that a thread that slept through jobs cannot claim
-// from a later one by accident; then how many pieces there are and how many are claimed.
-struct Claim {
+// The pieces of a job that one worker begins with: [next, end). The epoch in the high half keeps a
+// thread that slept through jobs from claiming a piece of a later one by accident.
+struct Range {
   uint32_t epoch = 0;
-  uint32_t pieces = 0;  // 16 bits
-  uint32_t next = 0;    // 16 bits
+  uint32_t next = 0;  // 16 bits
+  uint32_t end = 0;   // 16 bits
 
-  static Claim FromWord(uint64_t word) {
+  static Range FromWord(uint64_t word) {
     return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word >> 16) & 0xFFFF,
             static_cast<uint32_t>(word) & 0xFFFF};
   }
-  uint64_t Word() const {
-    return (uint64_t{epoch} << 32) | (uint64_t{pieces} << 16) | uint64_t{next};
-  }
+  uint64_t Word() const { return (uint64_t{epoch} << 32) | (uint64_t{next} << 16) | uint64_t{end}; }
+  bool empty() const { return next >= end; }
 };
 constexpr size_t kMaxPieces = 0xFFFF;
 
+struct alignas(64) PieceQueue {
+  std::atomic<uint64_t> word{0};
+
+  // Takes the first piece, or the last one; false when there is none.
+  bool Take(bool first, uint32_t* piece) {
+    uint64_t now = word.load(std::memory_order_relaxed);
+    while (true) {
+      Range range = Range::FromWord(now);
+      if (range.empty()) return false;
+      *piece = first ? range.next++ : --range.end;
+      if (word.compare_exchange_weak(now, range.Word(), std::memory_order_acquire,
+                                     std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+  }
+};
+
 }  // namespace
 
-// The caller publishes a job by storing its claim word; whoever claims a piece may read the job's
+// Every worker has a queue of consecutive pieces, so that it streams through memory in order, and
+// takes from the far end of the others' when its own is empty.
+//
+// The caller publishes a job by filling the queues; whoever claims a piece may read the job's
 // fields, because the caller cannot leave before that piece is done. Completion counts pieces, not
 // workers: a worker whose core was taken away holds nobody up unless it holds a piece.
 struct WorkerTeam::Impl {
-  alignas(64) std::atomic<uint64_t> claim{0};
+  explicit Impl(size_t team_size) : size(team_size), queues(new PieceQueue[team_size]) {}
+
+  const size_t size;
+  const std::unique_ptr<PieceQueue[]> queues;  // [size]
   alignas(64) std::atomic<uint32_t> pieces_done{0};
   alignas(64) std::atomic<uint32_t> signal{0};
   std::atomic<bool> stopping{false};
 
   const std::function<void(int, size_t)>* piece_task = nullptr;
+  uint32_t job_pieces = 0;
+  uint32_t epoch = 0;
   std::vector<std::thread> threads;
 
   bool HasWork() const {
-    const Claim now = Claim::FromWord(claim.load(std::memory_order_relaxed));
-    return now.next < now.pieces || stopping.load(std::memory_order_relaxed);
+    for (size_t i = 0; i < size; ++i) {
+      if (!Range::FromWord(queues[i].word.load(std::memory_order_relaxed)).empty()) return true;
+    }
+    return stopping.load(std::memory_order_relaxed);
+  }
+
+  bool Claim(size_t worker, uint32_t* piece) {
+    if (queues[worker].Take(true, piece)) return true;
+    for (size_t i = 1; i < size; ++i) {
+      if (queues[(worker + i) % size].Take(false, piece)) return true;
+    }
+    return false;
   }
 
   bool RunOnePiece(int worker) {
-    uint64_t word = claim.load(std::memory_order_relaxed);
-    while (true) {
-      Claim now = Claim::FromWord(word);
-      if (now.next >= now.pieces) return false;
-      const uint32_t piece = now.next++;
-      if (!claim.compare_exchange_weak(word, now.Word(), std::memory_order_acquire,
-                                       std::memory_order_relaxed)) {
-        continue;
-      }
-      (*piece_task)(worker, piece);
-      if (pieces_done.fetch_add(1, std::memory_order_release) + 1 == now.pieces) {
-        pieces_done.notify_one();
-      }
-      return true;
+    uint32_t piece = 0;
+    if (!Claim(static_cast<size_t>(worker), &piece)) return false;
+    (*piece_task)(worker, piece);
+    const uint32_t pieces = job_pieces;
+    if (pieces_done.fetch_add(1, std::memory_order_release) + 1 == pieces) {
+      pieces_done.notify_one();
     }
+    return true;
   }
 
   void WorkerLoop(int worker) {
@@ -109,9 +140,14 @@ struct WorkerTeam::Impl {
   // Runs task(worker, piece) for all pieces; the caller is worker 0.
   void RunPieces(uint32_t pieces, const std::function<void(int, size_t)>& task) {
     piece_task = &task;
+    job_pieces = pieces;
     pieces_done.store(0, std::memory_order_relaxed);
-    const Claim last = Claim::FromWord(claim.load(std::memory_order_relaxed));
-    claim.store(Claim{last.epoch + 1, pieces, 0}.Word(), std::memory_order_release);
+    ++epoch;
+    for (size_t i = 0; i < size; ++i) {
+      const auto begin = static_cast<uint32_t>(size_t{pieces} * i / size);
+      const auto end = static_cast<uint32_t>(size_t{pieces} * (i + 1) / size);
+      queues[i].word.store(Range{epoch, begin, end}.Word(), std::memory_order_release);
+    }
     if (pieces > 1) Wake();
     while (RunOnePiece(0)) {
     }
@@ -124,8 +160,9 @@ struct WorkerTeam::Impl {
   }
 };
 
-WorkerTeam::WorkerTeam(int threads) : impl_(std::make_unique<Impl>()) {
-  const int count = threads > 0 ? threads : AvailableCpus();
+WorkerTeam::WorkerTeam(int threads)
+    : impl_(std::make_unique<Impl>(static_cast<size_t>(threads > 0 ? threads : AvailableCpus()))) {
+  const auto count = static_cast<int>(impl_->size);
   for (int worker = 1; worker < count; ++worker) {
     impl_->threads.emplace_back([impl = impl_.get(), worker] { impl->WorkerLoop(worker); });
   }
@@ -137,7 +174,7 @@ WorkerTeam::~WorkerTeam() {
   for (std::thread& thread : impl_->threads) thread.join();
 }
 
-int WorkerTeam::size() const { return static_cast<int>(impl_->threads.size()) + 1; }
+int WorkerTeam::size() const { return static_cast<int>(impl_->size); }
 
 void WorkerTeam::Run(const std::function<void(int)>& task) {
   const auto piece = [&task](int, size_t index) { task(static_cast<int>(index)); };

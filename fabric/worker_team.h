@@ -25,8 +25,8 @@ class WorkerTeam {
   // Calls task(worker) once per worker, 0 <= worker < size(); 0 is the caller.
   void Run(const std::function<void(int)>& task);
 
-  // Calls task(worker, begin, end) over [0, count) in pieces of at most `grain`, claimed
-  // dynamically.
+  // Calls task(worker, begin, end) over [0, count) in pieces of at most `grain`. Each worker begins
+  // with a share of consecutive pieces; whoever is done takes pieces from the ends of the others'.
   void ParallelFor(size_t count, size_t grain,
                    const std::function<void(int, size_t, size_t)>& task);
 

@@ -58,6 +58,30 @@ TEST(WorkerTeam, NoTwoPiecesShareAWorkerAtATime) {
   EXPECT_FALSE(shared);
 }
 
+// A worker that lost its core in the middle of a piece leaves all its other pieces to the others.
+TEST(WorkerTeam, AThrottledWorkerKeepsOnlyThePieceItHolds) {
+  for (const int threads : {2, 4}) {
+    WorkerTeam team(threads);
+    constexpr size_t kPieces = 60;
+    std::atomic<size_t> done{0};
+    std::atomic<int> throttled{-1};
+    std::atomic<bool> gave_up{false};
+    team.ParallelFor(kPieces, 1, [&](int worker, size_t, size_t) {
+      int nobody = -1;
+      if (throttled.compare_exchange_strong(nobody, worker)) {
+        const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+        while (done < kPieces - 1 && !gave_up) {
+          std::this_thread::sleep_for(std::chrono::microseconds(100));
+          gave_up = std::chrono::steady_clock::now() > give_up;
+        }
+      }
+      ++done;
+    });
+    EXPECT_FALSE(gave_up) << "pieces of worker " << throttled << " were left to it";
+    EXPECT_EQ(done, kPieces);
+  }
+}
+
 TEST(WorkerTeam, ResultsOfEarlierTasksAreVisibleToLaterOnes) {
   WorkerTeam team(2);
   std::vector<uint64_t> from(512, 1);
