@@ -25,9 +25,12 @@ kernels::PeakKernels KernelsOf(Isa isa) {
       return kernels::PeakAvxVnni();
     case Isa::kAvx2:
       return kernels::PeakAvx2();
+    case Isa::kNeon:
     case Isa::kScalar:
       break;
   }
+#elif defined(__aarch64__)
+  if (isa == Isa::kNeon) return kernels::PeakNeon();
 #endif
   return kernels::PeakScalar();
 }

@@ -18,9 +18,10 @@ test_packages="
   curl libbenchmark-dev libgmock-dev libgtest-dev librapidcheck-dev python3 python3-jinja2"
 
 # Node clients of the API tests, the web page's build and its browser, Prometheus, formatting and
-# static checks, fuzzers, the Debian package. Tests skip without them. (Debian's prometheus starts a service; to have only the programs, mask prometheus.service first.)
+# static checks, fuzzers, the Debian package, the aarch64 kernels. Tests skip without them. (Debian's prometheus starts a service; to have only the programs, mask prometheus.service first.)
 optional_packages="
-  ccache chromium clang clang-format clang-tidy dpkg-dev nodejs npm prometheus"
+  ccache chromium clang clang-format clang-tidy dpkg-dev g++-aarch64-linux-gnu nodejs npm prometheus
+  qemu-user-static"
 
 [ $# -gt 0 ] || set -- build test
 

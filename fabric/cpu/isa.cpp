@@ -7,6 +7,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace fabric {
@@ -74,6 +77,14 @@ std::vector<Isa> DetectIsas() {
   return isas;
 }
 
+#elif defined(__aarch64__)
+
+std::vector<Isa> DetectIsas() {
+  // The dot products of ARMv8.2; without them int8 is not worth a kernel of its own.
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) return {Isa::kNeon, Isa::kScalar};
+  return {Isa::kScalar};
+}
+
 #else
 
 std::vector<Isa> DetectIsas() { return {Isa::kScalar}; }
@@ -95,6 +106,8 @@ std::string_view IsaName(Isa isa) {
   switch (isa) {
     case Isa::kScalar:
       return "scalar";
+    case Isa::kNeon:
+      return "neon";
     case Isa::kAvx2:
       return "avx2";
     case Isa::kAvxVnni:

@@ -7,9 +7,9 @@
 namespace fabric {
 
 // Instruction sets that kernels are written for, in the order in which they are preferred last.
-enum class Isa : uint8_t { kScalar, kAvx2, kAvxVnni, kAvx512Vnni, kAvx512Vbmi };
+enum class Isa : uint8_t { kScalar, kNeon, kAvx2, kAvxVnni, kAvx512Vnni, kAvx512Vbmi };
 
-// The name used by TERN_FORCE_ISA, logs and metrics: "scalar", "avx2", "avxvnni", "avx512",
+// The name used by TERN_FORCE_ISA, logs and metrics: "scalar", "neon", "avx2", "avxvnni", "avx512",
 // "avx512vbmi".
 std::string_view IsaName(Isa isa);
 

@@ -33,8 +33,16 @@ KernelTable MakeTable(Isa isa) {
       return {isa,           IsaName(isa),    TernaryAvx2(),
               DenseAvx2(),   QuantizedAvx2(), FloatOpsAvx2(),
               SparseScalar()};
+    case Isa::kNeon:
     case Isa::kScalar:
       break;
+  }
+#elif defined(__aarch64__)
+  // NEON belongs to every aarch64 CPU, so the compiler vectorises the lanes of the scalar table.
+  if (isa == Isa::kNeon) {
+    return {isa,           IsaName(isa),      TernaryNeon(),
+            DenseScalar(), QuantizedScalar(), FloatOpsScalar(),
+            SparseScalar()};
   }
 #endif
   return {isa,           IsaName(isa),      TernaryScalar(),

@@ -25,6 +25,8 @@ PeakKernels PeakScalar() noexcept;
 PeakKernels PeakAvx2() noexcept;
 PeakKernels PeakAvxVnni() noexcept;
 PeakKernels PeakAvx512Vnni() noexcept;
+#elif defined(__aarch64__)
+PeakKernels PeakNeon() noexcept;
 #endif
 
 }  // namespace fabric::kernels

@@ -66,6 +66,8 @@ TernaryKernels TernaryAvx2() noexcept;
 TernaryKernels TernaryAvxVnni() noexcept;
 TernaryKernels TernaryAvx512Vnni() noexcept;
 TernaryKernels TernaryAvx512Vbmi() noexcept;
+#elif defined(__aarch64__)
+TernaryKernels TernaryNeon() noexcept;
 #endif
 
 }  // namespace fabric::kernels
