@@ -139,6 +139,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
           {"threads", model.threads()},
           {"activation", ActivationText(shape.ternary_activation)},
           {"activation_reason", ActivationReason(shape, config)},
+          {"layout_reason", weights.layout_reason},
           {"load_seconds", model.model().load_seconds()},
           {"memory",
            {{"weights_bytes", weights.resident_bytes},
@@ -211,8 +212,11 @@ void PrintText(const Json& report) {
   std::cout << "\nruns on device " << run["device"].get<std::string>() << " ("
             << run["isa"].get<std::string>() << ", " << run["threads"]
             << " threads); ternary projections take " << run["activation"].get<std::string>()
-            << " input: " << run["activation_reason"].get<std::string>() << "\nmemory: weights "
-            << Mebibytes(memory["weights_bytes"]) << ", workspace "
+            << " input: " << run["activation_reason"].get<std::string>() << "\n";
+  if (!run["layout_reason"].get<std::string>().empty()) {
+    std::cout << "layout of ternary weights: " << run["layout_reason"].get<std::string>() << "\n";
+  }
+  std::cout << "memory: weights " << Mebibytes(memory["weights_bytes"]) << ", workspace "
             << Mebibytes(memory["workspace_bytes"]) << ", KV " << memory["kv_bytes_per_token"]
             << " bytes per token, " << Mebibytes(memory["kv_bytes_full_context"])
             << " for a context of " << memory["context_length"] << "\n";

@@ -436,14 +436,16 @@ void AddFabricOptions(std::vector<Option>* table) {
                        std::string_view help) {
     return OptionInfo{"fabric", name, flag, OptionKind::kText, value, help};
   };
-  using fabric::TernaryLayout;
+  using Layout = std::optional<fabric::TernaryLayout>;
   add(Choice<std::string>(
       info("device", "--fabric-device", "NAME", "device of projections: sim | reference"),
       TERN_FIELD(fabric.device), {{"sim", "sim"}, {"reference", "reference"}}));
-  add(Choice<TernaryLayout>(
-      info("layout", "--fabric-layout", "LAYOUT", "ternary weights in memory: 2bit | pt5"),
-      TERN_FIELD(fabric.layout),
-      {{"2bit", TernaryLayout::kPanel2Bit}, {"pt5", TernaryLayout::kPanelPt5}}));
+  add(Choice<Layout>(info("layout", "--fabric-layout", "LAYOUT",
+                          "ternary weights in memory: auto (what measures faster) | 2bit | pt5"),
+                     TERN_FIELD(fabric.layout),
+                     {{"auto", Layout()},
+                      {"2bit", Layout(fabric::TernaryLayout::kPanel2Bit)},
+                      {"pt5", Layout(fabric::TernaryLayout::kPanelPt5)}}));
   add(Boolean(
       info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
       TERN_FIELD(fabric.account)));

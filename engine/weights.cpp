@@ -278,9 +278,15 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
       throw ModelError("Tensor " + info.name + " has a scale that is not finite.");
     }
   }
+  Linear linear;
+  linear.activation = config_.ternary_activation == ActivationMode::kBlock
+                          ? fabric::ActivationKind::kInt8Block
+                          : fabric::ActivationKind::kInt8Token;
+  const fabric::LayoutChoice choice = device_.PreferredLayout(linear.activation);
+  weights_.layout_reason = choice.reason;
   fabric::TernaryMatrix matrix(static_cast<uint32_t>(info.rows()),
                                static_cast<uint32_t>(info.cols()), collapsed.kind, decoder.group(),
-                               fabric::TernaryLayout::kPanel2Bit);
+                               choice.layout);
   fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(info.cols());
     std::vector<float> file_scales(per_row);
@@ -294,14 +300,10 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
       matrix.SetRow(static_cast<uint32_t>(row), trits, of_row);
     }
   });
-  matrix.CountNonZeros();
-  Linear linear;
-  linear.activation = config_.ternary_activation == ActivationMode::kBlock
-                          ? fabric::ActivationKind::kInt8Block
-                          : fabric::ActivationKind::kInt8Token;
   const uint64_t bytes = matrix.bytes();
   linear.matrix = Upload(std::move(matrix), info.name);
-  Place(info, "panel-2bit", ActivationName(linear.activation), bytes,
+  Place(info, "panel-" + std::string(fabric::LayoutName(choice.layout)),
+        ActivationName(linear.activation), bytes,
         static_cast<double>(collapsed.zeros) / static_cast<double>(info.elements()));
   return linear;
 }

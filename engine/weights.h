@@ -89,6 +89,7 @@ struct Weights {
   std::vector<LinearInfo> linears;    // by Linear::index
   std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
+  std::string layout_reason;  // why ternary matrices have their layout; empty without any
   uint64_t resident_bytes = 0;
 };
 

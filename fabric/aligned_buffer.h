@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -15,7 +14,12 @@ namespace fabric {
 // element.
 inline constexpr size_t kBufferAlignment = 64;
 
-// A fixed-size array of trivial elements, 64-byte aligned, zeroed. Large ones ask for huge pages.
+// Zeroed, aligned memory for AlignedBuffer; throws std::bad_alloc. bytes: as they were allocated.
+void* AllocateAligned(size_t bytes);
+void FreeAligned(void* memory, size_t bytes) noexcept;
+
+// A fixed-size array of trivial elements, 64-byte aligned, zeroed. Large ones ask for huge pages,
+// and the system gives them memory as it is first touched: a pool costs nothing before it is used.
 //
 // Ownership: owns. Move-only. Converts to a span; the span is valid until destruction.
 // Errors:    the constructor throws std::bad_alloc.
@@ -49,17 +53,16 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    size_t bytes = 0;
+    void operator()(T* p) const { FreeAligned(p, bytes); }
   };
   std::unique_ptr<T[], Free> data_;
   size_t size_ = 0;
 };
 
-// Zeroed, aligned memory for AlignedBuffer; throws std::bad_alloc. Free with std::free.
-void* AllocateAligned(size_t bytes);
-
 template <typename T>
 AlignedBuffer<T>::AlignedBuffer(size_t size)
-    : data_(static_cast<T*>(AllocateAligned(size * sizeof(T)))), size_(size) {}
+    : data_(static_cast<T*>(AllocateAligned(size * sizeof(T))), Free{size * sizeof(T)}),
+      size_(size) {}
 
 }  // namespace fabric

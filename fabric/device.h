@@ -89,6 +89,9 @@ class Device {
   virtual ~Device() = default;
   virtual std::string_view name() const = 0;
 
+  // The layout in which ternary matrices that take this kind of activation run best, and why.
+  // Upload() takes any other too. The first call may measure for some 50 ms.
+  virtual LayoutChoice PreferredLayout(ActivationKind /*activation*/) { return {}; }
   virtual Status Upload(Matrix matrix, MatrixId* id) = 0;
   virtual Status Free(MatrixId id) noexcept = 0;
 

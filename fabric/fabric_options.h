@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "fabric/ternary_matrix.h"
@@ -24,10 +25,16 @@ struct EnergyTable {
   double link_byte = 10.0;
 };
 
-struct FabricOptions {
-  std::string device = "sim";  // reference | sim
-  bool account = true;         // keep the exact skip/cycle/energy account
+// A layout, and why, as a clause: "asked for".
+struct LayoutChoice {
   TernaryLayout layout = TernaryLayout::kPanel2Bit;
+  std::string reason;
+};
+
+struct FabricOptions {
+  std::string device = "sim";           // reference | sim
+  bool account = true;                  // keep the exact skip/cycle/energy account
+  std::optional<TernaryLayout> layout;  // of ternary matrices; empty = what measures faster
   FabricGeometry geometry;
   EnergyTable energy;
 };

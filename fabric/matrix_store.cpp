@@ -121,14 +121,14 @@ size_t BytesOf(const Matrix& matrix) noexcept {
   return AsQuantized(matrix)->bytes();
 }
 
-Status PrepareMatrix(Matrix* matrix, TernaryLayout layout) {
+Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
   auto* ternary = std::get_if<TernaryMatrix>(matrix);
   if (ternary == nullptr) {
     const bool present = AsDense(*matrix) != nullptr || AsQuantized(*matrix) != nullptr;
     return present ? Status::kOk : Status::kErrAddr;
   }
   if (ternary->rows() == 0) return Status::kErrAddr;
-  if (ternary->layout() != layout) *ternary = WithLayout(*ternary, layout);
+  if (layout && ternary->layout() != *layout) *ternary = WithLayout(*ternary, *layout);
   if (ternary->nonzeros_per_column().empty()) ternary->CountNonZeros();
   return Status::kOk;
 }

@@ -40,9 +40,9 @@ uint32_t RowsOf(const Matrix& matrix) noexcept;
 uint32_t ColsOf(const Matrix& matrix) noexcept;
 size_t BytesOf(const Matrix& matrix) noexcept;
 
-// Prepares a matrix for Add(): in `layout`, with its non-zeros counted.
+// Prepares a matrix for Add(): in `layout`, if one is wanted, with its non-zeros counted.
 // Returns kErrAddr for a null pointer to a matrix.
-Status PrepareMatrix(Matrix* matrix, TernaryLayout layout);
+Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout);
 
 // kOk when every op can run as documented in fabric/device.h; otherwise the first fault:
 //   kErrStale        a handle of a freed matrix

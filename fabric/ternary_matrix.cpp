@@ -28,7 +28,59 @@ uint32_t DigitsOf(TernaryLayout layout) {
   return layout == TernaryLayout::kPanel2Bit ? k2BitDigits : kPt5Digits;
 }
 
+// The weight of digit k in a byte.
+template <uint32_t kDigits>
+constexpr unsigned DigitWeight(uint32_t k) {
+  return kDigits == k2BitDigits ? 1U << (2 * k) : kPowersOf3[k];
+}
+
+// The four bytes of one row in one line, from line_cols trits.
+template <uint32_t kDigits>
+void PackStep(const int8_t* trits, uint8_t* bytes) {
+  for (uint32_t j = 0; j < kStepCols; ++j) {
+    unsigned packed = 0;
+    for (uint32_t k = 0; k < kDigits; ++k) {
+      const int code = trits[k * kStepCols + j] + 1;
+      assert(code >= 0 && code <= 2);
+      packed += static_cast<unsigned>(code) * DigitWeight<kDigits>(k);
+    }
+    bytes[j] = static_cast<uint8_t>(packed);
+  }
+}
+
+// bytes: of the row in its panel's first line.
+template <uint32_t kDigits>
+void PackRow(const int8_t* trits, uint32_t cols, uint8_t* bytes) {
+  constexpr uint32_t kLineCols = kDigits * kStepCols;
+  uint32_t col = 0;
+  for (; col + kLineCols <= cols; col += kLineCols, bytes += kLineBytes) {
+    PackStep<kDigits>(trits + col, bytes);
+  }
+  if (col == cols) return;
+  int8_t last[kLineCols] = {};
+  std::copy(trits + col, trits + cols, last);
+  PackStep<kDigits>(last, bytes);
+}
+
+// For every byte of a layout, 1 in byte k where digit k is not the code of zero. Sixteen of them
+// add up without a carry.
+std::array<uint64_t, 256> NonZeroDigits(TernaryLayout layout) {
+  std::array<uint64_t, 256> table = {};
+  for (unsigned byte = 0; byte < table.size(); ++byte) {
+    for (uint32_t k = 0; k < DigitsOf(layout); ++k) {
+      const unsigned code =
+          layout == TernaryLayout::kPanel2Bit ? (byte >> (2 * k)) & 3 : byte / kPowersOf3[k] % 3;
+      if (code != 1) table[byte] |= uint64_t{1} << (8 * k);
+    }
+  }
+  return table;
+}
+
 }  // namespace
+
+std::string_view LayoutName(TernaryLayout layout) {
+  return layout == TernaryLayout::kPanel2Bit ? "2bit" : "pt5";
+}
 
 TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
                              TernaryLayout layout)
@@ -66,22 +118,12 @@ size_t TernaryMatrix::panel_bytes() const {
 void TernaryMatrix::SetRow(uint32_t row, std::span<const int8_t> trits,
                            std::span<const float> scales) {
   assert(row < rows_ && trits.size() == cols_ && scales.size() == scales_per_row());
-  uint8_t* panel = panels_.data() + row / kPanelRows * panel_bytes();
   const uint32_t in_panel = row % kPanelRows;
-  const uint32_t digits = DigitsOf(layout_);
-  const uint32_t line_cols = digits * kStepCols;
-  for (uint32_t first = 0; first < cols_; first += line_cols) {
-    uint8_t* bytes = panel + PositionInPanel(in_panel, first, digits).byte;
-    for (uint32_t j = 0; j < kStepCols; ++j) {
-      unsigned packed = 0;
-      for (uint32_t k = 0; k < digits; ++k) {
-        const uint32_t col = first + k * kStepCols + j;
-        const unsigned code = col < cols_ ? static_cast<unsigned>(trits[col] + 1) : 1U;
-        assert(code <= 2);
-        packed += digits == k2BitDigits ? code << (2 * k) : code * kPowersOf3[k];
-      }
-      bytes[j] = static_cast<uint8_t>(packed);
-    }
+  uint8_t* bytes = panels_.data() + row / kPanelRows * panel_bytes() + in_panel * kStepCols;
+  if (layout_ == TernaryLayout::kPanel2Bit) {
+    PackRow<k2BitDigits>(trits.data(), cols_, bytes);
+  } else {
+    PackRow<kPt5Digits>(trits.data(), cols_, bytes);
   }
   if (kind_ == ScaleKind::kTensor) {
     // Rows may be set concurrently and agree on the value; the first one writes it.
@@ -129,13 +171,26 @@ std::vector<float> TernaryMatrix::CopyScales() const {
 
 void TernaryMatrix::CountNonZeros() {
   AlignedBuffer<uint32_t> total(cols_);
+  const std::array<uint64_t, 256> digits_of = NonZeroDigits(layout_);
+  const uint32_t digits = DigitsOf(layout_);
+  const uint32_t line_cols = digits * kStepCols;
+  const uint32_t lines = LinesOf(cols_, digits);
   ParallelFor(panel_count(), kPanelsPerTask, [&](size_t begin, size_t end) {
-    std::vector<int8_t> trits(cols_);
-    std::vector<uint32_t> counts(cols_);
-    const auto last = static_cast<uint32_t>(std::min<size_t>(end * kPanelRows, rows_));
-    for (auto row = static_cast<uint32_t>(begin * kPanelRows); row < last; ++row) {
-      GetRow(row, trits);
-      for (uint32_t col = 0; col < cols_; ++col) counts[col] += trits[col] != 0 ? 1 : 0;
+    std::vector<uint32_t> counts(size_t{lines} * line_cols);
+    for (size_t panel = begin; panel < end; ++panel) {
+      const uint8_t* line = panels_.data() + panel * panel_bytes();
+      for (uint32_t first = 0; first < cols_; first += line_cols, line += kLineBytes) {
+        // Rows and columns of padding hold zeros, which do not count.
+        for (uint32_t j = 0; j < kStepCols; ++j) {
+          uint64_t sums = 0;
+          for (uint32_t row = 0; row < kPanelRows; ++row) {
+            sums += digits_of[line[row * kStepCols + j]];
+          }
+          for (uint32_t k = 0; k < digits; ++k) {
+            counts[first + k * kStepCols + j] += (sums >> (8 * k)) & 0xFF;
+          }
+        }
+      }
     }
     for (uint32_t col = 0; col < cols_; ++col) {
       std::atomic_ref(total[col]).fetch_add(counts[col], std::memory_order_relaxed);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "fabric/aligned_buffer.h"
@@ -19,6 +20,9 @@ enum class TernaryLayout : uint8_t {
   kPanelPt5,   // 16-row panels, 1.6 bits per weight: the five base-3 digits of a byte are columns
                // c, c+4, c+8, c+12, c+16
 };
+
+// The name in options and reports: "2bit", "pt5".
+std::string_view LayoutName(TernaryLayout layout);
 
 // A [rows, cols] matrix with entries in {-1, 0, +1} and one float scale per tensor, row or group of
 // columns: W[r][c] = scale * trit.

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "fabric/layout_choice.h"
 #include "fabric/panel_layout.h"
 #include "fabric/projection.h"
 
@@ -64,6 +65,16 @@ SimDevice::SimDevice(std::string_view name, const FabricOptions& options,
     : name_(name), options_(options), kernels_(kernels), team_(team) {
   const size_t workers = team == nullptr ? 1 : static_cast<size_t>(team->size());
   scratch_ = AlignedBuffer<float>(workers * kTileFloats);
+}
+
+LayoutChoice SimDevice::PreferredLayout(ActivationKind activation) {
+  if (options_.layout) return {*options_.layout, "asked for"};
+  // Nobody waits for the speed of the scalar kernels.
+  if (kernels_.isa == Isa::kScalar) return {TernaryLayout::kPanel2Bit, "the kernels are scalar"};
+  std::optional<LayoutChoice>& measured =
+      measured_[activation == ActivationKind::kInt8Block ? 1 : 0];
+  if (!measured) measured = MeasureLayouts(kernels_, team_, activation);
+  return *measured;
 }
 
 Status SimDevice::Upload(Matrix matrix, MatrixId* id) {

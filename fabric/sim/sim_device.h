@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -23,6 +24,7 @@ class SimDevice final : public Device {
             const kernels::KernelTable& kernels, WorkerTeam* team);
 
   std::string_view name() const override { return name_; }
+  LayoutChoice PreferredLayout(ActivationKind activation) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
@@ -63,6 +65,7 @@ class SimDevice final : public Device {
   FabricOptions options_;
   const kernels::KernelTable& kernels_;
   WorkerTeam* team_;
+  std::optional<LayoutChoice> measured_[2];  // of kInt8Token, kInt8Block
   MatrixStore store_;
   CounterBook book_;
   std::atomic<size_t> resident_bytes_{0};

@@ -346,6 +346,35 @@ struct Bench {
   ProjectionOp op;
 };
 
+TEST(Device, PrefersTheLayoutItWasAskedForOrHasMeasured) {
+  WorkerTeam team(2);
+  for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+    const auto device = CreateDevice(OptionsWith(layout), team);
+    EXPECT_EQ(device->PreferredLayout(ActivationKind::kInt8Token).layout, layout);
+  }
+  const auto device = CreateDevice({}, team);
+  const LayoutChoice token = device->PreferredLayout(ActivationKind::kInt8Token);
+  EXPECT_FALSE(token.reason.empty());
+  // Measured once: asking again cannot give another answer.
+  EXPECT_EQ(device->PreferredLayout(ActivationKind::kInt8Token).reason, token.reason);
+}
+
+// With no layout asked for a device keeps the one that a matrix comes in.
+TEST(Device, KeepsTheLayoutOfAMatrixUnlessAnotherIsAskedFor) {
+  WorkerTeam team(2);
+  const auto bytes_of = [&](const FabricOptions& options, TernaryLayout layout) {
+    const auto device = CreateDevice(options, team);
+    MatrixId id;
+    TernaryCase c = TernaryCase::Make(64, 1280, ScaleKind::kTensor, 0, layout, 1);
+    EXPECT_EQ(device->Upload(std::move(c.matrix), &id), Status::kOk);
+    return device->resident_bytes();
+  };
+  const size_t two_bit = bytes_of({}, TernaryLayout::kPanel2Bit);
+  const size_t pt5 = bytes_of({}, TernaryLayout::kPanelPt5);
+  EXPECT_GT(two_bit, pt5);
+  EXPECT_EQ(bytes_of(OptionsWith(TernaryLayout::kPanelPt5), TernaryLayout::kPanel2Bit), pt5);
+}
+
 TEST(Device, StaleHandlesAreRefusedForEver) {
   Bench b;
   EXPECT_EQ(b.Run(b.op), Status::kOk);
