@@ -15,7 +15,7 @@ static_assert(int{kStepsBeforeWidening} * 2 * 2 * -128 >= -32768);
 static_assert(int{kStepsBeforeWidening} * 2 * 2 * 127 <= 32767);
 
 struct Avx2 : Ymm {
-  template <uint32_t kDigits, bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented, bool kInPlace>
   static constexpr uint32_t kTokens = 6;
 
   static __m256i AddPairs(__m256i sum, __m256i codes, __m256i x) {

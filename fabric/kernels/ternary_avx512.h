@@ -86,6 +86,9 @@ inline __m512i AddShifted(const __m512i (&sums)[4]) {
 
 // PT-5 without byte permutes.
 struct Pt5ByDivision {
+  // From nine tokens on it pays to divide once for all.
+  static constexpr uint32_t kMostInPlace = 8;
+
   // The line's digits 0..3 as a 2-bit line, and digit 4 apart: with q_k = byte / 3^k, and digit k =
   // q_k - 3 q_{k+1}, the sum of digit k times 4^k is b + q_1 + 4 q_2 + 16 q_3 - 192 q_4.
   static void Split(__m512i* line, __m512i* fifth) {
@@ -138,19 +141,22 @@ struct Avx512 {
   static constexpr size_t kExpandedBytes = 80 << 10;
   static constexpr uint32_t kPanels = 2;
   static constexpr uint32_t kWidePanels = 4;
-  template <uint32_t kDigits, bool kSegmented>
-  static constexpr uint32_t kTokens = kSegmented ? (kDigits == k2BitDigits ? 4 : 6) : 12;
+  // Look-ups of PT-5 in place leave registers for the sums of eight tokens.
+  template <uint32_t kDigits, bool kSegmented, bool kInPlace>
+  static constexpr uint32_t kTokens = kSegmented ? (kDigits == k2BitDigits ? 4 : 6)
+                                      : kDigits == kPt5Digits&& kInPlace ? 8
+                                                                         : 12;
   // Fewer accumulators than ten would wait for each other.
   template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kWideTokens = kSegmented               ? 3
                                           : kDigits == k2BitDigits ? 6
                                                                    : 4;
-  // Masks and shifts of the 2-bit layout find free ports beside the dot products. Those of PT-5 are
-  // worth sharing from nine tokens on, and its lines do not divide a segment.
+  // Masks and shifts of the 2-bit layout find free ports beside the dot products. PT-5 lines do not
+  // divide a segment.
   template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kMostInPlace = kDigits == k2BitDigits ? kAlways
                                            : kSegmented           ? 0
-                                                                  : 8;
+                                                                  : Pt5::kMostInPlace;
   template <uint32_t kDigits>
   static constexpr bool kSegmentVector = kDigits == k2BitDigits;
 

@@ -44,6 +44,8 @@ struct ByteTable {
 };
 
 struct Pt5ByTable {
+  static constexpr uint32_t kMostInPlace = 16;
+
   // The line's digits 0..3 as a 2-bit line, and digit 4 apart.
   static void Split(__m512i* line, __m512i* fifth) {
     const __mmask64 upper_half = _mm512_movepi8_mask(*line);

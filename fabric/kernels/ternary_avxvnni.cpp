@@ -24,7 +24,7 @@ struct LastCodes {
 };
 
 struct AvxVnni : Ymm {
-  template <uint32_t kDigits, bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented, bool kInPlace>
   static constexpr uint32_t kTokens = 6;
 
   // Not inlined: sixteen registers are just enough for the sums.

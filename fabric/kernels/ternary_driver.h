@@ -26,7 +26,8 @@ namespace fabric::kernels {
 // I is a type of the including file's anonymous namespace (see float_lanes.h for why). It has
 //   Ints, Floats           16 int32 or floats, one per row of a panel
 //   kExpandedBytes         size of a window, all panels together
-//   kPanels, kTokens<kDigits, S>  P, and the largest T; S: sums are floats too, segment by segment
+//   kPanels, kTokens<kDigits, S, I>  P, and the largest T; S: sums are floats too, segment by
+//       segment; I: in place
 //   kWidePanels, kWideTokens<kDigits, S>   the same where there are at most kWideTokens tokens
 //   kMostInPlace<kDigits, S>     the most tokens for which nothing is expanded
 //   ExpandLine<kDigits>(const uint8_t* line, uint8_t* bytes, size_t stride)
@@ -142,8 +143,8 @@ struct TernaryDriver {
         return;
       }
     }
-    Panels<I::kPanels, I::template kTokens<kDigits, kSegmented>, kSegmented, kInPlace>(t, group, 0,
-                                                                                       state);
+    Panels<I::kPanels, I::template kTokens<kDigits, kSegmented, kInPlace>, kSegmented, kInPlace>(
+        t, group, 0, state);
   }
 
   // Panels from `panel` on, P together as long as there are so many.

@@ -68,7 +68,7 @@ struct Neon {
   static constexpr uint32_t kPanels = 1;
   static constexpr uint32_t kWidePanels = 1;
   // 20 sums, 5 registers of activations and 4 of codes.
-  template <uint32_t kDigits, bool kSegmented>
+  template <uint32_t kDigits, bool kSegmented, bool kInPlace>
   static constexpr uint32_t kTokens = 5;
   template <uint32_t kDigits, bool kSegmented>
   static constexpr uint32_t kWideTokens = 0;
