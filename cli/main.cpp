@@ -66,6 +66,7 @@ int Main(int argc, char** argv) {
   AddGenerate(app, &run);
   AddBench(app, &run);
   AddPerplexity(app, &run);
+  AddEval(app, &run);
   AddInspect(app, &run);
   AddTokenize(app, &run);
   AddTemplate(app, &run);

@@ -15,6 +15,7 @@
 #include "cli/config_flags.h"
 #include "cli/interrupt.h"
 #include "cli/local_model.h"
+#include "cli/progress_line.h"
 #include "cli/tensor_type.h"
 #include "cli/text_score.h"
 #include "engine/model.h"
@@ -163,28 +164,10 @@ void StopWhenInterrupted() {
   if (Interrupted()) throw std::runtime_error("Interrupted; nothing was written.");
 }
 
-// A line that is overwritten on a terminal; in a log one line every few seconds of work.
-class ProgressLine {
- public:
-  void Show(const quantize::QuantizeProgress& progress) {
-    StopWhenInterrupted();
-    const bool terminal = isatty(STDERR_FILENO) != 0;
-    if (!terminal && SecondsSince(shown_) < 5.0) return;
-    if (terminal && progress.fraction < 1.0 && SecondsSince(shown_) < 0.1) return;
-    shown_ = std::chrono::steady_clock::now();
-    std::fprintf(stderr, terminal ? "\r\033[K%3.0f %%  %.*s" : "%3.0f %%  %.*s\n",
-                 progress.fraction * 100.0, static_cast<int>(progress.tensor.size()),
-                 progress.tensor.data());
-    if (terminal && progress.fraction >= 1.0) std::fprintf(stderr, "\r\033[K");
-  }
-
- private:
-  std::chrono::steady_clock::time_point shown_ = std::chrono::steady_clock::now();
-};
-
 quantize::OnQuantizeProgress ShowProgress() {
   return [line = std::make_shared<ProgressLine>()](const quantize::QuantizeProgress& progress) {
-    line->Show(progress);
+    StopWhenInterrupted();
+    line->Show(progress.fraction, progress.tensor);
   };
 }
 

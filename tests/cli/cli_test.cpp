@@ -67,7 +67,7 @@ TEST_F(Cli, UnknownFlagIsBadUsage) {
 }
 
 TEST_F(Cli, HelpTeachesWithExamples) {
-  for (const char* command : {"serve", "chat", "generate", "bench", "perplexity", "inspect",
+  for (const char* command : {"serve", "chat", "generate", "bench", "perplexity", "inspect", "eval",
                               "tokenize", "template", "synth", "quantize", "health"}) {
     const ProcessResult result = RunTern({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << command;
