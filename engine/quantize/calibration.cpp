@@ -128,13 +128,18 @@ float MagnitudeOfRankBySorting(std::span<const float> values, uint64_t rank) {
   return *at;
 }
 
-// The |w| that `percent` % of the weights do not exceed (nearest rank).
+// The largest D that at most `percent` % of the weights do not exceed (nearest rank). Where equal
+// magnitudes straddle that share, as in weights of few levels, D is just below them: otherwise all
+// of them would become 0.
 double Percentile(std::span<const float> values, double percent) {
   const double wanted = std::ceil(percent / 100.0 * static_cast<double>(values.size()));
   if (wanted < 1) return 0;
   const auto rank = std::min<uint64_t>(static_cast<uint64_t>(wanted), values.size()) - 1;
-  return values.size() < kPiece ? MagnitudeOfRankBySorting(values, rank)
-                                : MagnitudeOfRank(values, rank);
+  const float threshold = values.size() < kPiece ? MagnitudeOfRankBySorting(values, rank)
+                                                 : MagnitudeOfRank(values, rank);
+  const auto covered = static_cast<uint64_t>(std::count_if(
+      values.begin(), values.end(), [&](float value) { return std::fabs(value) <= threshold; }));
+  return covered > rank + 1 ? std::nextafter(threshold, 0.0F) : threshold;
 }
 
 struct Levels {

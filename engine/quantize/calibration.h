@@ -18,7 +18,7 @@ namespace engine::quantize {
 //                                                                 w / mean|w|, -1, 1)
 //   twn         T mean|w|                  mean|w|, |w| > D  0.7  Li & Liu 2016, "Ternary Weight
 //                                                                 Networks", eq. 6 and 7
-//   percentile  T % of the |w| are below   mean|w|, |w| > D  46   the share that Lloyd-Max's three
+//   percentile  at most T % are within     mean|w|, |w| > D  46   the share that Lloyd-Max's three
 //                                                                 levels put at 0 for a normal w
 //   mean-std    mean|w| + T std|w|         mean|w|, |w| > D  -0.3 the same point, 0.61 sigma
 //   absmax      T max|w|                   max|w|            0.5  round(w / max|w|), as llama.cpp

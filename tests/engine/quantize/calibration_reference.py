@@ -48,7 +48,11 @@ def levels(rule, threshold, values):
         return threshold * mean(magnitudes), None
     if rule == "percentile":
         rank = math.ceil(threshold / 100 * len(values))
-        return (sorted(magnitudes)[rank - 1] if rank >= 1 else Fraction(0)), None
+        limit = sorted(magnitudes)[rank - 1] if rank >= 1 else Fraction(0)
+        if sum(m <= limit for m in magnitudes) > rank >= 1:
+            # Ties would zero more than the share: the next smaller magnitude is the limit.
+            limit = max([m for m in magnitudes if m < limit], default=Fraction(0))
+        return limit, None
     if rule == "mean-std":
         return mean(magnitudes) + threshold * deviation(magnitudes), None
     if rule == "absmax":
@@ -81,7 +85,8 @@ CASES = [
 
 def main():
     inputs = {"bell": weights(257, 1, 0), "shifted": weights(100, 2, 60000),
-              "one": [Fraction(-3, 8)], "with zeros": weights(31, 3, 0) + [Fraction(0)] * 33}
+              "one": [Fraction(-3, 8)],
+              "few levels": [Fraction(n % 3 - 1, 4) for n in range(30)] + [Fraction(3, 4)] * 5, "with zeros": weights(31, 3, 0) + [Fraction(0)] * 33}
     cases = []
     for name, values in inputs.items():
         for rule, threshold in CASES:
