@@ -15,7 +15,8 @@ build_packages="
   libtomlplusplus-dev libutf8proc-dev nlohmann-json3-dev prometheus-cpp-dev"
 
 test_packages="
-  curl libbenchmark-dev libgmock-dev libgtest-dev librapidcheck-dev python3 python3-jinja2"
+  curl libbenchmark-dev libgmock-dev libgtest-dev librapidcheck-dev python3 python3-jinja2
+  python3-jsonschema"
 
 # Node clients of the API tests, the web page's build and its browser, Prometheus, formatting and
 # static checks, fuzzers, the Debian package, the aarch64 kernels. Tests skip without them. (Debian's prometheus starts a service; to have only the programs, mask prometheus.service first.)
