@@ -52,6 +52,8 @@ TEST_F(Server, ChatAnswersInOpenAisShape) {
 
 TEST_F(Server, StreamSaysWhatTheWholeAnswerSays) {
   json body = ChatBody("Tell me about your favorite book.", 40);
+  // So that both compared answers find the same in the prefix cache.
+  const json first = app().PostOk("/v1/chat/completions", body);
   const json whole = app().PostOk("/v1/chat/completions", body);
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}};
@@ -79,6 +81,9 @@ TEST_F(Server, StreamSaysWhatTheWholeAnswerSays) {
   }
   EXPECT_TRUE(stream.chunks.back()["choices"].empty());
   EXPECT_EQ(stream.chunks.back()["usage"], whole["usage"]);
+  EXPECT_EQ(whole["choices"][0]["message"], first["choices"][0]["message"]);
+  const json& usage = whole["usage"];
+  EXPECT_EQ(usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"].get<int>() - 1);
 }
 
 TEST_F(Server, SixteenStreamsTogetherSayWhatEachSaysAlone) {
