@@ -1,4 +1,5 @@
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include "config/config.h"
 #include "fabric/worker_team.h"
 #include "server/app.h"
+#include "server/log.h"
 
 namespace cli {
 namespace {
@@ -30,31 +32,32 @@ constexpr const char* kExamples =
     "from\n"
     "\n"
     "SIGTERM or SIGINT drains: accepted requests finish within --drain-timeout. A second one cuts\n"
-    "what is left.";
+    "what is left. SIGHUP reads the key file and the TLS certificate again.";
 
 struct ServeFlags {
   ConfigFlags config;
   bool print_config = false;
 };
 
-// Turns SIGTERM and SIGINT into BeginShutdown(), on a thread of its own.
+// Turns SIGTERM and SIGINT into BeginShutdown() and SIGHUP into Reload(), on a thread of its own.
 //
 // The signals are blocked in the constructor, so that every thread started later inherits the mask
 // and none is interrupted. SIGUSR1 to this thread alone ends it.
-class ShutdownSignals {
+class Signals {
  public:
-  ShutdownSignals() {
+  Signals() {
     sigemptyset(&signals_);
     sigaddset(&signals_, SIGTERM);
     sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGHUP);
     sigaddset(&signals_, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     // A client that goes away is seen as an error of write().
     std::signal(SIGPIPE, SIG_IGN);
   }
-  ShutdownSignals(const ShutdownSignals&) = delete;
-  ShutdownSignals& operator=(const ShutdownSignals&) = delete;
-  ~ShutdownSignals() { Stop(); }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  ~Signals() { Stop(); }
 
   void Forward(server::App* app) {
     thread_ = std::thread([this, app] {
@@ -64,6 +67,10 @@ class ShutdownSignals {
         if (sigwait(&signals_, &signal) != 0) continue;
         if (stopping_) return;
         if (signal == SIGUSR1) continue;
+        if (signal == SIGHUP) {
+          app->Reload();
+          continue;
+        }
         std::cerr << (draining ? "tern: shutting down now; what is left is cut\n"
                                : "tern: draining; accepted requests may finish\n");
         draining = true;
@@ -94,7 +101,8 @@ std::string UrlOf(const server::ServerOptions& options, uint16_t port) {
   std::string host = options.host;
   if (host == "0.0.0.0" || host == "::") host = "127.0.0.1";
   if (host.find(':') != std::string::npos) host = "[" + host + "]";
-  return "http://" + host + ":" + std::to_string(port);
+  const bool tls = !options.tls_certificate_file.empty();
+  return (tls ? "https://" : "http://") + host + ":" + std::to_string(port);
 }
 
 std::string CurlOf(const std::string& url, const std::string& model, bool with_key) {
@@ -136,6 +144,14 @@ void NameBundledModel(config::Loaded* loaded) {
   if (models.front().name.empty()) models.front().name = path.substr(name, path.size() - name - 5);
 }
 
+// Every connection is a descriptor, and the usual soft limit of 1024 is below what is served.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int RunServe(const ServeFlags& flags) {
   config::Loaded loaded = flags.config.Load();
   NameBundledModel(&loaded);
@@ -145,7 +161,9 @@ int RunServe(const ServeFlags& flags) {
     return kSuccess;
   }
   Warn(config.server);
-  ShutdownSignals signals;
+  if (config.server.log_json) server::UseJsonLog();
+  RaiseDescriptorLimit();
+  Signals signals;
   fabric::WorkerTeam team(config.threads);
   server::App app(config.server, RuntimesOf(config), team);
   const std::string model = config.models.front().name;

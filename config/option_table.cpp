@@ -2,11 +2,12 @@
 
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
 #include <type_traits>
+
+#include "server/api_keys.h"
 
 namespace config {
 namespace {
@@ -141,29 +142,6 @@ Option Choice(OptionInfo info, Field field, Names<Value> names) {
           }};
 }
 
-std::vector<server::ApiKey> ReadKeyFile(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw std::invalid_argument("must name a readable file, not \"" + path + "\"");
-  std::vector<server::ApiKey> keys;
-  std::string line;
-  for (int number = 1; std::getline(file, line); ++number) {
-    std::istringstream words(line);
-    std::string first, second, rest;
-    words >> first >> second >> rest;
-    if (first.empty() || first[0] == '#') continue;
-    if (!rest.empty()) {
-      throw std::invalid_argument("must name a file with lines `KEY` or `NAME KEY`, but line " +
-                                  std::to_string(number) + " of " + path + " has more words");
-    }
-    const bool named = !second.empty();
-    keys.push_back(
-        {named ? first : "key-" + std::to_string(keys.size() + 1), named ? second : first});
-  }
-  if (keys.empty())
-    throw std::invalid_argument("must name a file with keys, but " + path + " has none");
-  return keys;
-}
-
 void SetModelNames(Config& config, const std::vector<std::string>& names) {
   // A name alone is the bundled model's.
   if (config.models.empty() && names.size() == 1) config.models.emplace_back();
@@ -255,22 +233,28 @@ Option ApiKeys() {
   return {info,
           [](Config& config, const std::vector<std::string>& values) {
             config.server.api_keys.clear();
+            config.server.api_key_file.clear();
             for (const std::string& key : values) {
               if (key.empty()) throw std::invalid_argument("must be a key, not empty");
               const std::string name = "key-" + std::to_string(config.server.api_keys.size() + 1);
-              config.server.api_keys.push_back({name, key});
+              config.server.api_keys.push_back({.name = name, .key = key});
             }
           },
           [](const Config&) { return std::string("[]"); }};
 }
 
 Option ApiKeyFile() {
-  const OptionInfo info{"server",         "api_key_file",
-                        "--api-key-file", OptionKind::kText,
-                        "FILE",           "file with one `KEY` or `NAME KEY` per line"};
+  const OptionInfo info{
+      "server",
+      "api_key_file",
+      "--api-key-file",
+      OptionKind::kText,
+      "FILE",
+      "file with lines `KEY` or `NAME KEY [scope=admin] [rpm=N] [tpm=N] [concurrent=N]`"};
   return {info,
           [](Config& config, const std::vector<std::string>& values) {
-            config.server.api_keys = ReadKeyFile(values[0]);
+            config.server.api_keys = server::ReadApiKeyFile(values[0]);
+            config.server.api_key_file = values[0];
           },
           [](const Config&) { return Quoted(""); }};
 }
@@ -291,8 +275,13 @@ void AddServerOptions(std::vector<Option>* table) {
               TERN_FIELD(server.threads), 0, 256));
   add(ApiKeys());
   add(ApiKeyFile());
-  add(Text(info("cors_origin", "--cors-origin", "ORIGIN",
-                "Access-Control-Allow-Origin for browsers, such as * or https://example.org"),
+  add(Text(info("tls_certificate", "--tls-certificate", "FILE",
+                "PEM certificate chain: serve HTTPS; SIGHUP reads it again"),
+           TERN_FIELD(server.tls_certificate_file)));
+  add(Text(info("tls_key", "--tls-key", "FILE", "PEM private key of the certificate"),
+           TERN_FIELD(server.tls_key_file)));
+  add(Text(info("cors_origin", "--cors-origin", "ORIGINS",
+                "origins that browsers may call from: * or a list with commas between"),
            TERN_FIELD(server.cors_origin)));
   add(Boolean(info("strict_params", "--strict-params", "",
                    "refuse request parameters that are unknown or have no effect"),
@@ -302,11 +291,16 @@ void AddServerOptions(std::vector<Option>* table) {
                    TERN_FIELD(server.metrics_aliases), {{"vllm", true}, {"none", false}}));
   add(Boolean(info("log_requests", "--log-requests", "", "log one line per request on stderr"),
               TERN_FIELD(server.log_requests)));
+  add(Choice<bool>(info("log_format", "--log-format", "text|json", "lines of the log"),
+                   TERN_FIELD(server.log_json), {{"text", false}, {"json", true}}));
   add(Real(info("drain_timeout", "--drain-timeout", "SECONDS",
                 "on shutdown, time for accepted requests to finish"),
            TERN_FIELD(server.drain_timeout_seconds), 0, 86400));
   add(Bytes(info("max_body", "--max-body", "BYTES", "largest request body"),
             TERN_FIELD(server.max_body_bytes)));
+  add(Bytes(info("max_body_memory", "--max-body-memory", "BYTES",
+                 "largest sum of request bodies at one time; more are answered with 503"),
+            TERN_FIELD(server.max_body_memory_bytes)));
   add(Integer(info("max_header_bytes", "--max-header-bytes", "N", "largest request header"),
               TERN_FIELD(server.max_header_bytes), 1024, 1 << 24));
   add(Integer(info("max_header_lines", "--max-header-lines", "N", "most header lines"),

@@ -1,5 +1,6 @@
 #include "server/api_error.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -59,6 +60,28 @@ ApiError InvalidApiKey() {
   return ApiError(401, kInvalidRequest, "invalid_api_key",
                   "Missing or incorrect API key. Send it as 'Authorization: Bearer KEY' or "
                   "'x-api-key: KEY'.");
+}
+
+ApiError AdminOnly() {
+  return ApiError(403, "permission_error", "insufficient_scope",
+                  "This API key does not have the scope 'admin'.");
+}
+
+ApiError RateLimited(const KeyBudget::Refusal& refusal, std::string_view key_name) {
+  const std::string allowed = std::to_string(refusal.allowed);
+  const auto limit = [&]() -> std::string {
+    switch (refusal.limit) {
+      case KeyBudget::Limit::kRequests:
+        return allowed + " requests per minute";
+      case KeyBudget::Limit::kTokens:
+        return allowed + " tokens per minute";
+      default:
+        return allowed + " requests at the same time";
+    }
+  }();
+  return ApiError(429, "rate_limit_error", "rate_limit_exceeded",
+                  "Rate limit reached for the key " + Quoted(key_name) + ": " + limit + ".")
+      .WithRetryAfter(std::max(1, static_cast<int>(std::ceil(refusal.wait_seconds))));
 }
 
 ApiError ModelNotFound(std::string_view model) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "server/http_types.h"
+#include "server/key_budget.h"
 
 namespace server {
 
@@ -63,6 +64,9 @@ ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,
                                uint64_t context_length, bool at_least = false);
 
 ApiError InvalidApiKey();
+ApiError AdminOnly();
+// 429 with Retry-After.
+ApiError RateLimited(const KeyBudget::Refusal& refusal, std::string_view key_name);
 ApiError ModelNotFound(std::string_view model);
 ApiError UnknownUrl(std::string_view method, std::string_view path);
 ApiError MethodNotAllowed(std::string_view method, std::string_view path);

@@ -256,7 +256,9 @@ App::~App() {
 
 void App::Start() {
   impl_->http->Start();
-  LogInfo("listening on http://" + impl_->options.host + ":" + std::to_string(port()));
+  const bool tls = !impl_->options.tls_certificate_file.empty();
+  LogInfo("listening on " + std::string(tls ? "https://" : "http://") + impl_->options.host + ":" +
+          std::to_string(port()));
   impl_->loader = std::thread([this] { impl_->LoadAll(); });
 }
 
@@ -271,6 +273,8 @@ void App::OnReady(ReadyCallback callback) {
   }
   if (result && callback) callback(result->first, result->second);
 }
+
+void App::Reload() { impl_->http->Reload(); }
 
 void App::BeginShutdown() { impl_->RequestShutdown(); }
 

@@ -29,22 +29,45 @@ std::string_view PresentedKey(const HttpRequest& request) {
 
 }  // namespace
 
-Authenticator::Authenticator(const std::vector<ApiKey>& keys) {
-  for (const ApiKey& key : keys) entries_.push_back({key.name, Hash(key.key)});
+Authenticator::Authenticator(const std::vector<ApiKey>& keys)
+    : entries_(std::make_shared<std::vector<Entry>>()) {
+  Replace(keys);
 }
 
-std::optional<std::string> Authenticator::Check(const HttpRequest& request) const {
-  if (entries_.empty()) return std::string();
+void Authenticator::Replace(const std::vector<ApiKey>& keys) {
+  const std::lock_guard lock(mutex_);
+  auto fresh = std::make_shared<std::vector<Entry>>();
+  for (const ApiKey& key : keys) {
+    const auto same_name = [&](const Entry& entry) { return entry.client.name == key.name; };
+    const auto old = std::find_if(entries_->begin(), entries_->end(), same_name);
+    Client client{key.name, key.admin, nullptr};
+    if (old == entries_->end()) {
+      client.budget = std::make_shared<KeyBudget>(key.limits);
+    } else {
+      client.budget = old->client.budget;
+      client.budget->SetLimits(key.limits);
+    }
+    fresh->push_back({std::move(client), Hash(key.key)});
+  }
+  entries_ = std::move(fresh);
+}
+
+std::optional<Authenticator::Client> Authenticator::Check(const HttpRequest& request) const {
+  const auto entries = [this] {
+    const std::lock_guard lock(mutex_);
+    return entries_;
+  }();
+  if (entries->empty()) return Client{"", true, nullptr};
   const std::string_view presented = PresentedKey(request);
   if (presented.empty()) return std::nullopt;
   const Digest digest = Hash(presented);
   const Entry* match = nullptr;
-  for (const Entry& entry : entries_) {
+  for (const Entry& entry : *entries) {
     const bool equal = CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0;
     match = equal ? &entry : match;
   }
   if (match == nullptr) return std::nullopt;
-  return match->name;
+  return match->client;
 }
 
 Authenticator::Digest Authenticator::Hash(std::string_view key) {

@@ -271,6 +271,10 @@ Generation::~Generation() {
   for (const Choice& choice : choices_) {
     if (metrics_ != nullptr && !choice.finished) metrics_->OnAborted();
   }
+  if (job_.use != nullptr && submitted_) {
+    const Usage used = usage();
+    job_.use->AddTokens(used.prompt_tokens, used.completion_tokens);
+  }
 }
 
 scheduler::Request Generation::MakeRequest(size_t prompt) {
@@ -309,6 +313,7 @@ void Generation::Submit(ModelMetrics* metrics) {
     prompt.submitted = true;
     prompt.engine_open = job_.params.choices;
   }
+  submitted_ = true;
   metrics_ = metrics;
   if (metrics_ == nullptr) return;
   for (const auto& prompt : job_.prompts) {

@@ -9,6 +9,7 @@
 #include "server/choice_text.h"
 #include "server/event_queue.h"
 #include "server/http_types.h"
+#include "server/key_budget.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
 #include "server/openai_response.h"
@@ -27,6 +28,7 @@ struct GenerationJob {
   std::vector<std::string> echo_texts;         // parallel to prompts; empty without echo
   bool score_only = false;  // max_tokens 0 with echo: the answer's token is not shown
   std::string tenant;       // API key's name
+  std::shared_ptr<RequestUse> use;  // of its key; may be null
   Clock::time_point arrival;
 
   bool echo() const { return !echo_texts.empty(); }
@@ -112,6 +114,7 @@ class Generation {
   std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;  // prompt-major
   uint32_t open_choices_ = 0;
+  bool submitted_ = false;
 };
 
 }  // namespace server

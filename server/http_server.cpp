@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/api_keys.h"
 #include "server/http_session.h"
 #include "server/log.h"
 
@@ -26,6 +27,30 @@ using boost::system::error_code;
 // Connections beyond the limit that are told so at the same time; more are closed without a word.
 constexpr uint32_t kMaxRefusals = 64;
 
+// A taken function leaves an empty one in its place, so that places stay valid.
+IdleConnections::Place IdleConnections::Add(std::function<void()> give_up) {
+  const std::lock_guard lock(mutex_);
+  return waiting_.insert(waiting_.end(), std::move(give_up));
+}
+
+void IdleConnections::Remove(Place place) {
+  const std::lock_guard lock(mutex_);
+  waiting_.erase(place);
+}
+
+bool IdleConnections::GiveUpOne() {
+  std::function<void()> give_up;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                    [](const auto& entry) { return entry != nullptr; });
+    if (found == waiting_.end()) return false;
+    give_up = std::exchange(*found, nullptr);
+  }
+  give_up();
+  return true;
+}
+
 struct HttpServer::Impl {
   HttpShared shared;
   std::unique_ptr<asio::io_context> io = std::make_unique<asio::io_context>();
@@ -34,9 +59,7 @@ struct HttpServer::Impl {
   uint16_t port = 0;
 
   Impl(ServerOptions options, Router router, std::function<void(const RequestRecord&)> on_request)
-      : shared{std::move(options), std::move(router), Authenticator({}), std::move(on_request)} {
-    shared.authenticator = Authenticator(shared.options.api_keys);
-  }
+      : shared(std::move(options), std::move(router), std::move(on_request)) {}
 
   void Bind() {
     const auto endpoints = tcp::resolver(*io).resolve(
@@ -65,7 +88,7 @@ struct HttpServer::Impl {
       const uint32_t open = shared.connections;
       if (open >= shared.options.max_connections + kMaxRefusals) continue;  // closes it
       auto session = std::make_shared<HttpSession>(std::move(socket), shared);
-      const bool refuse = open >= shared.options.max_connections;
+      const bool refuse = open >= shared.options.max_connections && !shared.idle.GiveUpOne();
       asio::co_spawn(executor, RunSession(std::move(session), refuse), asio::detached);
     }
   }
@@ -105,6 +128,26 @@ void HttpServer::Start() {
 }
 
 uint16_t HttpServer::port() const { return impl_->port; }
+
+void HttpServer::Reload() {
+  HttpShared& shared = impl_->shared;
+  const std::string& key_file = shared.options.api_key_file;
+  try {
+    if (!key_file.empty()) {
+      const std::vector<ApiKey> keys = ReadApiKeyFile(key_file);
+      shared.authenticator.Replace(keys);
+      LogInfo("reloaded " + std::to_string(keys.size()) + " API keys from " + key_file);
+    }
+  } catch (const std::invalid_argument& error) {
+    LogError(std::string("API keys are kept as they were: the key file ") + error.what());
+  }
+  try {
+    shared.tls.Reload();
+    if (shared.tls.Current() != nullptr) LogInfo("reloaded the TLS certificate");
+  } catch (const std::runtime_error& error) {
+    LogError(std::string("the TLS certificate is kept as it was: ") + error.what());
+  }
+}
 
 void HttpServer::BeginDrain() { impl_->shared.draining = true; }
 

@@ -1,17 +1,18 @@
 #include "server/http_session.h"
 
 #include <poll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/http.hpp>
-#include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <ctime>
 
 #include "server/log.h"
@@ -75,6 +76,20 @@ bool IsJsonContent(std::string_view content_type) {
   return end != std::string::npos && type.substr(0, end + 1) == "application/json";
 }
 
+// Access-Control-Allow-Origin for a request's Origin: "*", or the origin itself when it is one of
+// the list; empty when it is none.
+std::string AllowedOrigin(std::string_view allowed, std::string_view origin) {
+  if (allowed == "*") return "*";
+  while (!allowed.empty()) {
+    std::string_view one = allowed.substr(0, allowed.find(','));
+    allowed.remove_prefix(std::min(one.size() + 1, allowed.size()));
+    while (one.starts_with(' ')) one.remove_prefix(1);
+    while (one.ends_with(' ')) one.remove_suffix(1);
+    if (!one.empty() && one == origin) return std::string(one);
+  }
+  return {};
+}
+
 size_t CountField(const http::fields& fields, http::field name) {
   const auto range = fields.equal_range(name);
   return static_cast<size_t>(std::distance(range.first, range.second));
@@ -82,17 +97,41 @@ size_t CountField(const http::fields& fields, http::field name) {
 
 }  // namespace
 
+// Bytes of one request's body, counted among those of all.
+class HttpSession::BodyMemory {
+ public:
+  explicit BodyMemory(HttpShared& shared) : shared_(shared) {}
+  BodyMemory(const BodyMemory&) = delete;
+  BodyMemory& operator=(const BodyMemory&) = delete;
+  ~BodyMemory() { shared_.body_bytes -= held_; }
+
+  // False when all bodies together would be too large.
+  bool Hold(size_t bytes) {
+    const uint64_t total = shared_.body_bytes += bytes - held_;
+    held_ = bytes;
+    // One request that is allowed by itself always fits.
+    return total <= shared_.options.max_body_memory_bytes || total == held_;
+  }
+
+ private:
+  HttpShared& shared_;
+  size_t held_ = 0;
+};
+
 struct HttpSession::Incoming {
-  http::request_parser<http::string_body> parser;
+  explicit Incoming(HttpShared& shared) : memory(shared) {}
+
+  Parser parser;
+  BodyMemory memory;
   const Router::Route* route = nullptr;
   bool body_pending = true;  // some of the request has not been read
 };
 
 HttpSession::HttpSession(asio::ip::tcp::socket socket, HttpShared& shared)
-    : socket_(std::move(socket)),
-      shared_(shared),
-      deadline_(socket_.get_executor()),
-      waker_(socket_.get_executor()) {
+    : shared_(shared),
+      transport_(std::move(socket), shared.tls.Current()),
+      deadline_(transport_.socket().get_executor()),
+      waker_(transport_.socket().get_executor()) {
   ++shared_.connections;
 }
 
@@ -100,43 +139,110 @@ HttpSession::~HttpSession() { --shared_.connections; }
 
 asio::awaitable<void> HttpSession::Run() {
   error_code ignored;
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
-  if (const auto peer = socket_.remote_endpoint(ignored); !ignored) {
+  asio::ip::tcp::socket& socket = transport_.socket();
+  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  if (const auto peer = socket.remote_endpoint(ignored); !ignored) {
     client_ = peer.address().to_string();
   }
-  for (bool first = true;; first = false) {
+  bool going_on = co_await Handshake();
+  for (bool first = true; going_on; first = false) {
     if (!co_await AwaitFirstByte(first)) break;
-    if (!co_await ServeOne()) break;
+    going_on = co_await ServeOne();
   }
-  socket_.close(ignored);
+  if (transport_.encrypted() && !gone_) {
+    ArmDeadline(kLingerSeconds);
+    co_await transport_.EndWriting();
+    DisarmDeadline();
+  }
+  socket.close(ignored);
 }
 
 asio::awaitable<void> HttpSession::TurnAway() {
   request_.request_id = NewRequestId();
+  if (!co_await Handshake()) co_return;
   const ApiError error = Overloaded("Too many connections.");
   co_await ReplyError(error);
   if (!gone_) co_await LingeringClose();
 }
 
+asio::awaitable<bool> HttpSession::Handshake() {
+  if (!transport_.encrypted()) co_return true;
+  ArmDeadline(shared_.options.header_timeout_seconds);
+  const error_code error = co_await transport_.Handshake();
+  DisarmDeadline();
+  if (error) gone_ = true;
+  co_return !error;
+}
+
+// While it waits here the connection may be given up for a new one.
 asio::awaitable<bool> HttpSession::AwaitFirstByte(bool first_request) {
   if (buffer_.size() > 0) co_return true;
   const ServerOptions& options = shared_.options;
   ArmDeadline(first_request ? options.header_timeout_seconds : options.idle_timeout_seconds);
-  constexpr size_t kFirstRead = 4096;
-  const auto [error, count] = co_await socket_.async_read_some(buffer_.prepare(kFirstRead), kTuple);
+  idle_ = true;
+  const auto place = shared_.idle.Add([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    asio::post(self->transport_.socket().get_executor(), [self] {
+      if (self->idle_) self->transport_.Cancel();
+    });
+  });
+  const error_code error = co_await ReadMore();
+  idle_ = false;
+  shared_.idle.Remove(place);
   DisarmDeadline();
-  if (error) co_return false;
-  buffer_.commit(count);
-  co_return true;
+  co_return !error;
+}
+
+asio::awaitable<error_code> HttpSession::ReadMore() {
+  constexpr size_t kRead = 16u << 10;
+  const auto [error, count] = co_await transport_.ReadSome(buffer_.prepare(kRead));
+  if (!error) buffer_.commit(count);
+  co_return error;
+}
+
+asio::awaitable<error_code> HttpSession::ParseHeader(Parser& parser) {
+  bool begun = false;
+  for (;;) {
+    // Empty lines before a request, as some old clients send after a body (RFC 9112, 2.2).
+    while (!begun && buffer_.size() >= 2 &&
+           std::string_view(static_cast<const char*>(buffer_.data().data()), 2) == "\r\n") {
+      buffer_.consume(2);
+    }
+    if (buffer_.size() > 0) {
+      error_code error;
+      buffer_.consume(parser.put(buffer_.data(), error));
+      begun = true;
+      if (error && error != http::error::need_more) co_return error;
+      if (parser.is_header_done()) co_return error_code();
+    }
+    if (const error_code error = co_await ReadMore()) co_return error;
+  }
+}
+
+// Counts what all connections hold of bodies, so that many large ones cannot take all memory.
+asio::awaitable<error_code> HttpSession::ParseBody(Parser& parser, BodyMemory& memory) {
+  while (!parser.is_done()) {
+    error_code error;
+    if (buffer_.size() > 0) buffer_.consume(parser.put(buffer_.data(), error));
+    if (error && error != http::error::need_more) co_return error;
+    if (parser.is_done()) break;
+    if (!memory.Hold(parser.get().body().size())) co_return asio::error::no_buffer_space;
+    if (error == http::error::need_more || buffer_.size() == 0) {
+      if (const error_code failed = co_await ReadMore()) co_return failed;
+    }
+  }
+  co_return error_code();
 }
 
 asio::awaitable<bool> HttpSession::ServeOne() {
   request_ = HttpRequest{};
   request_.arrival = Clock::now();
+  request_.use = std::make_shared<RequestUse>();
   request_.request_id = NewRequestId();
   http_1_0_ = head_request_ = keep_alive_ = gone_ = replied_ = streaming_ = false;
   status_ = 0;
-  Incoming incoming;
+  Incoming incoming(shared_);
   std::optional<ApiError> error = co_await ReadHeader(incoming);
   if (gone_) co_return false;
 
@@ -166,7 +272,7 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
   parser.header_limit(options.max_header_bytes);
   parser.body_limit(options.max_body_bytes);
   ArmDeadline(options.header_timeout_seconds);
-  const auto [error, count] = co_await http::async_read_header(socket_, buffer_, parser, kTuple);
+  const error_code error = co_await ParseHeader(parser);
   DisarmDeadline();
   if (timed_out_) co_return RequestTimeout();
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
@@ -254,8 +360,8 @@ std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse*
     preflight->content_type.clear();
     if (!allow.empty()) preflight->headers.emplace_back("Allow", allow);
     if (!shared_.options.cors_origin.empty()) {
-      preflight->headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-      preflight->headers.emplace_back("Access-Control-Allow-Headers", "*, Authorization");
+      preflight->headers.emplace_back("Access-Control-Allow-Methods", allow);
+      preflight->headers.emplace_back("Access-Control-Allow-Headers", WantedHeaders());
       preflight->headers.emplace_back("Access-Control-Max-Age", "86400");
     }
     return std::nullopt;
@@ -267,11 +373,7 @@ std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse*
     return error;
   }
   incoming.route = match.route;
-  if (match.route->access == Router::Access::kKey) {
-    const auto key_name = shared_.authenticator.Check(request_);
-    if (!key_name) return InvalidApiKey();
-    request_.key_name = *key_name;
-  }
+  if (auto refused = Authorise(*match.route)) return refused;
   if (match.route->json && shared_.draining) return ShuttingDown();
   if (match.route->json && !IsJsonContent(request_.Header("content-type"))) {
     return UnsupportedMediaType(request_.Header("content-type"));
@@ -280,6 +382,27 @@ std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse*
       !encoding.empty() && LowerCase(encoding) != "identity") {
     return UnsupportedEncoding(encoding);
   }
+  return std::nullopt;
+}
+
+// A browser names the headers that it will send: `*` does not cover Authorization everywhere.
+std::string HttpSession::WantedHeaders() const {
+  const std::string_view wanted = request_.Header("access-control-request-headers");
+  return wanted.empty() ? "*, Authorization" : std::string(wanted);
+}
+
+// Who asks, whether they may, and whether their budget allows it.
+std::optional<ApiError> HttpSession::Authorise(const Router::Route& route) {
+  if (route.access == Router::Access::kOpen) return std::nullopt;
+  auto client = shared_.authenticator.Check(request_);
+  if (!client) return InvalidApiKey();
+  request_.key_name = client->name;
+  if (route.access == Router::Access::kAdmin && !client->admin) return AdminOnly();
+  if (!route.json || client->budget == nullptr) return std::nullopt;
+  if (const auto refusal = client->budget->Enter(Clock::now())) {
+    return RateLimited(*refusal, client->name);
+  }
+  request_.use = std::make_shared<RequestUse>(std::move(client->budget));
   return std::nullopt;
 }
 
@@ -296,9 +419,12 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadBody(Incoming& incomin
     }
   }
   ArmDeadline(shared_.options.body_timeout_seconds);
-  const auto [error, count] = co_await http::async_read(socket_, buffer_, parser, kTuple);
+  const error_code error = co_await ParseBody(parser, incoming.memory);
   DisarmDeadline();
   if (timed_out_) co_return RequestTimeout();
+  if (error == asio::error::no_buffer_space) {
+    co_return Overloaded("The server holds too many large requests. Try again soon.");
+  }
   if (error == http::error::body_limit) co_return RequestTooLarge(shared_.options.max_body_bytes);
   if (error && error.category() == make_error_code(http::error::bad_method).category() &&
       error != http::error::end_of_stream && error != http::error::partial_message) {
@@ -315,7 +441,6 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadBody(Incoming& incomin
 
 asio::awaitable<void> HttpSession::RunHandler(const Router::Route& route) {
   std::optional<ApiError> error;
-  in_handler_ = true;
   try {
     co_await route.handler(request_, *this);
   } catch (const ApiError& thrown) {
@@ -324,10 +449,8 @@ asio::awaitable<void> HttpSession::RunHandler(const Router::Route& route) {
     LogError("request id=" + request_.request_id + " failed: " + thrown.what());
     error = InternalError("The server had an error while processing your request.");
   }
-  in_handler_ = false;
   notifying_ = nullptr;
-  error_code ignored;
-  if (watching_) socket_.cancel(ignored);
+  co_await EndWatch();
   if (gone_) co_return;
   if (error && !replied_) {
     co_await ReplyError(*error);
@@ -351,8 +474,16 @@ void HttpSession::Record(const Incoming& incoming) {
   const bool probe = incoming.route != nullptr && !incoming.route->json;
   const bool fine = status_ == 200 || status_ == 304;
   if (shared_.options.log_requests && !(probe && fine)) {
-    LogRequest({request_.request_id, request_.method, request_.path, request_.key_name, client_,
-                status_, seconds, gone_});
+    LogRequest({.request_id = request_.request_id,
+                .method = request_.method,
+                .path = request_.path,
+                .key_name = request_.key_name,
+                .client = client_,
+                .status = status_,
+                .seconds = seconds,
+                .client_gone = gone_,
+                .prompt_tokens = request_.use->prompt_tokens(),
+                .completion_tokens = request_.use->completion_tokens()});
   }
 }
 
@@ -407,20 +538,41 @@ std::string HttpSession::FormatHead(const HttpResponse& response,
   } else if (http_1_0_) {
     add("Connection", "keep-alive");
   }
-  if (const std::string& origin = shared_.options.cors_origin; !origin.empty()) {
-    add("Access-Control-Allow-Origin", origin);
-    add("Access-Control-Expose-Headers", "x-request-id, retry-after");
-    if (origin != "*") add("Vary", "Origin");
+  AddRateLimits(add);
+  if (const std::string& allowed = shared_.options.cors_origin; !allowed.empty()) {
+    if (allowed != "*") add("Vary", "Origin");
+    if (const std::string origin = AllowedOrigin(allowed, request_.Header("origin"));
+        !origin.empty()) {
+      add("Access-Control-Allow-Origin", origin);
+      add("Access-Control-Expose-Headers", "*, x-request-id, retry-after");
+    }
   }
   head += "\r\n\r\n";
   return head;
+}
+
+// As OpenAI's, for keys that have limits.
+void HttpSession::AddRateLimits(
+    const std::function<void(std::string_view, std::string_view)>& add) const {
+  const KeyBudget* budget = request_.use == nullptr ? nullptr : request_.use->budget();
+  if (budget == nullptr) return;
+  const auto now = Clock::now();
+  const auto tell = [&](const std::string& what, const KeyBudget::Remaining& remaining) {
+    if (remaining.allowed == 0) return;
+    add("x-ratelimit-limit-" + what, std::to_string(remaining.allowed));
+    add("x-ratelimit-remaining-" + what, std::to_string(remaining.left));
+    add("x-ratelimit-reset-" + what,
+        std::to_string(static_cast<int64_t>(std::ceil(remaining.full_after_seconds))) + "s");
+  };
+  tell("requests", budget->RequestsLeft(now));
+  tell("tokens", budget->TokensLeft(now));
 }
 
 asio::awaitable<bool> HttpSession::SendAll(std::string_view text) {
   while (!text.empty() && !gone_) {
     ArmDeadline(shared_.options.write_timeout_seconds);
     const auto [error, count] =
-        co_await socket_.async_write_some(asio::buffer(text.data(), text.size()), kTuple);
+        co_await transport_.WriteSome(asio::buffer(text.data(), text.size()));
     DisarmDeadline();
     if (error) gone_ = true;
     text.remove_prefix(count);
@@ -429,15 +581,16 @@ asio::awaitable<bool> HttpSession::SendAll(std::string_view text) {
 }
 
 asio::awaitable<void> HttpSession::LingeringClose() {
-  error_code error;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
   ArmDeadline(kLingerSeconds);
+  co_await transport_.EndWriting();
   std::array<char, 4096> discarded;
-  while (!error) {
-    const auto [failed, count] = co_await socket_.async_read_some(asio::buffer(discarded), kTuple);
-    error = failed;
+  while (!timed_out_) {
+    const auto [error, count] =
+        co_await transport_.socket().async_read_some(asio::buffer(discarded), kTuple);
+    if (error) break;
   }
   DisarmDeadline();
+  gone_ = true;
 }
 
 void HttpSession::ArmDeadline(double seconds) {
@@ -446,8 +599,7 @@ void HttpSession::ArmDeadline(double seconds) {
   deadline_.async_wait([self = shared_from_this(), epoch = ++deadline_epoch_](error_code error) {
     if (error || epoch != self->deadline_epoch_) return;
     self->timed_out_ = true;
-    error_code ignored;
-    self->socket_.cancel(ignored);
+    self->transport_.Cancel();
   });
 }
 
@@ -462,7 +614,7 @@ asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(EventQueue& queue, doub
     queue.SetNotify([weak = weak_from_this()] {
       const auto self = weak.lock();
       if (self == nullptr) return;
-      asio::post(self->socket_.get_executor(), [self] { self->waker_.cancel(); });
+      asio::post(self->transport_.socket().get_executor(), [self] { self->waker_.cancel(); });
     });
   }
   const auto until = Clock::now() + Seconds(seconds);
@@ -481,32 +633,29 @@ asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(EventQueue& queue, doub
 void HttpSession::ArmWatch() {
   if (watching_ || gone_ || buffer_.size() >= kMaxReadAhead) return;
   watching_ = true;
-  socket_.async_wait(asio::ip::tcp::socket::wait_read,
-                     [self = shared_from_this()](error_code error) {
-                       self->watching_ = false;
-                       // Between requests the bytes are the reader's.
-                       if (!error && self->in_handler_) self->ReadAhead();
-                       self->waker_.cancel();
-                     });
+  asio::co_spawn(transport_.socket().get_executor(), Watch(), asio::detached);
 }
 
-void HttpSession::ReadAhead() {
-  while (buffer_.size() < kMaxReadAhead) {
-    const auto space = buffer_.prepare(4096);
-    const ssize_t count = ::recv(socket_.native_handle(), space.data(), space.size(), MSG_DONTWAIT);
-    if (count > 0) {
-      buffer_.commit(static_cast<size_t>(count));
-      continue;
-    }
-    const bool nothing_yet =
-        count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-    if (!nothing_yet) gone_ = true;
-    return;
+// Takes what the client sends meanwhile; its end is an error.
+asio::awaitable<void> HttpSession::Watch() {
+  const auto self = shared_from_this();
+  const error_code error = co_await ReadMore();
+  watching_ = false;
+  if (error && error != asio::error::operation_aborted) gone_ = true;
+  waker_.cancel();
+}
+
+// The bytes of the next request are the reader's: nobody else may read.
+asio::awaitable<void> HttpSession::EndWatch() {
+  while (watching_) {
+    transport_.Cancel();
+    waker_.expires_at(Clock::time_point::max());
+    co_await waker_.async_wait(kTuple);
   }
 }
 
 bool HttpSession::PeerHungUp() const {
-  pollfd poll_fd{.fd = const_cast<asio::ip::tcp::socket&>(socket_).native_handle(),
+  pollfd poll_fd{.fd = const_cast<asio::ip::tcp::socket&>(transport_.socket()).native_handle(),
                  .events = POLLRDHUP,
                  .revents = 0};
   return ::poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;

@@ -3,7 +3,10 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +15,7 @@
 #include "server/api_error.h"
 #include "server/http_exchange.h"
 #include "server/http_server.h"
+#include "server/transport.h"
 
 namespace server {
 
@@ -38,14 +42,23 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
 
  private:
   struct Incoming;  // a request while it is read
+  class BodyMemory;
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
   // Each is true when the connection goes on.
+  boost::asio::awaitable<bool> Handshake();
   boost::asio::awaitable<bool> AwaitFirstByte(bool first_request);
   boost::asio::awaitable<bool> ServeOne();
 
+  boost::asio::awaitable<boost::system::error_code> ReadMore();
+  boost::asio::awaitable<boost::system::error_code> ParseHeader(Parser& parser);
+  boost::asio::awaitable<boost::system::error_code> ParseBody(Parser& parser, BodyMemory& memory);
   boost::asio::awaitable<std::optional<ApiError>> ReadHeader(Incoming& incoming);
   boost::asio::awaitable<std::optional<ApiError>> ReadBody(Incoming& incoming);
   std::optional<ApiError> CheckHeader(const Incoming& incoming) const;
+  std::string WantedHeaders() const;
+  void AddRateLimits(const std::function<void(std::string_view, std::string_view)>& add) const;
+  std::optional<ApiError> Authorise(const Router::Route& route);
   std::optional<ApiError> FindRoute(Incoming& incoming, HttpResponse* preflight);
   boost::asio::awaitable<void> RunHandler(const Router::Route& route);
   boost::asio::awaitable<bool> ReplyError(const ApiError& error);
@@ -61,18 +74,19 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
 
   // Watching for the end of the client while a handler waits.
   void ArmWatch();
-  void ReadAhead();
+  boost::asio::awaitable<void> Watch();
+  boost::asio::awaitable<void> EndWatch();
   bool PeerHungUp() const;
 
-  boost::asio::ip::tcp::socket socket_;
   HttpShared& shared_;
+  Transport transport_;
   boost::beast::flat_buffer buffer_;  // bytes read and not yet used, of this and later requests
   boost::asio::steady_timer deadline_;
   boost::asio::steady_timer waker_;
   uint64_t deadline_epoch_ = 0;
   bool timed_out_ = false;
+  bool idle_ = false;
   bool watching_ = false;
-  bool in_handler_ = false;
   EventQueue* notifying_ = nullptr;
 
   HttpRequest request_;  // the current one

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,6 +13,8 @@ using Clock = std::chrono::steady_clock;
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
+class RequestUse;
+
 // A complete request. Header names are lower case; of repeated names the first one wins in
 // Header().
 struct HttpRequest {
@@ -20,8 +23,9 @@ struct HttpRequest {
   std::string query;  // as sent, without '?'
   HeaderList headers;
   std::string body;
-  std::string request_id;  // the client's x-request-id when it is sane, else ours
-  std::string key_name;    // of the API key that was used; empty without keys
+  std::string request_id;           // the client's x-request-id when it is sane, else ours
+  std::string key_name;             // of the API key that was used; empty without keys
+  std::shared_ptr<RequestUse> use;  // never null: what the request costs its key
   Clock::time_point arrival;
 
   // Empty when absent.

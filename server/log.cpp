@@ -3,7 +3,11 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <memory>
+#include <nlohmann/json.hpp>
+
+#include "server/json.h"
 
 namespace server {
 namespace {
@@ -19,10 +23,22 @@ spdlog::logger& Logger() {
   return *logger;
 }
 
+// Of what a client sent.
+constexpr size_t kMaxShown = 200;
+
+std::atomic<bool> json_log = false;
+
+void Say(spdlog::level::level_enum level, const std::string& message) {
+  if (json_log) {
+    Logger().log(level, "\"message\":{}", Dump(Json(message)));
+  } else {
+    Logger().log(level, "{}", message);
+  }
+}
+
 std::string Printable(std::string_view text) {
-  constexpr size_t kMaxLength = 200;
   std::string shown;
-  for (const char c : text.substr(0, kMaxLength)) {
+  for (const char c : text.substr(0, kMaxShown)) {
     const bool plain = c > ' ' && c < 0x7F && c != '"' && c != '\\';
     shown += plain ? std::string(1, c)
                    : fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
@@ -32,15 +48,40 @@ std::string Printable(std::string_view text) {
 
 }  // namespace
 
-void LogInfo(const std::string& message) { Logger().info("{}", message); }
-void LogWarning(const std::string& message) { Logger().warn("{}", message); }
-void LogError(const std::string& message) { Logger().error("{}", message); }
+void LogInfo(const std::string& message) { Say(spdlog::level::info, message); }
+void LogWarning(const std::string& message) { Say(spdlog::level::warn, message); }
+void LogError(const std::string& message) { Say(spdlog::level::err, message); }
+
+void UseJsonLog() {
+  json_log = true;
+  Logger().set_pattern("{\"time\":\"%Y-%m-%dT%H:%M:%S.%eZ\",\"level\":\"%l\",%v}",
+                       spdlog::pattern_time_type::utc);
+}
 
 void LogRequest(const RequestLogLine& line) {
-  Logger().info("request id={} client={} key={} \"{} {}\" status={} ms={:.1f}{}",
-                Printable(line.request_id), Printable(line.client), Printable(line.key_name),
-                Printable(line.method), Printable(line.path), line.status, line.seconds * 1e3,
-                line.client_gone ? " gone" : "");
+  if (!json_log) {
+    Logger().info(
+        "request id={} client={} key={} \"{} {}\" status={} ms={:.1f} prompt_tokens={} "
+        "completion_tokens={}{}",
+        Printable(line.request_id), Printable(line.client), Printable(line.key_name),
+        Printable(line.method), Printable(line.path), line.status, line.seconds * 1e3,
+        line.prompt_tokens, line.completion_tokens, line.client_gone ? " gone" : "");
+    return;
+  }
+  Json fields;
+  fields["event"] = "request";
+  fields["request_id"] = line.request_id;
+  fields["client"] = line.client;
+  fields["key"] = line.key_name.empty() ? Json(nullptr) : Json(line.key_name);
+  fields["method"] = line.method.substr(0, kMaxShown);
+  fields["path"] = line.path.substr(0, kMaxShown);
+  fields["status"] = line.status;
+  fields["duration_ms"] = line.seconds * 1e3;
+  fields["prompt_tokens"] = line.prompt_tokens;
+  fields["completion_tokens"] = line.completion_tokens;
+  fields["client_gone"] = line.client_gone;
+  const std::string object = Dump(fields);
+  Logger().info("{}", object.substr(1, object.size() - 2));
 }
 
 }  // namespace server

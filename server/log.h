@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -20,7 +21,12 @@ struct RequestLogLine {
   int status = 0;
   double seconds = 0;
   bool client_gone = false;
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
 };
+
+// Every later line is a JSON object with "time", "level" and "message" or the fields of a request.
+void UseJsonLog();
 
 // Paths are escaped: a client cannot forge lines.
 void LogRequest(const RequestLogLine& line);

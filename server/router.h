@@ -22,6 +22,7 @@ class Router {
   enum class Access {
     kOpen,  // no API key needed
     kKey,
+    kAdmin,  // a key with the scope admin
   };
   struct Route {
     std::string method;  // "GET" also serves HEAD

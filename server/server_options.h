@@ -4,12 +4,16 @@
 #include <string>
 #include <vector>
 
+#include "server/key_budget.h"
+
 namespace server {
 
 // One API key. The name appears in logs and metrics, the key never does.
 struct ApiKey {
   std::string name;
   std::string key;
+  bool admin = true;  // may use the routes of operators, such as /props
+  KeyLimits limits = {};
 };
 
 struct ServerOptions {
@@ -17,11 +21,16 @@ struct ServerOptions {
   uint16_t port = 8080;          // 0 = any free port (printed, and App::port())
   int threads = 0;               // HTTP threads; 0 = 2, fewer on a one-core machine
   std::vector<ApiKey> api_keys;  // empty = open
+  std::string api_key_file;      // where they came from; read again by App::Reload()
   std::string cors_origin;       // Access-Control-Allow-Origin; empty = none
   bool strict_params = false;    // refuse parameters that are unknown or have no effect
   bool metrics_aliases = true;   // vllm:* names beside tern_*
 
+  std::string tls_certificate_file;  // PEM chain; empty = plain HTTP
+  std::string tls_key_file;          // PEM
+
   uint64_t max_body_bytes = 16u << 20;
+  uint64_t max_body_memory_bytes = 512u << 20;  // of all requests together; beyond: 503
   uint32_t max_header_bytes = 32u << 10;
   uint32_t max_header_lines = 100;
   uint32_t max_uri_bytes = 8u << 10;
@@ -35,6 +44,7 @@ struct ServerOptions {
   double drain_timeout_seconds = 60;
   double heartbeat_limit_seconds = 30;  // /health fails when the engine thread is silent longer
   bool log_requests = true;             // one line per request on stderr
+  bool log_json = false;                // every line of the log is a JSON object
 };
 
 }  // namespace server

@@ -14,6 +14,7 @@ GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
                                                {.strict = context.options.strict_params});
   GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
   job.tenant = http.key_name;
+  job.use = http.use;
   job.arrival = http.arrival;
   return job;
 }

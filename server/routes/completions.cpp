@@ -15,6 +15,7 @@ GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
                              {.strict = context.options.strict_params});
   GenerationJob job = PrepareCompletion(request, context.models.Get(request.params.model));
   job.tenant = http.key_name;
+  job.use = http.use;
   job.arrival = http.arrival;
   return job;
 }

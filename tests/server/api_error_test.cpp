@@ -52,6 +52,9 @@ TEST(ApiError, StatusTypeAndCodeOfEachKind) {
       {ModelNotFound("x"), 404, "invalid_request_error", "model_not_found"},
       {UnknownUrl("GET", "/x"), 404, "invalid_request_error", nullptr},
       {MethodNotAllowed("PUT", "/x"), 405, "invalid_request_error", "method_not_supported"},
+      {AdminOnly(), 403, "permission_error", "insufficient_scope"},
+      {RateLimited({KeyBudget::Limit::kTokens, 5, 2.5}, "k"), 429, "rate_limit_error",
+       "rate_limit_exceeded"},
       {RequestTimeout(), 408, "invalid_request_error", "request_timeout"},
       {RequestTooLarge(1), 413, "invalid_request_error", "request_too_large"},
       {InternalError("m"), 500, "server_error", "internal_error"},
@@ -70,6 +73,8 @@ TEST(ApiError, StatusTypeAndCodeOfEachKind) {
 TEST(ApiError, OverloadTellsClientsToRetryAndAuthenticationTellsHow) {
   EXPECT_THAT(ErrorResponse(Overloaded("m")).headers, Contains(Pair("Retry-After", "1")));
   EXPECT_THAT(ErrorResponse(Overloaded("m")).headers, Contains(Pair("x-should-retry", "true")));
+  EXPECT_THAT(ErrorResponse(RateLimited({KeyBudget::Limit::kTokens, 5, 2.5}, "k")).headers,
+              Contains(Pair("Retry-After", "3")));
   EXPECT_THAT(ErrorResponse(InvalidApiKey()).headers, Contains(Pair("WWW-Authenticate", "Bearer")));
   EXPECT_THAT(ErrorResponse(BadRequest("m")).headers,
               Not(Contains(Pair("x-should-retry", "true"))));

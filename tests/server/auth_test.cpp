@@ -12,16 +12,33 @@ HttpRequest With(const std::string& name, const std::string& value) {
   return request;
 }
 
-TEST(Authenticator, WithoutKeysEverybodyMayEnter) {
-  EXPECT_EQ(Authenticator(std::vector<ApiKey>{}).Check(HttpRequest{}), "");
+// The name of who is let in; nullopt: refused.
+std::optional<std::string> NameOf(const Authenticator& authenticator, const HttpRequest& request) {
+  const auto client = authenticator.Check(request);
+  return client ? std::optional(client->name) : std::nullopt;
+}
+
+TEST(Authenticator, WithoutKeysEverybodyMayDoEverything) {
+  const auto client = Authenticator(std::vector<ApiKey>{}).Check(HttpRequest{});
+  ASSERT_TRUE(client);
+  EXPECT_EQ(client->name, "");
+  EXPECT_TRUE(client->admin);
+}
+
+TEST(Authenticator, ReplacedKeysCountFromThenOn) {
+  Authenticator authenticator(std::vector<ApiKey>{{"alice", "secret-a"}});
+  authenticator.Replace({{"bob", "secret-b", false}});
+  EXPECT_FALSE(authenticator.Check(With("x-api-key", "secret-a")));
+  EXPECT_EQ(NameOf(authenticator, With("x-api-key", "secret-b")), "bob");
+  EXPECT_FALSE(authenticator.Check(With("x-api-key", "secret-b"))->admin);
 }
 
 TEST(Authenticator, AcceptsBearerAndApiKeyHeader) {
   const Authenticator authenticator(
       std::vector<ApiKey>{{"alice", "secret-a"}, {"bob", "secret-b"}});
-  EXPECT_EQ(authenticator.Check(With("authorization", "Bearer secret-a")), "alice");
-  EXPECT_EQ(authenticator.Check(With("authorization", "bearer  secret-b")), "bob");
-  EXPECT_EQ(authenticator.Check(With("x-api-key", "secret-b")), "bob");
+  EXPECT_EQ(NameOf(authenticator, With("authorization", "Bearer secret-a")), "alice");
+  EXPECT_EQ(NameOf(authenticator, With("authorization", "bearer  secret-b")), "bob");
+  EXPECT_EQ(NameOf(authenticator, With("x-api-key", "secret-b")), "bob");
 }
 
 TEST(Authenticator, RefusesEverythingElse) {

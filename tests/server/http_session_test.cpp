@@ -5,10 +5,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "server/api_keys.h"
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
 
@@ -88,6 +91,12 @@ class TestServer {
                 .json = true,
                 .handler = [this](const HttpRequest&, HttpExchange& exchange) {
                   return WaitForEnd(exchange);
+                }});
+    router.Add({.method = "GET",
+                .path = "/admin",
+                .access = Router::Access::kAdmin,
+                .handler = [](const HttpRequest& request, HttpExchange& exchange) {
+                  return Echo(request, exchange);
                 }});
     router.Add({.method = "GET",
                 .path = "/throw",
@@ -351,6 +360,15 @@ TEST(HttpSession, CorsIsSentWhenConfigured) {
   EXPECT_EQ(preflight.status, 204);
   EXPECT_EQ(preflight.Header("Access-Control-Allow-Origin"), "*");
   EXPECT_NE(preflight.Header("Access-Control-Allow-Headers"), "");
+  ServerOptions listed = TestOptions();
+  listed.cors_origin = "https://a.example, https://b.example";
+  TestServer some(listed);
+  const auto from = [&](const std::string& origin) {
+    return some.Ask(GetText("/open", "Origin: " + origin + "\r\n"));
+  };
+  EXPECT_EQ(from("https://b.example").Header("Access-Control-Allow-Origin"), "https://b.example");
+  EXPECT_EQ(from("https://c.example").Header("Access-Control-Allow-Origin"), "");
+  EXPECT_EQ(from("https://c.example").Header("Vary"), "Origin");
   // Errors too, or a browser could not read them.
   EXPECT_EQ(server.Ask(PostText("/echo", "[]")).Header("Access-Control-Allow-Origin"), "*");
 }
@@ -418,13 +436,123 @@ TEST(HttpSession, ReaderThatTakesNothingIsGoneAfterTheWriteTimeout) {
   EXPECT_TRUE(Eventually([&] { return server.server().connections() == 0; }));
 }
 
+TEST(HttpSession, NewConnectionsTakeThePlaceOfIdleOnes) {
+  ServerOptions options = TestOptions();
+  options.max_connections = 8;
+  TestServer server(options);
+  std::vector<std::unique_ptr<RawClient>> silent;
+  for (uint32_t i = 0; i < 200; ++i) {
+    silent.push_back(std::make_unique<RawClient>(server.server().port()));
+  }
+  EXPECT_EQ(server.Ask(GetText("/open")).status, 200);
+  EXPECT_TRUE(Eventually([&] { return server.server().connections() <= 9; }));
+  // The longest-waiting one went first.
+  EXPECT_EQ(silent.front()->ReadToEnd(), "");
+}
+
+TEST(HttpSession, EmptyLinesBeforeARequestAreSkipped) {
+  TestServer server;
+  EXPECT_EQ(server.Ask("\r\n\r\n" + GetText("/open")).status, 200);
+}
+
+TEST(HttpSession, BodiesTogetherAreLimited) {
+  ServerOptions options = TestOptions();
+  options.max_body_memory_bytes = 100'000;
+  TestServer server(options);
+  const auto begin = [](size_t length, size_t sent) {
+    return "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
+           std::to_string(length) + "\r\n\r\n" + std::string(sent, ' ');
+  };
+  RawClient large = server.Connect();
+  large.Send(begin(90'000, 89'000));
+  RawClient second = server.Connect();
+  ASSERT_TRUE(Eventually([&] {
+    RawClient other = server.Connect();
+    other.Send(begin(50'000, 49'000));
+    return other.ReadResponseWithin(0.2).status == 503;
+  }));
+  // Small requests pass, and the room comes back.
+  EXPECT_EQ(server.Ask(PostText("/echo", "[]")).status, 200);
+  large.Close();
+  EXPECT_TRUE(Eventually(
+      [&] { return server.Ask(PostText("/echo", std::string(90'000, ' '))).status == 200; }));
+}
+
+TEST(HttpSession, AdminRoutesNeedTheScope) {
+  ServerOptions options = TestOptions();
+  options.api_keys = {{"user", "sk-1", false}, {"ops", "sk-2", true}};
+  TestServer server(options);
+  EXPECT_EQ(server.Ask(GetText("/admin")).status, 401);
+  const auto refused = server.Ask(GetText("/admin", "x-api-key: sk-1\r\n"));
+  EXPECT_EQ(refused.status, 403);
+  EXPECT_EQ(nlohmann::json::parse(refused.body)["error"]["type"], "permission_error");
+  EXPECT_EQ(server.Ask(GetText("/admin", "x-api-key: sk-2\r\n")).status, 200);
+}
+
+TEST(HttpSession, KeysBeyondTheirRateAreToldWhenToComeBack) {
+  ServerOptions options = TestOptions();
+  options.api_keys = {{"alice", "sk-1", false, {.requests_per_minute = 2}},
+                      {"bob", "sk-2", false, {}}};
+  TestServer server(options);
+  const std::string request = PostText("/echo", "[]", "x-api-key: sk-1\r\n");
+  const auto first = server.Ask(request);
+  EXPECT_EQ(first.status, 200);
+  EXPECT_EQ(first.Header("x-ratelimit-limit-requests"), "2");
+  EXPECT_EQ(first.Header("x-ratelimit-remaining-requests"), "1");
+  EXPECT_EQ(server.Ask(request).status, 200);
+  const auto refused = server.Ask(request);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(ErrorCode(refused), "rate_limit_exceeded");
+  const int seconds = std::atoi(refused.Header("Retry-After").c_str());
+  EXPECT_GT(seconds, 0);
+  EXPECT_LE(seconds, 30);
+  EXPECT_EQ(refused.Header("x-should-retry"), "true");
+  EXPECT_EQ(server.Ask(PostText("/echo", "[]", "x-api-key: sk-2\r\n")).status, 200);
+}
+
+TEST(HttpSession, KeysHaveAnOwnNumberOfConcurrentRequests) {
+  ServerOptions options = TestOptions();
+  options.api_keys = {{"alice", "sk-1", false, {.concurrent = 1}}};
+  TestServer server(options);
+  RawClient waiting = server.Connect();
+  waiting.Send(PostText("/wait", "[]", "x-api-key: sk-1\r\n"));
+  ASSERT_TRUE(Eventually([&] { return server.waiting == 1; }));
+  EXPECT_EQ(server.Ask(PostText("/echo", "[]", "x-api-key: sk-1\r\n")).status, 429);
+  waiting.Close();
+  EXPECT_TRUE(Eventually(
+      [&] { return server.Ask(PostText("/echo", "[]", "x-api-key: sk-1\r\n")).status == 200; }));
+}
+
+TEST(HttpSession, ReloadReadsTheKeyFileAndKeepsTheOldKeysWhenItIsBroken) {
+  const std::string path = testing::TempDir() + "reloaded-keys";
+  std::ofstream(path) << "alice sk-old\n";
+  ServerOptions options = TestOptions();
+  options.api_key_file = path;
+  options.api_keys = ReadApiKeyFile(path);
+  TestServer server(options);
+  const auto status = [&](const std::string& key) {
+    return server.Ask(PostText("/echo", "[]", "x-api-key: " + key + "\r\n")).status;
+  };
+  EXPECT_EQ(status("sk-old"), 200);
+  std::ofstream(path) << "alice sk-new\n";
+  server.server().Reload();
+  EXPECT_EQ(status("sk-old"), 401);
+  EXPECT_EQ(status("sk-new"), 200);
+  std::ofstream(path) << "alice sk-new what=1\n";
+  server.server().Reload();
+  EXPECT_EQ(status("sk-new"), 200);
+  std::filesystem::remove(path);
+}
+
 TEST(HttpSession, ConnectionsBeyondTheLimitAreToldSo) {
   ServerOptions options = TestOptions();
   options.max_connections = 2;
   TestServer server(options);
   RawClient first = server.Connect();
   RawClient second = server.Connect();
-  ASSERT_TRUE(Eventually([&] { return server.server().connections() == 2; }));
+  first.Send(PostText("/wait", "[]"));
+  second.Send(PostText("/wait", "[]"));
+  ASSERT_TRUE(Eventually([&] { return server.waiting == 2; }));
   RawClient third = server.Connect();
   const auto response = third.ReadResponse();
   EXPECT_EQ(response.status, 503);

@@ -80,6 +80,12 @@ class RawClient {
     }
   };
 
+  // As ReadResponse(), but gives up when nothing has come for so long.
+  Response ReadResponseWithin(double seconds) {
+    patience_ms_ = static_cast<int>(seconds * 1e3);
+    return ReadResponse();
+  }
+
   // One answer with Content-Length or chunks (chunks joined).
   Response ReadResponse(bool head_only = false) {
     Response response;
@@ -116,9 +122,8 @@ class RawClient {
 
  private:
   bool Fill() {
-    constexpr int kPatienceMs = 20'000;
     pollfd poll_fd{.fd = fd_, .events = POLLIN, .revents = 0};
-    if (::poll(&poll_fd, 1, kPatienceMs) <= 0) return false;
+    if (::poll(&poll_fd, 1, patience_ms_) <= 0) return false;
     char bytes[4096];
     const ssize_t count = ::recv(fd_, bytes, sizeof bytes, 0);
     if (count <= 0) return false;
@@ -132,6 +137,7 @@ class RawClient {
   }
 
   int fd_;
+  int patience_ms_ = 20'000;
   std::string buffer_;
 };
 
