@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "engine/candidates.h"
 #include "engine/philox.h"
+#include "engine/portable_math.h"
+#include "engine/repetition.h"
 #include "fabric/vector_ops.h"
 
 namespace engine {
@@ -16,6 +21,11 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 // Candidates that the nucleus sorts at first; most are smaller.
 constexpr size_t kNucleusStep = 64;
+// Beyond it a penalty changes nothing any more; the logit stays finite.
+constexpr float kMaxDryPenalty = 1e30F;
+constexpr double kLn2 = 0.693147180559945309417;
+// More surprise than any vocabulary has.
+constexpr double kMaxSurpriseBits = 64.0;
 // Logits that are turned into weights at a time, on the stack.
 constexpr size_t kChunk = 1024;
 
@@ -44,6 +54,14 @@ float Weights(std::span<const float> logits, float best, float temperature, floa
   return fabric::ExpShifted(weights, 0.0F, logits.size(), weights);
 }
 
+// One more element can be appended without memory.
+template <typename T>
+void MakeRoom(std::vector<T>* elements) {
+  if (elements->size() == elements->capacity()) {
+    elements->reserve(std::max<size_t>(16, 2 * elements->size()));
+  }
+}
+
 std::span<const float> Chunk(std::span<const float> logits, size_t first) {
   return logits.subspan(first, std::min(kChunk, logits.size() - first));
 }
@@ -67,6 +85,7 @@ Sampler::Sampler(SamplingParams params, std::span<const TokenId> prompt, uint32_
   std::sort(prompt_tokens_.begin(), prompt_tokens_.end());
   prompt_tokens_.erase(std::unique(prompt_tokens_.begin(), prompt_tokens_.end()),
                        prompt_tokens_.end());
+  if (params_.dry_multiplier > 0.0F) text_.assign(prompt.begin(), prompt.end());
 }
 
 Sample Sampler::Draw(std::span<float> logits, uint32_t position, std::span<const uint64_t> mask) {
@@ -88,6 +107,7 @@ Sample Sampler::Draw(std::span<float> logits, uint32_t position, std::span<const
   raw_.clear();
   Penalise(logits);
   Mask(logits, mask);
+  if (params_.top_n_sigma > 0.0F) CutBelowSigma(logits);
   sample.token = Choose(logits, position);
   if (sample.token < 0) {
     sample.finite = false;
@@ -126,10 +146,53 @@ void Sampler::Penalise(std::span<float> logits) {
       }
     }
   }
-  if (params_.frequency_penalty == 0.0F && params_.presence_penalty == 0.0F) return;
-  for (const auto& [token, count] : counts_) {
-    Change(logits, token) -=
-        static_cast<float>(count) * params_.frequency_penalty + params_.presence_penalty;
+  if (params_.frequency_penalty != 0.0F || params_.presence_penalty != 0.0F) {
+    for (const auto& [token, count] : counts_) {
+      Change(logits, token) -=
+          static_cast<float>(count) * params_.frequency_penalty + params_.presence_penalty;
+    }
+  }
+  if (params_.dry_multiplier > 0.0F) PenaliseRepetitions(logits);
+}
+
+void Sampler::PenaliseRepetitions(std::span<float> logits) {
+  std::span<const TokenId> text = text_;
+  if (params_.dry_penalty_last_n >= 0) {
+    text = text.last(std::min(text.size(), static_cast<size_t>(params_.dry_penalty_last_n)));
+  }
+  const uint32_t allowed = params_.dry_allowed_length;
+  for (const Repetition& repetition : FindRepetitions(text, params_.dry_breakers, allowed)) {
+    float penalty = params_.dry_multiplier;
+    for (uint32_t n = allowed; n < repetition.length && penalty < kMaxDryPenalty; ++n) {
+      penalty *= params_.dry_base;
+    }
+    Change(logits, repetition.token) -= std::min(penalty, kMaxDryPenalty);
+  }
+}
+
+// Over the finite logits. The best one always stays.
+void Sampler::CutBelowSigma(std::span<float> logits) const {
+  double sum = 0.0;
+  size_t count = 0;
+  float best = kMinusInfinity;
+  for (const float logit : logits) {
+    if (logit == kMinusInfinity) continue;
+    sum += static_cast<double>(logit);
+    ++count;
+    best = std::max(best, logit);
+  }
+  if (count == 0) return;
+  const double mean = sum / static_cast<double>(count);
+  double squares = 0.0;
+  for (const float logit : logits) {
+    if (logit == kMinusInfinity) continue;
+    const double deviation = static_cast<double>(logit) - mean;
+    squares += deviation * deviation;
+  }
+  const double sigma = std::sqrt(squares / static_cast<double>(count));
+  const double least = static_cast<double>(best) - static_cast<double>(params_.top_n_sigma) * sigma;
+  for (float& logit : logits) {
+    if (static_cast<double>(logit) < least) logit = kMinusInfinity;
   }
 }
 
@@ -150,9 +213,11 @@ TokenId Sampler::Choose(std::span<const float> logits, uint32_t position) {
   if (logits[best] == kMinusInfinity) return -1;
   if (params_.temperature == 0.0F) return static_cast<TokenId>(best);
   const double uniform = CounterUniform(seed_, choice_, position, 0);
+  if (params_.mirostat != 0) return DrawMirostat(logits, logits[best], uniform);
   const bool cut = (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size()) ||
-                   params_.top_p < 1.0F || params_.min_p > 0.0F;
-  return cut ? DrawFromBest(logits, logits[best], uniform)
+                   params_.top_p < 1.0F || params_.min_p > 0.0F || params_.typical_p < 1.0F ||
+                   params_.xtc_probability > 0.0F;
+  return cut ? DrawFromBest(logits, logits[best], uniform, position)
              : DrawFromAll(logits, logits[best], uniform);
 }
 
@@ -194,12 +259,14 @@ TokenId Sampler::DrawFromAll(std::span<const float> logits, float best, double u
   return last;
 }
 
-TokenId Sampler::DrawFromBest(std::span<const float> logits, float best, double uniform) {
+TokenId Sampler::DrawFromBest(std::span<const float> logits, float best, double uniform,
+                              uint32_t position) {
   double total = 0.0;
-  if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size()) {
+  const bool top_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < logits.size();
+  weights_.clear();
+  if (top_k) {
     candidates_.resize(static_cast<size_t>(params_.top_k));
     SelectBest(logits, {}, candidates_);
-    weights_.clear();
     AppendWeights(candidates_.size(), best);
     for (const float weight : weights_) total += static_cast<double>(weight);
   } else {
@@ -209,8 +276,18 @@ TokenId Sampler::DrawFromBest(std::span<const float> logits, float best, double 
         (1.0 - static_cast<double>(params_.top_p)) * total / static_cast<double>(logits.size());
     CollectAbove(logits, best, std::max(params_.min_p, static_cast<float>(0.5 * outside)));
   }
-  CutTail(best, total);
+  if (top_k || params_.top_p < 1.0F || params_.min_p > 0.0F) {
+    CutTail(best, total);
+  } else {
+    AppendWeights(candidates_.size(), best);
+  }
+  if (params_.typical_p < 1.0F) KeepTypical(best);
+  if (params_.xtc_probability > 0.0F) ExcludeTopChoices(position);
+  return DrawCandidate(uniform);
+}
 
+// Of the first weights_.size() candidates, each as likely as its weight.
+TokenId Sampler::DrawCandidate(double uniform, size_t* index) const {
   double kept = 0.0;
   for (const float weight : weights_) kept += static_cast<double>(weight);
   const double target = uniform * kept;
@@ -220,7 +297,97 @@ TokenId Sampler::DrawFromBest(std::span<const float> logits, float best, double 
     sum += static_cast<double>(weights_[chosen]);
     if (sum > target) break;
   }
+  if (index != nullptr) *index = chosen;
   return candidates_[chosen].token;
+}
+
+// Surprise is -log p and the expected one is the entropy: the candidates come nearest first until
+// they have typical_p of the probability.
+void Sampler::KeepTypical(float best) {
+  const size_t count = weights_.size();
+  // log of a candidate's weight
+  const auto log_weight = [&](size_t i) {
+    return static_cast<double>(candidates_[i].logit - best) /
+           static_cast<double>(params_.temperature);
+  };
+  double total = 0.0;
+  double mean = 0.0;
+  for (size_t i = 0; i < count; ++i) {
+    const auto weight = static_cast<double>(weights_[i]);
+    total += weight;
+    if (weight > 0.0) mean += weight * log_weight(i);
+  }
+  mean /= total;
+  // |-log p - H| = |mean - log weight|: the logarithm of the total is in both.
+  std::vector<std::pair<double, size_t>> ranked;
+  ranked.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (weights_[i] > 0.0F) ranked.emplace_back(std::abs(mean - log_weight(i)), i);
+  }
+  std::make_heap(ranked.begin(), ranked.end(), std::greater<>());
+  std::vector<Candidate> candidates;
+  std::vector<float> weights;
+  const double enough = static_cast<double>(params_.typical_p) * total;
+  for (double sum = 0.0; !ranked.empty() && (candidates.empty() || sum < enough);) {
+    std::pop_heap(ranked.begin(), ranked.end(), std::greater<>());
+    const size_t i = ranked.back().second;
+    ranked.pop_back();
+    candidates.push_back(candidates_[i]);
+    weights.push_back(weights_[i]);
+    sum += static_cast<double>(weights_[i]);
+  }
+  candidates_ = std::move(candidates);
+  weights_ = std::move(weights);
+}
+
+// XTC. The second draw of the position decides whether it happens at all.
+void Sampler::ExcludeTopChoices(uint32_t position) {
+  if (CounterUniform(seed_, choice_, position, 1) >= static_cast<double>(params_.xtc_probability)) {
+    return;
+  }
+  double total = 0.0;
+  for (const float weight : weights_) total += static_cast<double>(weight);
+  const double least = static_cast<double>(params_.xtc_threshold) * total;
+  const auto top = [&](size_t i) { return static_cast<double>(weights_[i]) >= least; };
+  size_t count = 0;
+  size_t spared = 0;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!top(i)) continue;
+    // Of equal ones that with the highest id, the last in rank.
+    if (count++ == 0 || BetterCandidate(candidates_[spared], candidates_[i])) spared = i;
+  }
+  if (count < 2) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (top(i) && i != spared) continue;
+    candidates_[kept] = candidates_[i];
+    weights_[kept++] = weights_[i];
+  }
+  weights_.resize(kept);
+}
+
+double Sampler::mirostat_mu() const {
+  return mirostat_mu_.empty() ? 2.0 * static_cast<double>(params_.mirostat_tau)
+                              : mirostat_mu_.back();
+}
+
+// Tokens with more surprise than mu are dropped; Accept() moves mu so that the surprise of what is
+// drawn stays near tau.
+TokenId Sampler::DrawMirostat(std::span<const float> logits, float best, double uniform) {
+  const double total = SumWeights(logits, best);
+  const double mu = std::clamp(mirostat_mu(), 0.0, kMaxSurpriseBits);
+  const double least = std::min(1.0, total * PortableExp(-mu * kLn2));
+  CollectAbove(logits, best, static_cast<float>(least));
+  weights_.clear();
+  AppendWeights(candidates_.size(), best);
+  size_t index = 0;
+  const TokenId token = DrawCandidate(uniform, &index);
+  double kept = 0.0;
+  for (const float weight : weights_) kept += static_cast<double>(weight);
+  const double log_weight = static_cast<double>(candidates_[index].logit - best) /
+                            static_cast<double>(params_.temperature);
+  drawn_ = {token, (PortableLog(kept) - log_weight) / kLn2};
+  return token;
 }
 
 // candidates_: the tokens of at least this weight, in no order; the best has weight 1.
@@ -280,14 +447,19 @@ void Sampler::AppendWeights(size_t end, float best) {
   }
 }
 
+// All or nothing: where memory is short nothing has changed.
 void Sampler::Accept(TokenId token) {
+  MakeRoom(&history_);
+  if (params_.dry_multiplier > 0.0F) MakeRoom(&text_);
+  if (params_.mirostat != 0) MakeRoom(&mirostat_mu_);
+  ++counts_[token];
   history_.push_back(token);
-  try {
-    ++counts_[token];
-  } catch (...) {
-    history_.pop_back();
-    throw;
-  }
+  if (params_.dry_multiplier > 0.0F) text_.push_back(token);
+  if (params_.mirostat == 0) return;
+  // A token that was not drawn here says nothing about the surprise.
+  const double error =
+      drawn_.token == token ? drawn_.bits - static_cast<double>(params_.mirostat_tau) : 0.0;
+  mirostat_mu_.push_back(mirostat_mu() - static_cast<double>(params_.mirostat_eta) * error);
 }
 
 void Sampler::Rollback(uint32_t n) {
@@ -295,6 +467,8 @@ void Sampler::Rollback(uint32_t n) {
     const auto count = counts_.find(history_.back());
     if (--count->second == 0) counts_.erase(count);
     history_.pop_back();
+    if (!text_.empty()) text_.pop_back();
+    if (!mirostat_mu_.empty()) mirostat_mu_.pop_back();
   }
 }
 

@@ -30,15 +30,16 @@ double CounterUniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_
 // The state of one sequence's sampling.
 //
 // Order:   logit bias; repetition penalty (a positive logit is divided by it, another multiplied),
-//          frequency and presence penalty; masks; temperature; top_k; top_p over what is left,
-//          renormalised; min_p; the draw walks what is left, best first (or by id when nothing was
-//          cut off). Equal logits rank by ascending id.
+//          frequency and presence penalty; DRY; masks; top_n_sigma; temperature; top_k; top_p over
+//          what is left, renormalised; min_p; typical_p; XTC; the draw walks what is left, best
+//          first (or by id when no tail was cut off, or by typicality). Equal logits rank by
+//          ascending id. Mirostat takes the place of everything after the temperature.
 // Cost:    selections are partial: a vocabulary is never sorted whole.
 // Threads: one at a time.
 class Sampler {
  public:
-  // prompt: for the repetition penalty. choice: index among n choices. stop_tokens: masked until
-  // min_tokens were accepted, and always when ignore_eos.
+  // prompt: for the repetition penalty and DRY. choice: index among n choices. stop_tokens: masked
+  // until min_tokens were accepted, and always when ignore_eos.
   Sampler(SamplingParams params, std::span<const TokenId> prompt, uint32_t choice,
           std::vector<TokenId> stop_tokens);
 
@@ -63,19 +64,33 @@ class Sampler {
   std::vector<TokenId> stop_tokens_;
   std::vector<TokenId> prompt_tokens_;            // sorted, unique
   std::vector<TokenId> history_;                  // accepted tokens in order
+  std::vector<TokenId> text_;                     // prompt and history_, when DRY looks at them
+  std::vector<double> mirostat_mu_;               // after each accepted token
   std::unordered_map<TokenId, uint32_t> counts_;  // of the tokens in history_
 
   struct RawLogit {
     TokenId token;
     float logit;
   };
+  struct Surprise {
+    TokenId token = -1;
+    double bits = 0;
+  };
   void Penalise(std::span<float> logits);
+  void PenaliseRepetitions(std::span<float> logits);
+  void CutBelowSigma(std::span<float> logits) const;
+  void KeepTypical(float best);
+  void ExcludeTopChoices(uint32_t position);
+  TokenId DrawMirostat(std::span<const float> logits, float best, double uniform);
+  TokenId DrawCandidate(double uniform, size_t* index = nullptr) const;
+  double mirostat_mu() const;
   void Mask(std::span<float> logits, std::span<const uint64_t> mask) const;
   float& Change(std::span<float> logits, TokenId token);
   TokenId Choose(std::span<const float> logits, uint32_t position);
   double SumWeights(std::span<const float> logits, float best);
   TokenId DrawFromAll(std::span<const float> logits, float best, double uniform);
-  TokenId DrawFromBest(std::span<const float> logits, float best, double uniform);
+  TokenId DrawFromBest(std::span<const float> logits, float best, double uniform,
+                       uint32_t position);
   void CollectAbove(std::span<const float> logits, float best, float least_weight);
   void CutTail(float best, double total);
   void AppendWeights(size_t end, float best);
@@ -85,6 +100,7 @@ class Sampler {
   std::vector<Candidate> candidates_;
   std::vector<float> weights_;  // of the first candidates
   std::vector<double> chunk_sums_;
+  Surprise drawn_;  // of the last Draw() under Mirostat
 };
 
 }  // namespace engine

@@ -41,6 +41,14 @@ std::string SamplingParams::Validate(uint32_t vocabulary, std::string* param) co
       {"presence_penalty", presence_penalty, -2.0F, 2.0F, false},
       {"frequency_penalty", frequency_penalty, -2.0F, 2.0F, false},
       {"repetition_penalty", repetition_penalty, 0.0F, 2.0F, true},
+      {"typical_p", typical_p, 0.0F, 1.0F, true},
+      {"top_n_sigma", top_n_sigma, 0.0F, 100.0F, false},
+      {"xtc_probability", xtc_probability, 0.0F, 1.0F, false},
+      {"xtc_threshold", xtc_threshold, 0.0F, 1.0F, false},
+      {"dry_multiplier", dry_multiplier, 0.0F, 100.0F, false},
+      {"dry_base", dry_base, 1.0F, 100.0F, false},
+      {"mirostat_tau", mirostat_tau, 0.0F, 20.0F, true},
+      {"mirostat_eta", mirostat_eta, 0.0F, 1.0F, false},
   };
   for (const Range& range : ranges) {
     if (!Inside(range)) {
@@ -52,6 +60,10 @@ std::string SamplingParams::Validate(uint32_t vocabulary, std::string* param) co
     *param = "top_k";
     return "top_k must be at least 0, or -1 for all tokens, but it is " + std::to_string(top_k) +
            ".";
+  }
+  if (mirostat != 0 && mirostat != 2) {
+    *param = "mirostat";
+    return "mirostat must be 0 or 2, but it is " + std::to_string(mirostat) + ".";
   }
   if (logprobs < -1 || logprobs > 20) {
     *param = "logprobs";

@@ -50,6 +50,21 @@ std::string CutAfterFinalMessage(std::string rendered, const ChatPrompt& prompt)
   return rendered;
 }
 
+// Every token whose text contains one of the strings, ascending.
+std::vector<TokenId> TokensWith(const std::vector<std::string>& strings,
+                                const Tokenizer& tokenizer) {
+  std::vector<TokenId> tokens;
+  for (uint32_t i = 0; i < tokenizer.size(); ++i) {
+    const auto token = static_cast<TokenId>(i);
+    const std::string bytes = tokenizer.TokenBytes(token, true);
+    const auto contained = [&](const std::string& text) {
+      return bytes.find(text) != std::string::npos;
+    };
+    if (std::any_of(strings.begin(), strings.end(), contained)) tokens.push_back(token);
+  }
+  return tokens;
+}
+
 // A text that cannot fit is refused before its tokens are counted, which takes seconds for one of
 // the largest body.
 void CheckFits(std::string_view text, const ServedModel& model, std::string_view param) {
@@ -135,6 +150,9 @@ void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
                                 " choices over all prompts.");
   }
   job.adapters = ResolveAdapters(job.params.lora, model.adapters());
+  if (job.params.sampling.dry_multiplier > 0) {
+    job.params.sampling.dry_breakers = TokensWith(job.params.dry_breakers, model.tokenizer());
+  }
   if (!job.params.sampling.seed) job.params.sampling.seed = RandomSeed();
 }
 

@@ -20,28 +20,14 @@ constexpr int64_t kMaxChoices = 128;
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxPrompts = 256;
 constexpr size_t kMaxCacheSalt = 256;
+constexpr double kMaxLoraScale = 100;
+constexpr size_t kMaxDryBreakers = 64;
+// Longer ones are in no token.
+constexpr size_t kMaxDryBreakerBytes = 256;
 constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
 
-// Sent by current SDKs; they change nothing about the text that this server makes.
-constexpr double kMaxLoraScale = 100;
-
-constexpr std::array<std::string_view, 14> kIgnored = {"user",
-                                                       "metadata",
-                                                       "store",
-                                                       "moderation",
-                                                       "prompt_cache_key",
-                                                       "prompt_cache_options",
-                                                       "verbosity",
-                                                       "service_tier",
-                                                       "prompt_cache_retention",
-                                                       "safety_identifier",
-                                                       "reasoning_effort",
-                                                       "web_search_options",
-                                                       "parallel_tool_calls",
-                                                       "spaces_between_special_tokens"};
-
 // Each would change the output, so ignoring it would be a lie.
-constexpr std::array<std::string_view, 23> kUnsupported = {"functions",
+constexpr std::array<std::string_view, 20> kUnsupported = {"functions",
                                                            "audio",
                                                            "prediction",
                                                            "suffix",
@@ -53,9 +39,6 @@ constexpr std::array<std::string_view, 23> kUnsupported = {"functions",
                                                            "json_schema",
                                                            "structured_outputs",
                                                            "chat_template",
-                                                           "mirostat",
-                                                           "dry_multiplier",
-                                                           "xtc_probability",
                                                            "allowed_token_ids",
                                                            "bad_words",
                                                            "prompt_logprobs",
@@ -122,21 +105,18 @@ void RefuseUnsupported(ParamReader& reader) {
   RefuseChoice(reader, "function_call");
   RefuseResponseFormat(reader);
   RefuseModalities(reader);
-  if (reader.Number("typical_p", 0, 1).value_or(1) != 1) throw NotSupported("typical_p");
-  if (const Json* sigma = reader.Find("top_n_sigma"); sigma != nullptr && *sigma > 0) {
-    throw NotSupported("top_n_sigma");
-  }
   RefuseTrue(reader, "use_beam_search");
   RefuseTrue(reader, "include_stop_str_in_output");
 }
 
-void RefuseUnknown(ParamReader& reader, const SchemaOptions& options) {
-  for (const std::string_view name : kIgnored) reader.Ignore(name);
-  if (!options.strict) return;
-  if (const auto name = reader.FirstUnknown(false)) {
-    throw UnsupportedParameter(*name, "Unsupported parameter: '" + *name +
-                                          "' is unknown or has no effect on this server.");
+// The parameters that are unknown or have no effect; in strict mode the first is refused.
+std::vector<std::string> CheckUnknown(ParamReader& reader, const SchemaOptions& options) {
+  std::vector<std::string> names = reader.Unknown();
+  if (options.strict && !names.empty()) {
+    throw UnsupportedParameter(names.front(), "Unsupported parameter: '" + names.front() +
+                                                  "' is unknown or has no effect on this server.");
   }
+  return names;
 }
 
 TokenId ReadTokenId(const Json& value, const std::string& name) {
@@ -204,6 +184,59 @@ std::vector<std::string> ReadStop(ParamReader& reader) {
   return stop;
 }
 
+void ReadDry(ParamReader& reader, engine::SamplingParams* sampling) {
+  constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+  if (const auto value = reader.Number("dry_multiplier", 0, 100)) {
+    sampling->dry_multiplier = static_cast<float>(*value);
+  }
+  if (const auto value = reader.Number("dry_base", 1, 100)) {
+    sampling->dry_base = static_cast<float>(*value);
+  }
+  if (const auto value = reader.Integer("dry_allowed_length", 0, kInt32Max)) {
+    sampling->dry_allowed_length = static_cast<uint32_t>(*value);
+  }
+  if (const auto value = reader.Integer("dry_penalty_last_n", -1, kInt32Max)) {
+    sampling->dry_penalty_last_n = static_cast<int32_t>(*value);
+  }
+}
+
+void ReadMirostat(ParamReader& reader, engine::SamplingParams* sampling) {
+  const int64_t version = reader.Integer("mirostat", 0, 2).value_or(0);
+  if (version == 1) {
+    throw UnsupportedParameter(
+        "mirostat", "Unsupported parameter: 'mirostat' is supported in version 2 only, not 1.");
+  }
+  sampling->mirostat = static_cast<int32_t>(version);
+  if (const auto value = reader.Number("mirostat_tau", 0, 20, true)) {
+    sampling->mirostat_tau = static_cast<float>(*value);
+  }
+  if (const auto value = reader.Number("mirostat_eta", 0, 1)) {
+    sampling->mirostat_eta = static_cast<float>(*value);
+  }
+}
+
+// Strings that end a repetition for DRY.
+std::vector<std::string> ReadDryBreakers(ParamReader& reader) {
+  std::vector<std::string> breakers = {"\n", ":", "\"", "*"};
+  const Json* list = reader.Array("dry_sequence_breakers");
+  if (list == nullptr) return breakers;
+  breakers.clear();
+  if (list->size() > kMaxDryBreakers) {
+    throw InvalidValue("dry_sequence_breakers",
+                       "Invalid value for 'dry_sequence_breakers': expected at most " +
+                           std::to_string(kMaxDryBreakers) + " strings, but got " +
+                           std::to_string(list->size()) + ".");
+  }
+  for (const Json& element : *list) {
+    if (!element.is_string()) {
+      throw InvalidType("dry_sequence_breakers", "an array of strings", TypeName(element));
+    }
+    const auto& text = element.get_ref<const std::string&>();
+    if (!text.empty() && text.size() <= kMaxDryBreakerBytes) breakers.push_back(text);
+  }
+  return breakers;
+}
+
 void ReadSampling(ParamReader& reader, engine::SamplingParams* sampling) {
   const auto number = [&](std::string_view name, double low, double high, float* field,
                           bool exclusive_low = false) {
@@ -227,6 +260,14 @@ void ReadSampling(ParamReader& reader, engine::SamplingParams* sampling) {
   sampling->min_tokens =
       static_cast<uint32_t>(reader.Integer("min_tokens", 0, kInt32Max).value_or(0));
   sampling->logit_bias = ReadLogitBias(reader);
+  number("typical_p", 0, 1, &sampling->typical_p, true);
+  number("xtc_probability", 0, 1, &sampling->xtc_probability);
+  number("xtc_threshold", 0, 1, &sampling->xtc_threshold);
+  // -1 is llama-server's "off".
+  number("top_n_sigma", -1, 100, &sampling->top_n_sigma);
+  sampling->top_n_sigma = std::max(sampling->top_n_sigma, 0.0F);
+  ReadDry(reader, sampling);
+  ReadMirostat(reader, sampling);
 }
 
 void ReadStream(ParamReader& reader, GenerationParams* params) {
@@ -269,6 +310,7 @@ GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
   GenerationParams params;
   params.model = reader.String("model").value_or("");
   ReadSampling(reader, &params.sampling);
+  params.dry_breakers = ReadDryBreakers(reader);
   params.choices = static_cast<uint32_t>(reader.Integer("n", 1, kMaxChoices).value_or(1));
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
   const auto max_tokens = reader.Integer("max_tokens", lowest_max_tokens, kUint32Max);
@@ -429,7 +471,7 @@ ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   }
   if (logprobs) request.params.sampling.logprobs = static_cast<int32_t>(top.value_or(0));
   RefuseTrue(reader, "echo");
-  RefuseUnknown(reader, options);
+  request.params.ignored = CheckUnknown(reader, options);
   return request;
 }
 
@@ -444,7 +486,7 @@ CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& 
     request.params.sampling.logprobs = static_cast<int32_t>(*top);
   }
   request.add_special_tokens = reader.Bool("add_special_tokens").value_or(true);
-  RefuseUnknown(reader, options);
+  request.params.ignored = CheckUnknown(reader, options);
   return request;
 }
 
@@ -467,7 +509,7 @@ TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& opti
   request.parse_special = reader.Bool("parse_special").value_or(true);
   const bool pieces = reader.Bool("with_pieces").value_or(false);
   request.with_pieces = reader.Bool("return_token_strs").value_or(pieces);
-  RefuseUnknown(reader, options);
+  CheckUnknown(reader, options);
   return request;
 }
 
@@ -479,7 +521,7 @@ DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& 
   if (tokens == nullptr) throw MissingParameter("tokens");
   request.tokens = ReadTokenIds(*tokens, "tokens");
   request.special = !reader.Bool("skip_special_tokens").value_or(false);
-  RefuseUnknown(reader, options);
+  CheckUnknown(reader, options);
   return request;
 }
 
@@ -488,7 +530,7 @@ ChatRequest ParseTemplateRequest(const Json& body, const SchemaOptions& options)
   ChatRequest request;
   request.params.model = reader.String("model").value_or("");
   request.prompt = ReadChatPrompt(reader);
-  RefuseUnknown(reader, options);
+  CheckUnknown(reader, options);
   return request;
 }
 

@@ -29,12 +29,14 @@ struct GenerationParams {
   std::optional<uint32_t> max_tokens;  // absent = what the context leaves
   std::vector<std::string> stop;       // 0..16, none empty
   std::vector<engine::TokenId> stop_token_ids;
+  std::vector<std::string> dry_breakers;  // a token that contains one ends a repetition
   bool stream = false;
   bool include_usage = false;
   bool skip_special_tokens = true;
   int32_t priority = 0;
   std::string cache_salt;
   std::optional<std::vector<LoraChoice>> lora;  // absent = the adapters' own scales
+  std::vector<std::string> ignored;  // names that are unknown or have no effect
 };
 
 // A list of messages and how the model's template shall see it.

@@ -106,13 +106,12 @@ const Json* ParamReader::Array(std::string_view name) {
   return value;
 }
 
-std::optional<std::string> ParamReader::FirstUnknown(bool allow_ignored) const {
+std::vector<std::string> ParamReader::Unknown() const {
+  std::vector<std::string> names;
   for (const auto& [name, value] : body_.items()) {
-    if (value.is_null() || known_.contains(name)) continue;
-    if (allow_ignored && ignored_.contains(name)) continue;
-    return Name(name);
+    if (!value.is_null() && !known_.contains(name)) names.push_back(Name(name));
   }
-  return std::nullopt;
+  return names;
 }
 
 }  // namespace server

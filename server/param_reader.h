@@ -23,8 +23,6 @@ class ParamReader {
 
   // nullptr when absent or null.
   const Json* Find(std::string_view name);
-  // As Find(), but the parameter changes nothing: strict mode refuses it.
-  void Ignore(std::string_view name) { ignored_.insert(name); }
 
   std::optional<std::string> String(std::string_view name);
   std::optional<bool> Bool(std::string_view name);
@@ -37,14 +35,13 @@ class ParamReader {
   const Json* Array(std::string_view name);
 
   std::string Name(std::string_view name) const { return prefix_ + std::string(name); }
-  // The first member that is neither null nor was asked for, nor ignored when those are allowed.
-  std::optional<std::string> FirstUnknown(bool allow_ignored) const;
+  // The members that are neither null nor were asked for, in their order.
+  std::vector<std::string> Unknown() const;
 
  private:
   const Json& body_;
   std::string prefix_;
   std::set<std::string_view> known_;
-  std::set<std::string_view> ignored_;
 };
 
 }  // namespace server

@@ -1,5 +1,6 @@
 #include "server/routes/respond.h"
 
+#include <algorithm>
 #include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -57,10 +58,28 @@ class ChunkWriter {
   SseWriter sse_;
 };
 
-HttpResponse StreamHead() {
+// Tells the client which of its parameters had no effect. Names come from the request: what could
+// not stand in a header is left out.
+void AddIgnored(const std::vector<std::string>& names, HttpResponse* response) {
+  constexpr size_t kMaxListed = 1024;
+  const auto plain = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c == '-' || c == '.';
+  };
+  std::string list;
+  for (const std::string& name : names) {
+    if (name.empty() || !std::all_of(name.begin(), name.end(), plain)) continue;
+    if (list.size() + name.size() > kMaxListed) break;
+    list += (list.empty() ? "" : ", ") + name;
+  }
+  if (!list.empty()) response->headers.emplace_back("x-tern-ignored-parameters", list);
+}
+
+HttpResponse StreamHead(const GenerationParams& params) {
   HttpResponse head;
   head.content_type = "text/event-stream; charset=utf-8";
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  AddIgnored(params.ignored, &head);
   return head;
 }
 
@@ -83,7 +102,7 @@ bool WriteUpdates(Generation& generation, bool head_sent, ChunkWriter& chunks) {
 // an error still gets its own status.
 asio::awaitable<void> Stream(Generation& generation, double ping_seconds, HttpExchange& exchange) {
   const ResponseFormat format = MakeFormat(generation.job());
-  const HttpResponse head = StreamHead();
+  const HttpResponse head = StreamHead(generation.job().params);
   ChunkWriter chunks(generation.job(), format);
   for (bool ended = false; !ended;) {
     const auto wake = co_await exchange.WaitFor(generation.queue(), ping_seconds);
@@ -120,7 +139,8 @@ asio::awaitable<void> Collect(Generation& generation, HttpExchange& exchange) {
     echoes.push_back(generation.echo(i));
   }
   const ResponseFormat format = MakeFormat(generation.job());
-  const HttpResponse response = JsonResponse(format.Whole(choices, generation.usage(), echoes));
+  HttpResponse response = JsonResponse(format.Whole(choices, generation.usage(), echoes));
+  AddIgnored(generation.job().params.ignored, &response);
   co_await exchange.Reply(response);
 }
 

@@ -196,6 +196,8 @@ TEST(Sampler, RollbackRestoresEveryDraw) {
   params.presence_penalty = 0.3F;
   params.repetition_penalty = 1.2F;
   params.min_tokens = 4;
+  params.dry_multiplier = 0.5F;
+  params.dry_allowed_length = 1;
   const std::vector<TokenId> prompt = {1, 2};
   Sampler straight(params, prompt, 0, {9});
   Sampler wandering(params, prompt, 0, {9});
@@ -215,6 +217,150 @@ TEST(Sampler, RollbackRestoresEveryDraw) {
     wandering.Accept(expected.token);
     ASSERT_EQ(wandering.accepted(), straight.accepted());
   }
+}
+
+TEST(Sampler, RollbackRestoresMirostat) {
+  SamplingParams params = Seeded(5);
+  params.mirostat = 2;
+  params.mirostat_tau = 2.0F;
+  params.mirostat_eta = 0.5F;
+  Sampler straight(params, {}, 0, {});
+  Sampler wandering(params, {}, 0, {});
+  std::mt19937_64 random(4);
+  const std::vector<float> logits = RandomLogits(50, 8);
+  for (uint32_t position = 0; position < 60; ++position) {
+    const auto detour = static_cast<uint32_t>(random() % 4);
+    for (uint32_t i = 0; i < detour; ++i) {
+      wandering.Accept(DrawToken(wandering, logits, position + i));
+    }
+    wandering.Rollback(detour);
+    const TokenId token = DrawToken(straight, logits, position);
+    ASSERT_EQ(DrawToken(wandering, logits, position), token);
+    straight.Accept(token);
+    wandering.Accept(token);
+  }
+}
+
+// Frequencies of many draws at different positions.
+std::map<TokenId, double> Frequencies(const SamplingParams& params,
+                                      const std::vector<float>& logits) {
+  constexpr uint32_t kDraws = 20'000;
+  Sampler sampler(params, {}, 0, {});
+  std::map<TokenId, double> counts;
+  for (uint32_t position = 0; position < kDraws; ++position) {
+    counts[DrawToken(sampler, logits, position)] += 1.0 / kDraws;
+  }
+  return counts;
+}
+
+std::vector<float> LogitsOf(const std::vector<double>& probabilities) {
+  std::vector<float> logits;
+  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
+  return logits;
+}
+
+TEST(Sampler, TypicalKeepsWhatIsNearestToTheEntropy) {
+  // Entropy 1.28: surprises are 0.69, 1.39, 2.30, 2.53, 2.66, so token 1 is the most typical one
+  // and token 0 the next.
+  const std::vector<float> logits = LogitsOf({0.5, 0.25, 0.1, 0.08, 0.07});
+  SamplingParams params = Seeded();
+  params.typical_p = 0.2F;
+  EXPECT_EQ(Frequencies(params, logits).size(), 1U);
+  EXPECT_TRUE(Frequencies(params, logits).contains(1));
+  params.typical_p = 0.7F;
+  const auto two = Frequencies(params, logits);
+  ASSERT_EQ(two.size(), 2U);
+  EXPECT_NEAR(two.at(0), 0.5 / 0.75, 0.02);
+  EXPECT_NEAR(two.at(1), 0.25 / 0.75, 0.02);
+}
+
+TEST(Sampler, XtcDropsTheTopButItsLeast) {
+  const std::vector<float> logits = LogitsOf({0.4, 0.3, 0.2, 0.06, 0.04});
+  SamplingParams params = Seeded();
+  params.xtc_probability = 1.0F;
+  params.xtc_threshold = 0.1F;
+  const auto always = Frequencies(params, logits);
+  EXPECT_FALSE(always.contains(0));
+  EXPECT_FALSE(always.contains(1));
+  EXPECT_NEAR(always.at(2), 0.2 / 0.3, 0.02);
+  params.xtc_probability = 0.5F;
+  EXPECT_NEAR(Frequencies(params, logits).at(0), 0.2, 0.02);
+  // One token alone above the threshold stays.
+  params.xtc_probability = 1.0F;
+  params.xtc_threshold = 0.35F;
+  EXPECT_NEAR(Frequencies(params, logits).at(0), 0.4, 0.02);
+}
+
+TEST(Sampler, TopNSigmaDropsWhatIsFarBelowTheBest) {
+  // Mean 0, standard deviation 2.
+  const std::vector<float> logits = {4.0F, 0.0F, -2.0F, -2.0F, 0.0F, 2.0F, -2.0F, 0.0F};
+  SamplingParams params = Seeded();
+  params.top_n_sigma = 1.1F;
+  const auto kept = Frequencies(params, logits);
+  EXPECT_EQ(kept.size(), 2U);
+  EXPECT_TRUE(kept.contains(0));
+  EXPECT_TRUE(kept.contains(5));
+}
+
+TEST(Sampler, DryPenalisesTheContinuationOfARepetition) {
+  SamplingParams params;
+  params.temperature = 0;
+  params.dry_multiplier = 2.0F;
+  params.dry_base = 3.0F;
+  params.dry_allowed_length = 2;
+  // "1 2 3 4" came before; after "1 2 3" again, 4 would repeat three tokens: 2 * 3^(3-2) = 6.
+  Sampler sampler(params, std::vector<TokenId>{1, 2, 3, 4, 9, 1, 2}, 0, {});
+  sampler.Accept(3);
+  std::vector<float> logits = {0, 0, 0, 0, 5.5F, 0};
+  EXPECT_EQ(DrawToken(sampler, logits), 0);
+  logits[4] = 6.5F;
+  EXPECT_EQ(DrawToken(sampler, logits), 4);
+  logits[4] = 0.1F;
+  sampler.Rollback(1);
+  EXPECT_EQ(DrawToken(sampler, logits), 4);
+}
+
+TEST(Sampler, MirostatKeepsTheSurpriseNearItsTarget) {
+  const std::vector<float> logits = RandomLogits(2000, 21);
+  for (const float tau : {2.0F, 4.0F, 6.0F}) {
+    SamplingParams params = Seeded();
+    params.mirostat = 2;
+    params.mirostat_tau = tau;
+    Sampler sampler(params, {}, 0, {});
+    double log_sum = 0;
+    for (const float logit : logits) log_sum += std::exp(static_cast<double>(logit));
+    log_sum = std::log(log_sum);
+    double bits = 0;
+    constexpr uint32_t kDraws = 3000;
+    for (uint32_t position = 0; position < kDraws; ++position) {
+      const TokenId token = DrawToken(sampler, logits, position);
+      sampler.Accept(token);
+      if (position < kDraws / 2) continue;
+      // Relative to what was kept this is what mirostat steers; the whole is a little more.
+      bits += (log_sum - static_cast<double>(logits[static_cast<size_t>(token)])) / std::log(2.0);
+    }
+    const double mean = bits / (kDraws / 2);
+    EXPECT_GT(mean, static_cast<double>(tau) * 0.8) << tau;
+  }
+}
+
+TEST(Sampler, MirostatTargetsOrderTheSurprise) {
+  const std::vector<float> logits = RandomLogits(2000, 22);
+  const auto distinct = [&](float tau) {
+    SamplingParams params = Seeded();
+    params.mirostat = 2;
+    params.mirostat_tau = tau;
+    Sampler sampler(params, {}, 0, {});
+    std::map<TokenId, int> counts;
+    for (uint32_t position = 0; position < 2000; ++position) {
+      const TokenId token = DrawToken(sampler, logits, position);
+      ++counts[token];
+      sampler.Accept(token);
+    }
+    return counts.size();
+  };
+  EXPECT_LT(distinct(1.0F), distinct(4.0F));
+  EXPECT_LT(distinct(4.0F), distinct(8.0F));
 }
 
 TEST(Sampler, StopTokensAreMaskedUntilMinTokensAndForeverWhenIgnored) {

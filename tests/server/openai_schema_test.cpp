@@ -61,6 +61,9 @@ TEST(ChatSchema, EveryParameterArrives) {
          "max_tokens":5,"max_completion_tokens":7,"min_tokens":2,"stop":["a","b"],"stream":true,
          "stream_options":{"include_usage":true},"logprobs":true,"top_logprobs":4,
          "logit_bias":{"5":-100,"7":1.5},"ignore_eos":true,"stop_token_ids":[1,2],"priority":-3,
+         "typical_p":0.9,"top_n_sigma":1.5,"xtc_probability":0.5,"xtc_threshold":0.2,
+         "dry_multiplier":0.8,"dry_base":2,"dry_allowed_length":3,"dry_penalty_last_n":64,
+         "dry_sequence_breakers":["x"],"mirostat":2,"mirostat_tau":4,"mirostat_eta":0.2,
          "cache_salt":"s","chat_template_kwargs":{"enable_thinking":false})");
   const GenerationParams& params = request.params;
   EXPECT_EQ(params.model, "m");
@@ -73,6 +76,18 @@ TEST(ChatSchema, EveryParameterArrives) {
   EXPECT_EQ(params.sampling.repetition_penalty, 1.5F);
   EXPECT_EQ(params.sampling.seed, INT64_MIN);
   EXPECT_EQ(params.sampling.logprobs, 4);
+  EXPECT_EQ(params.sampling.typical_p, 0.9F);
+  EXPECT_EQ(params.sampling.top_n_sigma, 1.5F);
+  EXPECT_EQ(params.sampling.xtc_probability, 0.5F);
+  EXPECT_EQ(params.sampling.xtc_threshold, 0.2F);
+  EXPECT_EQ(params.sampling.dry_multiplier, 0.8F);
+  EXPECT_EQ(params.sampling.dry_base, 2);
+  EXPECT_EQ(params.sampling.dry_allowed_length, 3U);
+  EXPECT_EQ(params.sampling.dry_penalty_last_n, 64);
+  EXPECT_THAT(params.dry_breakers, ElementsAre("x"));
+  EXPECT_EQ(params.sampling.mirostat, 2);
+  EXPECT_EQ(params.sampling.mirostat_tau, 4);
+  EXPECT_EQ(params.sampling.mirostat_eta, 0.2F);
   EXPECT_TRUE(params.sampling.ignore_eos);
   EXPECT_EQ(params.sampling.min_tokens, 2U);
   ASSERT_EQ(params.sampling.logit_bias.size(), 2U);
@@ -208,7 +223,7 @@ TEST(ChatSchema, WhatWouldChangeTheOutputIsRefused) {
            {R"("guided_json":{"type":"object"})", "guided_json"},
            {R"("chat_template":"{{x}}")", "chat_template"},
            {R"("use_beam_search":true)", "use_beam_search"},
-           {R"("typical_p":0.5)", "typical_p"},
+           {R"("mirostat":1)", "mirostat"},
            {R"("echo":true)", "echo"}}) {
     EXPECT_EQ(ChatOutcome(more), "unsupported_parameter " + param) << more;
   }
@@ -229,6 +244,13 @@ TEST(ChatSchema, StrictModeRefusesWhatHasNoEffect) {
   EXPECT_EQ(ChatOutcome(R"("temprature":0.5)", true), "unsupported_parameter temprature");
   EXPECT_EQ(ChatOutcome(R"("user":"u")", true), "unsupported_parameter user");
   EXPECT_EQ(ChatOutcome(R"("temperature":0.5,"seed":1,"stream":false)", true), "ok");
+}
+
+TEST(ChatSchema, LenientModeListsWhatHadNoEffect) {
+  const auto ignored =
+      Chat(R"("temprature":0.5,"user":"u","n":1,"a\r\nb":1,"x":null)").params.ignored;
+  EXPECT_THAT(ignored, ElementsAre("temprature", "user", "a\r\nb"));
+  EXPECT_THAT(Chat(R"("temperature":0.5)").params.ignored, testing::IsEmpty());
 }
 
 std::string MessagesOutcome(const std::string& messages) {
