@@ -83,12 +83,7 @@ struct App::Impl {
           metrics.ForModel(runtime.name())->OnStep(stats.tokens);
         });
     Router router;
-    AddChatCompletionRoutes(context, router);
-    AddCompletionRoutes(context, router);
-    AddModelRoutes(context, router);
-    AddTokenizeRoutes(context, router);
-    AddHealthRoutes(context, router);
-    AddMetricsRoutes(context, router);
+    AddApiRoutes(context, router);
     AddWebRoutes(router);
     http.emplace(options, std::move(router), [this](const RequestRecord& record) {
       metrics.OnHttpRequest(record.route, record.status, record.seconds);

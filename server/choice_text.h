@@ -48,6 +48,7 @@ class ChoiceText {
 
   // A stop string was found; the text ends before it.
   bool stopped() const { return matcher_.matched(); }
+  const std::string& stop_string() const { return matcher_.found(); }
 
  private:
   TextDelta Show(std::string text);

@@ -386,6 +386,7 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
     update.finish = choice.text.stopped() ? FinishReason::kStop : event.reason;
   }
   if (update.finish) {
+    update.stop_string = choice.text.stop_string();
     choice.finished = true;
     --open_choices_;
     MeasureEnd(prompt, choice, *update.finish);

@@ -26,11 +26,17 @@ struct GenerationJob {
   std::vector<std::vector<engine::TokenId>> prompts;
   std::vector<engine::AdapterScale> adapters;  // as engine::BatchRow::adapters
   std::vector<std::string> echo_texts;         // parallel to prompts; empty without echo
-  bool score_only = false;  // max_tokens 0 with echo: the answer's token is not shown
-  std::string tenant;       // API key's name
+  bool score_only = false;          // max_tokens 0 with echo: the answer's token is not shown
+  std::string tenant;               // API key's name
   std::shared_ptr<RequestUse> use;  // of its key; may be null
   Clock::time_point arrival;
 
+  // Who asked, and when.
+  void SetSource(const HttpRequest& http) {
+    tenant = http.key_name;
+    use = http.use;
+    arrival = http.arrival;
+  }
   bool echo() const { return !echo_texts.empty(); }
   uint32_t choice_count() const { return static_cast<uint32_t>(prompts.size()) * params.choices; }
 };
@@ -59,6 +65,7 @@ class Generation {
     const EchoedPrompt* echo = nullptr;  // with the first, when asked for
     TextDelta delta;
     std::optional<scheduler::FinishReason> finish;  // the choice's last update
+    std::string stop_string;                        // with it, when one ended the answer
   };
 
   explicit Generation(GenerationJob job);

@@ -26,6 +26,7 @@ struct FinishedChoice {
   std::string text;
   std::vector<ReportedToken> tokens;
   scheduler::FinishReason reason = scheduler::FinishReason::kStop;
+  std::string stop_string;  // when one ended the answer
 };
 
 // The prompt as `echo` shows it, in front of a text completion.

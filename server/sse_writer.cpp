@@ -10,6 +10,11 @@ void SseWriter::Data(std::string_view json) {
   buffer_.append("data: ").append(json).append("\n\n");
 }
 
+void SseWriter::Event(std::string_view name, std::string_view json) {
+  buffer_.append("event: ").append(name).append("\n");
+  Data(json);
+}
+
 void SseWriter::Ping() { buffer_ += ": ping\n\n"; }
 
 void SseWriter::Done() { buffer_ += "data: [DONE]\n\n"; }

@@ -6,14 +6,16 @@
 namespace server {
 
 // Framing of an event stream as the OpenAI clients read it: `data: <json>\n\n`, comments while
-// nothing happens, and exactly `data: [DONE]\n\n` at the end. There are never `id:` or `event:`
-// lines: openai-python fails on comments once it has seen an id.
+// nothing happens, and exactly `data: [DONE]\n\n` at the end. There are never `id:` lines:
+// openai-python fails on comments once it has seen an id.
 //
 // Frames collect in a buffer, so that the events of one wake-up become one write.
 class SseWriter {
  public:
   // json: one line, as Dump() gives it.
   void Data(std::string_view json);
+  // With an `event:` line, as the Responses and Messages protocols have it.
+  void Event(std::string_view name, std::string_view json);
   void Ping();
   void Done();
 

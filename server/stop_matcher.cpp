@@ -37,6 +37,7 @@ std::string StopMatcher::Push(std::string_view text) {
     }
     if (match == 0) continue;
     matched_ = true;
+    found_ = held_.substr(held_.size() - match);
     held_.resize(held_.size() - match);
     return std::exchange(held_, {});
   }

@@ -25,6 +25,8 @@ class StopMatcher {
   std::string Flush();
 
   bool matched() const { return matched_; }
+  // The stop string that was found; empty before.
+  const std::string& found() const { return found_; }
   // Bytes that are held back.
   size_t held() const { return held_.size(); }
 
@@ -42,6 +44,7 @@ class StopMatcher {
   std::vector<Automaton> automata_;
   std::string held_;
   bool matched_ = false;
+  std::string found_;
 };
 
 }  // namespace server

@@ -14,9 +14,7 @@ GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
       ParseCompletionRequest(ParseJson(http.body, context.options.max_json_depth),
                              {.strict = context.options.strict_params});
   GenerationJob job = PrepareCompletion(request, context.models.Get(request.params.model));
-  job.tenant = http.key_name;
-  job.use = http.use;
-  job.arrival = http.arrival;
+  job.SetSource(http);
   return job;
 }
 
@@ -24,7 +22,8 @@ asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
                                HttpExchange& exchange) {
   GenerationJob job =
       co_await OnWorker(context.workers, [&context, &http] { return Prepare(context, http); });
-  co_await Respond(context, std::move(job), exchange);
+  auto writer = MakeCompletionWriter(job);
+  co_await Respond(context, std::move(job), std::move(writer), exchange);
 }
 
 }  // namespace

@@ -1,62 +1,16 @@
 #include "server/routes/respond.h"
 
 #include <algorithm>
-#include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "server/api_error.h"
 #include "server/log.h"
-#include "server/sse_writer.h"
 
 namespace server {
 namespace {
 
 namespace asio = boost::asio;
-
-ResponseFormat MakeFormat(const GenerationJob& job) {
-  return ResponseFormat(job.kind, NewResponseId(job.kind), job.model->name(),
-                        static_cast<int64_t>(std::time(nullptr)), job.params.sampling.logprobs >= 0,
-                        job.model->tokenizer());
-}
-
-// The chunks of a stream. With include_usage every chunk has a `usage`, null but in the last.
-class ChunkWriter {
- public:
-  ChunkWriter(const GenerationJob& job, const ResponseFormat& format)
-      : chat_(job.kind == ApiKind::kChat),
-        include_usage_(job.params.include_usage),
-        format_(format) {}
-
-  void Write(const Generation::Update& update) {
-    if (update.first && chat_) Frame(format_.RoleChunk(update.choice));
-    if (!update.delta.empty() || update.echo != nullptr) {
-      Frame(format_.DeltaChunk(update.choice, update.delta, update.echo));
-    }
-    if (update.finish) Frame(format_.FinishChunk(update.choice, *update.finish));
-  }
-  void End(const Usage& usage) {
-    if (include_usage_) sse_.Data(Dump(format_.UsageChunk(usage)));
-    sse_.Done();
-  }
-  void Fail(const ApiError& error) {
-    sse_.Data(ErrorBody(error));
-    sse_.Done();
-  }
-  void Ping() { sse_.Ping(); }
-  std::string Take() { return sse_.Take(); }
-
- private:
-  void Frame(Json chunk) {
-    if (include_usage_) chunk["usage"] = nullptr;
-    sse_.Data(Dump(chunk));
-  }
-
-  bool chat_;
-  bool include_usage_;
-  const ResponseFormat& format_;
-  SseWriter sse_;
-};
 
 // Tells the client which of its parameters had no effect. Names come from the request: what could
 // not stand in a header is left out.
@@ -85,41 +39,41 @@ HttpResponse StreamHead(const GenerationParams& params) {
 
 // Writes the updates that have come. An error before the head went out is thrown, for a status of
 // its own; a later one ends the stream. True when the stream has ended.
-bool WriteUpdates(Generation& generation, bool head_sent, ChunkWriter& chunks) {
+bool WriteUpdates(Generation& generation, bool head_sent, AnswerWriter& writer) {
   try {
-    for (const Generation::Update& update : generation.Take()) chunks.Write(update);
+    for (const Generation::Update& update : generation.Take()) writer.Write(update);
   } catch (const ApiError& error) {
     if (!head_sent) throw;
-    chunks.Fail(error);
+    writer.Fail(error);
     return true;
   }
   if (!generation.finished()) return false;
-  chunks.End(generation.usage());
+  writer.End(generation.usage());
   return true;
 }
 
 // The head goes out with the first token, or with the first ping when that takes long: until then
 // an error still gets its own status.
-asio::awaitable<void> Stream(Generation& generation, double ping_seconds, HttpExchange& exchange) {
-  const ResponseFormat format = MakeFormat(generation.job());
+asio::awaitable<void> Stream(Generation& generation, AnswerWriter& writer, double ping_seconds,
+                             HttpExchange& exchange) {
   const HttpResponse head = StreamHead(generation.job().params);
-  ChunkWriter chunks(generation.job(), format);
   for (bool ended = false; !ended;) {
     const auto wake = co_await exchange.WaitFor(generation.queue(), ping_seconds);
     if (wake == HttpExchange::Wake::kGone) co_return;
     if (wake == HttpExchange::Wake::kTimeout) {
-      chunks.Ping();
+      writer.Ping();
     } else {
-      ended = WriteUpdates(generation, exchange.streaming(), chunks);
+      ended = WriteUpdates(generation, exchange.streaming(), writer);
     }
     if (!exchange.streaming() && !co_await exchange.StartStream(head)) co_return;
-    const std::string text = chunks.Take();
+    const std::string text = writer.Take();
     if (!co_await exchange.Write(text)) co_return;
   }
   co_await exchange.FinishStream();
 }
 
-asio::awaitable<void> Collect(Generation& generation, HttpExchange& exchange) {
+asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
+                              HttpExchange& exchange) {
   const uint32_t count = generation.job().choice_count();
   std::vector<FinishedChoice> choices(count);
   while (!generation.finished()) {
@@ -131,15 +85,16 @@ asio::awaitable<void> Collect(Generation& generation, HttpExchange& exchange) {
       choice.text += update.delta.text;
       std::move(update.delta.tokens.begin(), update.delta.tokens.end(),
                 std::back_inserter(choice.tokens));
-      if (update.finish) choice.reason = *update.finish;
+      if (!update.finish) continue;
+      choice.reason = *update.finish;
+      choice.stop_string = std::move(update.stop_string);
     }
   }
   std::vector<const EchoedPrompt*> echoes;
   for (uint32_t i = 0; i < count && generation.job().echo(); ++i) {
     echoes.push_back(generation.echo(i));
   }
-  const ResponseFormat format = MakeFormat(generation.job());
-  HttpResponse response = JsonResponse(format.Whole(choices, generation.usage(), echoes));
+  HttpResponse response = JsonResponse(writer.Whole(choices, generation.usage(), echoes));
   AddIgnored(generation.job().params.ignored, &response);
   co_await exchange.Reply(response);
 }
@@ -152,14 +107,15 @@ HttpResponse JsonResponse(const Json& json) {
   return response;
 }
 
-asio::awaitable<void> Respond(RouteContext& context, GenerationJob job, HttpExchange& exchange) {
+asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
+                              std::unique_ptr<AnswerWriter> writer, HttpExchange& exchange) {
   ModelMetrics* const metrics = context.metrics.ForModel(job.model->name());
   Generation generation(std::move(job));
   generation.Submit(metrics);
   if (generation.job().params.stream) {
-    co_await Stream(generation, context.options.ping_seconds, exchange);
+    co_await Stream(generation, *writer, context.options.ping_seconds, exchange);
   } else {
-    co_await Collect(generation, exchange);
+    co_await Collect(generation, *writer, exchange);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <functional>
 
+#include "server/answer_writer.h"
 #include "server/generation.h"
 #include "server/http_exchange.h"
 #include "server/routes/routes.h"
@@ -27,7 +28,7 @@ boost::asio::awaitable<std::invoke_result_t<Work>> OnWorker(boost::asio::thread_
 // away cancels it. Errors before the first byte are thrown as ApiError; later ones become an error
 // frame.
 boost::asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
-                                     HttpExchange& exchange);
+                                     std::unique_ptr<AnswerWriter> writer, HttpExchange& exchange);
 
 HttpResponse JsonResponse(const Json& json);
 

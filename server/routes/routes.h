@@ -22,8 +22,13 @@ struct RouteContext {
   std::function<bool()> draining;
 };
 
+// All of the following but the web page: what docs/openapi.json describes.
+void AddApiRoutes(RouteContext& context, Router& router);
+
 void AddChatCompletionRoutes(RouteContext& context, Router& router);
 void AddCompletionRoutes(RouteContext& context, Router& router);
+void AddResponsesRoutes(RouteContext& context, Router& router);
+void AddMessagesRoutes(RouteContext& context, Router& router);
 void AddModelRoutes(RouteContext& context, Router& router);
 void AddTokenizeRoutes(RouteContext& context, Router& router);
 void AddHealthRoutes(RouteContext& context, Router& router);

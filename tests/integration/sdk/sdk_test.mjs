@@ -164,6 +164,30 @@ const checks = {
     assert.ok(long.error.n_prompt_tokens > long.error.n_ctx);
   },
 
+  'the responses API answers, whole and streamed': async () => {
+    const ask = { model: 'demo', instructions: 'Be kind.', max_output_tokens: 24, temperature: 0,
+      input: [{ role: 'user', content: [{ type: 'input_text', text: 'Do you like movies?' }] }] };
+    const whole = await client.responses.create(ask);
+    assert.equal(whole.object, 'response');
+    assert.ok(whole.output_text.length > 0);
+    assert.equal(whole.usage.total_tokens, whole.usage.input_tokens + whole.usage.output_tokens);
+    const types = [];
+    let text = '';
+    for await (const event of await client.responses.create({ ...ask, stream: true })) {
+      assert.equal(event.sequence_number, types.length);
+      types.push(event.type);
+      if (event.type === 'response.output_text.delta') text += event.delta;
+    }
+    assert.equal(text, whole.output_text);
+    assert.equal(types[0], 'response.created');
+    assert.match(types.at(-1), /^response\.(completed|incomplete)$/);
+    const helper = client.responses.stream(ask);
+    assert.equal((await helper.finalResponse()).output_text, whole.output_text);
+    const stored = await errorOf(client.responses.create({ ...ask, previous_response_id: 'resp_1' }));
+    assert.equal(stored.code, 'unsupported_parameter');
+    assert.equal(stored.param, 'previous_response_id');
+  },
+
   'keys are checked': async () => {
     const wrong = await errorOf(connect(lockedPort, { apiKey: 'sk-wrong' }).models.list());
     assert.ok(wrong instanceof OpenAI.AuthenticationError);

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <memory>
+
+#include "server/answer_writer.h"
+#include "server/openai_schema.h"
+
+namespace server {
+
+// Anthropic's Messages protocol.
+
+// counting: for count_tokens, where max_tokens may be absent. Errors: ApiError 400.
+ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options, bool counting);
+
+// The model of the job outlives the writer.
+std::unique_ptr<AnswerWriter> MakeMessagesWriter(const GenerationJob& job);
+
+// {"type":"error","error":{"type","message"},"request_id"} with the status and headers of an error.
+HttpResponse MessagesErrorResponse(const ApiError& error, const std::string& request_id);
+
+}  // namespace server

@@ -1,0 +1,82 @@
+#include <nlohmann/json.hpp>
+
+#include "server/log.h"
+#include "server/messages_api.h"
+#include "server/routes/respond.h"
+#include "server/routes/routes.h"
+
+namespace server {
+namespace {
+
+namespace asio = boost::asio;
+
+ChatRequest Parse(const RouteContext& context, const HttpRequest& http, bool counting) {
+  return ParseMessagesRequest(ParseJson(http.body, context.options.max_json_depth),
+                              {.strict = context.options.strict_params}, counting);
+}
+
+GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
+  const ChatRequest request = Parse(context, http, false);
+  GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
+  job.SetSource(http);
+  return job;
+}
+
+asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
+                             HttpExchange& exchange) {
+  GenerationJob job =
+      co_await OnWorker(context.workers, [&context, &http] { return Prepare(context, http); });
+  auto writer = MakeMessagesWriter(job);
+  co_await Respond(context, std::move(job), std::move(writer), exchange);
+}
+
+Json CountTokens(const RouteContext& context, const HttpRequest& http) {
+  const ChatRequest request = Parse(context, http, true);
+  const auto model = context.models.Get(request.params.model);
+  Json json;
+  json["input_tokens"] = EncodeChat(RenderChat(request.prompt, *model), model->tokenizer()).size();
+  return json;
+}
+
+asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
+                            HttpExchange& exchange) {
+  const Json json =
+      co_await OnWorker(context.workers, [&context, &http] { return CountTokens(context, http); });
+  const HttpResponse response = JsonResponse(json);
+  co_await exchange.Reply(response);
+}
+
+using Work = asio::awaitable<void> (*)(RouteContext&, const HttpRequest&, HttpExchange&);
+
+// Errors have a shape of their own in this protocol.
+asio::awaitable<void> WithOwnErrors(RouteContext& context, Work work, const HttpRequest& http,
+                                    HttpExchange& exchange) {
+  std::optional<ApiError> error;
+  try {
+    co_await work(context, http, exchange);
+  } catch (const ApiError& thrown) {
+    error = thrown;
+  }
+  if (!error) co_return;
+  const HttpResponse response = MessagesErrorResponse(*error, http.request_id);
+  co_await exchange.Reply(response);
+}
+
+}  // namespace
+
+void AddMessagesRoutes(RouteContext& context, Router& router) {
+  const std::vector<std::pair<std::string, Work>> works = {{"/v1/messages", Answer},
+                                                           {"/v1/messages/count_tokens", Count}};
+  for (const auto& [path, work] : works) {
+    router.Add(
+        {.method = "POST",
+         .path = path,
+         .access = Router::Access::kKey,
+         .json = true,
+         .handler = [&context, work = work](const HttpRequest& http, HttpExchange& exchange) {
+           return WithOwnErrors(context, work, http, exchange);
+         }});
+  }
+}
+
+}  // namespace server

@@ -1,0 +1,49 @@
+#include <nlohmann/json.hpp>
+
+#include "server/responses_api.h"
+#include "server/routes/respond.h"
+#include "server/routes/routes.h"
+
+namespace server {
+namespace {
+
+namespace asio = boost::asio;
+
+struct Prepared {
+  GenerationJob job;
+  std::unique_ptr<AnswerWriter> writer;
+};
+
+Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
+  const ResponsesRequest request =
+      ParseResponsesRequest(ParseJson(http.body, context.options.max_json_depth),
+                            {.strict = context.options.strict_params});
+  Prepared prepared;
+  prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
+  prepared.job.SetSource(http);
+  prepared.writer = MakeResponsesWriter(request, prepared.job);
+  return prepared;
+}
+
+asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
+                             HttpExchange& exchange) {
+  Prepared prepared =
+      co_await OnWorker(context.workers, [&context, &http] { return Prepare(context, http); });
+  co_await Respond(context, std::move(prepared.job), std::move(prepared.writer), exchange);
+}
+
+}  // namespace
+
+void AddResponsesRoutes(RouteContext& context, Router& router) {
+  for (const char* path : {"/v1/responses", "/responses"}) {
+    router.Add({.method = "POST",
+                .path = path,
+                .access = Router::Access::kKey,
+                .json = true,
+                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
+                  return Answer(context, http, exchange);
+                }});
+  }
+}
+
+}  // namespace server
