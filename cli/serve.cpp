@@ -40,6 +40,7 @@ struct ServeFlags {
 };
 
 // Turns SIGTERM and SIGINT into BeginShutdown() and SIGHUP into Reload(), on a thread of its own.
+// Without a file to read again SIGHUP, which a closed terminal sends, ends the server too.
 //
 // The signals are blocked in the constructor, so that every thread started later inherits the mask
 // and none is interrupted. SIGUSR1 to this thread alone ends it.
@@ -59,15 +60,15 @@ class Signals {
   Signals& operator=(const Signals&) = delete;
   ~Signals() { Stop(); }
 
-  void Forward(server::App* app) {
-    thread_ = std::thread([this, app] {
+  void Forward(server::App* app, bool reloads) {
+    thread_ = std::thread([this, app, reloads] {
       bool draining = false;
       while (true) {
         int signal = 0;
         if (sigwait(&signals_, &signal) != 0) continue;
         if (stopping_) return;
         if (signal == SIGUSR1) continue;
-        if (signal == SIGHUP) {
+        if (signal == SIGHUP && reloads) {
           app->Reload();
           continue;
         }
@@ -178,7 +179,8 @@ int RunServe(const ServeFlags& flags) {
                      CurlOf(url, model, !config.server.api_keys.empty()) + "\n";
   });
   app.Start();
-  signals.Forward(&app);
+  signals.Forward(
+      &app, !config.server.api_key_file.empty() || !config.server.tls_certificate_file.empty());
   const int result = app.Wait();
   signals.Stop();
   return result;

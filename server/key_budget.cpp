@@ -17,7 +17,8 @@ double KeyBudget::Bucket::UsedAt(Clock::time_point now, uint32_t per_minute) con
 }
 
 void KeyBudget::Bucket::Use(double amount, Clock::time_point now, uint32_t per_minute) {
-  used = UsedAt(now, per_minute) + amount;
+  // What was used without a limit is not held against one that comes with a reload.
+  used = per_minute == 0 ? 0.0 : UsedAt(now, per_minute) + amount;
   at = now;
 }
 

@@ -1,3 +1,4 @@
+#include "server/routes/props.h"
 #include "server/routes/routes.h"
 
 namespace server {
@@ -11,6 +12,7 @@ void AddApiRoutes(RouteContext& context, Router& router) {
   AddTokenizeRoutes(context, router);
   AddHealthRoutes(context, router);
   AddMetricsRoutes(context, router);
+  AddPropsRoutes(context, router);
 }
 
 }  // namespace server

@@ -39,6 +39,23 @@ TEST(Serve, StartsAnswersAndDrains) {
   EXPECT_THAT(server.Errors(), HasSubstr("draining"));
 }
 
+TEST(Serve, HangUpReadsTheKeysAgainAndWithoutAnyEndsTheServer) {
+  const ScratchFile model("gguf");
+  ASSERT_EQ(RunTern({"synth", "--shape", "tiny", "-o", model.path()}).exit_code, 0);
+  const ScratchFile keys("keys", "alice sk-1\n");
+  BackgroundTern reloading({"serve", "--model", model.path(), "--port", "0", "--kv-bytes", "16MiB",
+                            "--api-key-file", keys.path(), "--log-format", "json"});
+  ASSERT_TRUE(reloading.WaitFor("curl http://127.0.0.1:", kPatience)) << reloading.Errors();
+  reloading.Signal(SIGHUP);
+  EXPECT_TRUE(reloading.WaitFor("\"message\":\"reloaded 1 API keys", kPatience));
+  reloading.Signal(SIGTERM);
+  EXPECT_EQ(reloading.Wait(), 0) << reloading.Errors();
+  BackgroundTern plain({"serve", "--model", model.path(), "--port", "0", "--kv-bytes", "16MiB"});
+  ASSERT_TRUE(plain.WaitFor("curl http://127.0.0.1:", kPatience)) << plain.Errors();
+  plain.Signal(SIGHUP);
+  EXPECT_EQ(plain.Wait(), 0) << plain.Errors();
+}
+
 TEST(Serve, ModelThatDoesNotLoadEndsWithItsSentence) {
   const ScratchFile model("gguf", "not a model");
   const ProcessResult result = RunTern({"serve", "--model", model.path(), "--port", "0"});

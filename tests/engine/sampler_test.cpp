@@ -320,27 +320,39 @@ TEST(Sampler, DryPenalisesTheContinuationOfARepetition) {
   EXPECT_EQ(DrawToken(sampler, logits), 4);
 }
 
+// The paper's algorithm in double, fed with what the sampler draws: nothing beyond mu is drawn, and
+// the surprise of what is drawn settles at tau.
 TEST(Sampler, MirostatKeepsTheSurpriseNearItsTarget) {
   const std::vector<float> logits = RandomLogits(2000, 21);
-  for (const float tau : {2.0F, 4.0F, 6.0F}) {
+  double total = 0;
+  for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+  const auto probability = [&](size_t i) {
+    return std::exp(static_cast<double>(logits[i])) / total;
+  };
+  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  for (const double tau : {2.0, 4.0, 6.0}) {
     SamplingParams params = Seeded();
     params.mirostat = 2;
-    params.mirostat_tau = tau;
+    params.mirostat_tau = static_cast<float>(tau);
     Sampler sampler(params, {}, 0, {});
-    double log_sum = 0;
-    for (const float logit : logits) log_sum += std::exp(static_cast<double>(logit));
-    log_sum = std::log(log_sum);
-    double bits = 0;
+    double mu = 2 * tau;
+    double sum = 0;
     constexpr uint32_t kDraws = 3000;
     for (uint32_t position = 0; position < kDraws; ++position) {
-      const TokenId token = DrawToken(sampler, logits, position);
-      sampler.Accept(token);
-      if (position < kDraws / 2) continue;
-      // Relative to what was kept this is what mirostat steers; the whole is a little more.
-      bits += (log_sum - static_cast<double>(logits[static_cast<size_t>(token)])) / std::log(2.0);
+      const auto token = static_cast<size_t>(DrawToken(sampler, logits, position));
+      double kept = 0;
+      for (size_t i = 0; i < logits.size(); ++i) {
+        const bool keeps = -std::log2(probability(i)) <= mu || static_cast<ptrdiff_t>(i) == best;
+        if (keeps) kept += probability(i);
+      }
+      EXPECT_TRUE(-std::log2(probability(token)) <= mu + 1e-3 ||
+                  static_cast<ptrdiff_t>(token) == best);
+      const double surprise = -std::log2(probability(token) / kept);
+      mu -= static_cast<double>(params.mirostat_eta) * (surprise - tau);
+      sum += position < kDraws / 2 ? 0.0 : surprise;
+      sampler.Accept(static_cast<TokenId>(token));
     }
-    const double mean = bits / (kDraws / 2);
-    EXPECT_GT(mean, static_cast<double>(tau) * 0.8) << tau;
+    EXPECT_NEAR(sum / (kDraws / 2), tau, 0.2);
   }
 }
 

@@ -193,6 +193,15 @@ TEST_F(Protocols, MessageErrorsHaveTheirOwnShape) {
   EXPECT_EQ(json::parse(app().Post("/v1/messages", body).body)["error"]["type"], "not_found_error");
 }
 
+TEST_F(Protocols, PropsSayWhatIsServed) {
+  const json props = json::parse(app().Get("/props").body);
+  ASSERT_EQ(props["models"].size(), 1U);
+  EXPECT_EQ(props["models"][0]["id"], "demo");
+  EXPECT_EQ(props["models"][0]["context_length"], 1024);
+  EXPECT_GT(props["models"][0]["kv_blocks"], 0);
+  EXPECT_EQ(props["limits"]["max_json_depth"], 128);
+}
+
 TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
   json body = ChatBody("Hi", 2);
   body["temprature"] = 1;

@@ -67,6 +67,16 @@ TEST(KeyBudget, RefusedRequestsCostNothing) {
   EXPECT_FALSE(budget.Enter(At(61)));
 }
 
+TEST(KeyBudget, UseWithoutALimitIsForgottenWhenOneComes) {
+  KeyBudget budget({});
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(budget.Enter(At(0)));
+  budget.UseTokens(1'000'000, At(0));
+  budget.SetLimits({.requests_per_minute = 2, .tokens_per_minute = 10});
+  EXPECT_FALSE(budget.Enter(At(0)));
+  EXPECT_FALSE(budget.Enter(At(0)));
+  EXPECT_TRUE(budget.Enter(At(0)));
+}
+
 TEST(KeyBudget, RemainingSaysWhatIsLeft) {
   KeyBudget budget({.requests_per_minute = 60});
   for (int i = 0; i < 15; ++i) EXPECT_FALSE(budget.Enter(At(0)));
