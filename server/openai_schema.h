@@ -36,7 +36,7 @@ struct GenerationParams {
   int32_t priority = 0;
   std::string cache_salt;
   std::optional<std::vector<LoraChoice>> lora;  // absent = the adapters' own scales
-  std::vector<std::string> ignored;  // names that are unknown or have no effect
+  std::vector<std::string> ignored;             // names that are unknown or have no effect
 };
 
 // A list of messages and how the model's template shall see it.
