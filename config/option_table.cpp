@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "server/api_keys.h"
+#include "server/api_key_options.h"
 
 namespace config {
 namespace {

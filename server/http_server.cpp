@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "server/api_keys.h"
+#include "server/api_key_options.h"
 #include "server/http_session.h"
 #include "server/log.h"
 

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "server/api_keys.h"
+#include "server/api_key_options.h"
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
 

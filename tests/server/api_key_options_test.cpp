@@ -1,5 +1,5 @@
 // A key file says who may do what; a line that cannot be understood is named, never its secret.
-#include "server/api_keys.h"
+#include "server/api_key_options.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "server/api_keys.h"
+#include "server/api_key_options.h"
 
 #include <charconv>
 #include <fstream>
