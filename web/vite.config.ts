@@ -2,7 +2,7 @@ import { defineConfig } from "vite";
 
 // The server's address while working on the page: TERN_URL=http://127.0.0.1:9000 npm run dev
 const server = process.env.TERN_URL ?? "http://127.0.0.1:8080";
-const api = ["/v1", "/ready", "/metrics", "/tokenize"];
+const api = ["/v1", "/health", "/metrics"];
 
 export default defineConfig({
   base: "/",

@@ -1,11 +1,12 @@
 #!/bin/sh
 # One test of the web page; exit 77 and a reason when what it needs is not there.
 #
-#   run.sh units|bundle|chromium WORK_FOLDER [TERN_BINARY]
+#   run.sh units|bundle|chromium|screenshots WORK_FOLDER [TERN_BINARY]
 #
 #   units      the parts that need no browser
 #   bundle     web/dist is what web/ gives today
 #   chromium   the page in the installed Chromium against a real server
+#   screenshots  makes docs/images/web_*.png anew (no test)
 set -eu
 mode=$1
 mkdir -p "$2"
@@ -38,7 +39,7 @@ prepare() {
   cp "$web/package.json" "$web/package-lock.json" "$work/page/"
   cp "$here/package.json" "$here/package-lock.json" "$work/browser/"
   install "$work/page"
-  [ "$mode" != chromium ] || install "$work/browser"
+  case $mode in chromium | screenshots) install "$work/browser" ;; esac
   flock -u 9
 }
 
@@ -60,16 +61,18 @@ case $mode in
     fi
     echo "web/dist is what web/ gives."
     ;;
-  chromium)
+  chromium | screenshots)
     browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
       skip "chromium is not installed"
     prepare
+    script=chromium_test.mjs
+    [ "$mode" = chromium ] || script=screenshots.mjs
     TERN_WEB_CHROMIUM=$browser TERN_WEB_BINARY=$tern \
       TERN_WEB_PLAYWRIGHT="$work/browser/node_modules/playwright-core/index.mjs" \
-      TERN_WEB_WORK=$work exec node "$here/chromium_test.mjs"
+      TERN_WEB_WORK=$work exec node "$here/$script"
     ;;
   *)
-    echo "run.sh: expected units, bundle or chromium, not \"$mode\"." >&2
+    echo "run.sh: expected units, bundle, chromium or screenshots, not \"$mode\"." >&2
     exit 2
     ;;
 esac

@@ -35,6 +35,8 @@ export interface TernUsage {
   fabric_seconds: number;
   host_seconds: number;
   energy_proxy_joules: number;
+  first_token_seconds: number;
+  decode_seconds: number; // first to last token, on the server's clock
   layer_skip_rates?: number[];
 }
 

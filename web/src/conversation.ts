@@ -176,6 +176,8 @@ function readStats(value: unknown): AnswerStats | undefined {
                 fabric_seconds: figure(tern, "fabric_seconds"),
                 host_seconds: figure(tern, "host_seconds"),
                 energy_proxy_joules: figure(tern, "energy_proxy_joules"),
+                first_token_seconds: figure(tern, "first_token_seconds"),
+                decode_seconds: figure(tern, "decode_seconds"),
                 layer_skip_rates:
                   Array.isArray(rates) && rates.length <= 1000 && rates.every(isNumber)
                     ? rates

@@ -7,6 +7,8 @@ import { type Answer, type Conversation, chosenAnswer } from "../conversation.ts
 import { text } from "../text.ts";
 
 const MAX_RECONNECTS = 3;
+// Pieces that come in one burst say nothing about speed.
+const SHORTEST_SECONDS = 0.02;
 // Random seeds stay small enough to be read out and typed in.
 const SEEDS = 2 ** 31;
 
@@ -127,10 +129,11 @@ export class Answering {
     const stats = this.answer.stats;
     if (!stats || !this.firstToken) return;
     stats.firstTokenSeconds ??= (this.firstToken - this.sent) / 1000;
-    // The server's count when it is known: a piece of the stream may hold several tokens.
+    // The server's figures when they are known: a piece of the stream may hold several tokens, and
+    // the network brings them in bursts.
     const tokens = stats.usage?.completion_tokens ?? this.tokens;
-    const seconds = (this.lastToken - this.firstToken) / 1000;
-    if (tokens > 1 && seconds > 0) stats.tokensPerSecond = (tokens - 1) / seconds;
+    const seconds = stats.usage?.tern?.decode_seconds ?? (this.lastToken - this.firstToken) / 1000;
+    if (tokens > 1 && seconds >= SHORTEST_SECONDS) stats.tokensPerSecond = (tokens - 1) / seconds;
   }
 }
 

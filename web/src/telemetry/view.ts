@@ -132,6 +132,11 @@ export class TelemetryView {
     );
     const energy = recent?.increase("tern_energy_proxy_joules_total", labels) ?? 0;
     const steps = recent?.ratio("tern_engine_step_tokens_total", "tern_engine_steps_total", labels);
+    const hits = recent?.ratio(
+      "tern_prefix_cache_hits_total",
+      "tern_prefix_cache_queries_total",
+      labels,
+    );
     const total =
       scrape.value("tern_prompt_tokens_total", labels) +
       scrape.value("tern_generation_tokens_total", labels);
@@ -140,7 +145,9 @@ export class TelemetryView {
       [words.bytesPerToken, perToken(bytes, "B"), text.fabric.bytesPerTokenHelp],
       [words.energy, perToken(energy, "J"), text.fabric.energyHelp],
       [words.stepTokens, steps == null ? "–" : steps.toFixed(1), ""],
+      [words.prefixHits, hits == null ? "–" : percent(hits), words.prefixHitsHelp],
       [words.total, count(total), ""],
+      [words.preemptions, count(scrape.value("tern_preemptions_total", labels)), ""],
       [words.errors, count(scrape.value("tern_admission_rejections_total", labels)), ""],
     ];
     replace(
