@@ -75,6 +75,10 @@ void Rope(float* x, uint32_t heads, uint32_t head_dim, uint32_t rope_dim, bool n
   Ops().rope(x, heads, head_dim, rope_dim, neox, cosines, sines);
 }
 
+void Hadamard(float* x, size_t n, size_t block) noexcept { Ops().hadamard(x, n, block); }
+
+void DeltaRule(const DeltaRuleStep& step) noexcept { Ops().delta_rule(step); }
+
 void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept {
   Ops().floats_to_halves(x, n, y);
 }

@@ -48,6 +48,31 @@ float ExpShifted(const float* x, float shift, size_t n, float* y) noexcept;
 void Rope(float* x, uint32_t heads, uint32_t head_dim, uint32_t rope_dim, bool neox,
           const float* cosines, const float* sines) noexcept;
 
+// In place on each `block` of n: y[r] = sum over c of (-1)^popcount(r & c) x[c] / sqrt(block), the
+// normalised Walsh-Hadamard transform in Sylvester's order; its own inverse.
+// REQUIRES: block is a power of two that divides n.
+void Hadamard(float* x, size_t n, size_t block) noexcept;
+
+// One token of one head of the gated delta rule (Yang, Kautz, Hatamizadeh 2024). The state S is
+// [key_dim, value_dim], row-major:
+//
+//   S1 = decay * S;   S' = S1 + key (beta (value - S1^T key))^T;   out = S'^T query
+//
+// Sums over key_dim ascend; no lane is added to another.
+struct DeltaRuleStep {
+  const float* before = nullptr;
+  float* after = nullptr;  // may be before
+  const float* query = nullptr;
+  const float* key = nullptr;
+  const float* value = nullptr;
+  float decay = 0;
+  float beta = 0;
+  uint32_t key_dim = 0;
+  uint32_t value_dim = 0;
+  float* out = nullptr;  // [value_dim]
+};
+void DeltaRule(const DeltaRuleStep& step) noexcept;
+
 // float <-> fp16 (round to nearest even); exact the other way.
 void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept;
 void HalvesToFloats(const uint16_t* x, size_t n, float* y) noexcept;

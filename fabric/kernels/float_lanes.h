@@ -296,6 +296,60 @@ struct FloatLanes {
     }
   }
 
+  // Butterflies of stride 1, 2, 4, ...: every sum has the same two operands on every target.
+  static void Hadamard(float* x, size_t n, size_t block) noexcept {
+    const size_t narrow = block < kLanes ? block : kLanes;
+    for (size_t begin = 0; begin < n; begin += narrow) ButterflyNarrow(x + begin, narrow);
+    for (size_t stride = kLanes; stride < block; stride *= 2) {
+      for (size_t begin = 0; begin < n; begin += 2 * stride) {
+        for (size_t i = begin; i < begin + stride; i += kLanes) {
+          const V a = V::Load(x + i);
+          const V b = V::Load(x + i + stride);
+          V::Store(x + i, V::Add(a, b));
+          V::Store(x + i + stride, V::Sub(a, b));
+        }
+      }
+    }
+    const V scale = V::Set(1.0F / V::SquareRoot(static_cast<float>(block)));
+    ForVectors(n, [&](size_t i, size_t count) {
+      StoreN(x + i, V::Mul(LoadN(x + i, count), scale), count);
+    });
+  }
+  // Strides below 16.
+  static void ButterflyNarrow(float* x, size_t n) noexcept {
+    for (size_t stride = 1; stride < n; stride *= 2) {
+      for (size_t begin = 0; begin < n; begin += 2 * stride) {
+        for (size_t i = begin; i < begin + stride; ++i) {
+          const float a = x[i];
+          const float b = x[i + stride];
+          x[i] = a + b;
+          x[i + stride] = a - b;
+        }
+      }
+    }
+  }
+
+  static void DeltaRule(const DeltaRuleStep& s) noexcept {
+    const V decay = V::Set(s.decay);
+    const V beta = V::Set(s.beta);
+    ForVectors(s.value_dim, [&](size_t j, size_t count) {
+      V recalled = V::Zero();
+      for (size_t i = 0; i < s.key_dim; ++i) {
+        const V state = V::Mul(LoadN(s.before + i * s.value_dim + j, count), decay);
+        recalled = V::Fma(V::Set(s.key[i]), state, recalled);
+      }
+      const V delta = V::Mul(beta, V::Sub(LoadN(s.value + j, count), recalled));
+      V read = V::Zero();
+      for (size_t i = 0; i < s.key_dim; ++i) {
+        V state = V::Mul(LoadN(s.before + i * s.value_dim + j, count), decay);
+        state = V::Fma(V::Set(s.key[i]), delta, state);
+        StoreN(s.after + i * s.value_dim + j, state, count);
+        read = V::Fma(V::Set(s.query[i]), state, read);
+      }
+      StoreN(s.out + j, read, count);
+    });
+  }
+
   static void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept {
     ForVectors(n, [&](size_t i, size_t count) {
       if (count == kLanes) {
@@ -562,6 +616,8 @@ struct FloatLanes {
             .max = MaxOf,
             .exp_shifted = ExpShifted,
             .rope = Rope,
+            .hadamard = Hadamard,
+            .delta_rule = DeltaRule,
             .floats_to_halves = FloatsToHalves,
             .halves_to_floats = HalvesToFloats,
             .attend_chunk = AttendChunk,

@@ -27,6 +27,8 @@ struct FloatOps {
   float (*max)(const float*, size_t) noexcept;
   float (*exp_shifted)(const float*, float, size_t, float*) noexcept;
   void (*rope)(float*, uint32_t, uint32_t, uint32_t, bool, const float*, const float*) noexcept;
+  void (*hadamard)(float*, size_t, size_t) noexcept;
+  void (*delta_rule)(const DeltaRuleStep&) noexcept;
   void (*floats_to_halves)(const float*, size_t, uint16_t*) noexcept;
   void (*halves_to_floats)(const uint16_t*, size_t, float*) noexcept;
   void (*attend_chunk)(const AttentionChunk&) noexcept;

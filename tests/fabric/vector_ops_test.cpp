@@ -289,6 +289,76 @@ TEST(VectorOps, RopeRotatesPairsAndLeavesTheRest) {
   }
 }
 
+TEST(VectorOps, HadamardIsTheSignedSumOfItsDefinition) {
+  for (const size_t block : {2U, 8U, 16U, 32U, 128U, 1024U}) {
+    const size_t n = block * 3;
+    const auto x = Normal(n, 31);
+    const auto y = SameOnEveryIsa([&](const FloatOps& ops) {
+      std::vector<float> out = x;
+      ops.hadamard(out.data(), n, block);
+      return out;
+    });
+    for (size_t i = 0; i < n; ++i) {
+      const size_t begin = i / block * block;
+      double sum = 0;
+      for (size_t c = 0; c < block; ++c) {
+        const bool negative = std::popcount((i - begin) & c) % 2 == 1;
+        sum += negative ? -double{x[begin + c]} : double{x[begin + c]};
+      }
+      ASSERT_NEAR(y[i], sum / std::sqrt(static_cast<double>(block)), 2e-6) << block << " " << i;
+    }
+    std::vector<float> twice = y;
+    Scalar().hadamard(twice.data(), n, block);
+    for (size_t i = 0; i < n; ++i) ASSERT_NEAR(twice[i], x[i], 2e-6);
+  }
+}
+
+TEST(VectorOps, DeltaRuleEqualsTheFormula) {
+  for (const uint32_t value_dim : {1U, 16U, 20U, 128U}) {
+    const uint32_t key_dim = value_dim == 20 ? 7 : 64;
+    const size_t size = size_t{key_dim} * value_dim;
+    const auto state = Normal(size, 41);
+    const auto query = Normal(key_dim, 42, 0.2F);
+    const auto key = Normal(key_dim, 43, 0.2F);
+    const auto value = Normal(value_dim, 44);
+    const float decay = 0.8125F;
+    const float beta = 0.4F;
+    const auto step = [&](const FloatOps& ops, bool in_place) {
+      // The new state, then what is read from it.
+      std::vector<float> result = state;
+      result.resize(size + value_dim);
+      ops.delta_rule({.before = in_place ? result.data() : state.data(),
+                      .after = result.data(),
+                      .query = query.data(),
+                      .key = key.data(),
+                      .value = value.data(),
+                      .decay = decay,
+                      .beta = beta,
+                      .key_dim = key_dim,
+                      .value_dim = value_dim,
+                      .out = result.data() + size});
+      return result;
+    };
+    const auto got = SameOnEveryIsa([&](const FloatOps& ops) { return step(ops, false); });
+    EXPECT_EQ(Bits(step(Scalar(), true)), Bits(got));
+    for (uint32_t j = 0; j < value_dim; ++j) {
+      double recalled = 0;
+      for (uint32_t i = 0; i < key_dim; ++i) {
+        recalled += double{decay} * double{state[i * value_dim + j]} * double{key[i]};
+      }
+      const double delta = double{beta} * (double{value[j]} - recalled);
+      double read = 0;
+      for (uint32_t i = 0; i < key_dim; ++i) {
+        const double entry =
+            double{decay} * double{state[i * value_dim + j]} + double{key[i]} * delta;
+        ASSERT_NEAR(got[i * value_dim + j], entry, 1e-6);
+        read += entry * double{query[i]};
+      }
+      ASSERT_NEAR(got[size + j], read, 2e-6);
+    }
+  }
+}
+
 TEST(VectorOps, EveryHalfSurvivesTheRoundTripOnEveryIsa) {
   std::vector<uint16_t> halves(65536);
   for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
