@@ -24,13 +24,25 @@ double MultiplyAdds(const engine::Linear& linear) {
   return static_cast<double>(linear.rows) * static_cast<double>(linear.cols);
 }
 
-double LayerMultiplyAdds(const engine::Weights& weights) {
+// Per token.
+double LayerMultiplyAdds(const engine::ModelConfig& config, const engine::Weights& weights) {
   double sum = 0;
   for (const engine::LayerWeights& layer : weights.layers) {
     for (const engine::Linear* linear :
          {&layer.query, &layer.key, &layer.value, &layer.attention_output, &layer.gate, &layer.up,
           &layer.down}) {
       sum += MultiplyAdds(*linear);
+    }
+    if (const engine::DeltaNetWeights* net = layer.delta_net.get()) {
+      for (const engine::Linear* linear :
+           {&net->qkv, &net->gate, &net->alpha, &net->beta, &net->output}) {
+        sum += MultiplyAdds(*linear);
+      }
+    }
+    if (const engine::ExpertWeights* experts = layer.experts.get()) {
+      const double one = MultiplyAdds(experts->gate[0]) + MultiplyAdds(experts->up[0]) +
+                         MultiplyAdds(experts->down[0]);
+      sum += MultiplyAdds(experts->router) + config.experts.used * one;
     }
   }
   return sum;
@@ -51,7 +63,7 @@ BenchRunner::BenchRunner(LocalModel& model, BenchPlan plan)
   model_.PrepareKv(batch, context);
   for (uint32_t i = 0; i < batch; ++i) sequences_.emplace_back(model_, i);
   tokens_ = BenchTokens(context, model_.model().config().vocabulary);
-  layer_macs_ = LayerMultiplyAdds(model_.model().weights());
+  layer_macs_ = LayerMultiplyAdds(model_.model().config(), model_.model().weights());
   head_macs_ = MultiplyAdds(model_.model().weights().head);
 }
 
@@ -65,6 +77,7 @@ void BenchRunner::Step(const std::vector<uint32_t>& sequences, uint32_t position
     rows[i].tokens = std::span(tokens_).subspan(position, count);
     rows[i].first_position = position;
     rows[i].block_table = sequences_[sequences[i]].blocks();
+    rows[i].state_slot = sequences[i];
     rows[i].adapters = model_.adapters();
     if (!output) continue;
     rows[i].outputs = {&last, 1};

@@ -59,8 +59,7 @@ class Conversation {
   void Say(const std::string& text) {
     messages_.push_back({"user", text});
     const std::vector<TokenId> tokens = FittingPrompt();
-    const size_t shared = SharedPrefix(tokens);
-    sequence_.Truncate(static_cast<uint32_t>(shared));
+    const size_t shared = sequence_.Truncate(static_cast<uint32_t>(SharedPrefix(tokens)));
 
     engine::text::Detokenizer detokenizer(model_.tokenizer(), false,
                                           model_.tokenizer().adds_space_prefix());

@@ -11,6 +11,7 @@
 #include "cli/local_model.h"
 #include "cli/model_path.h"
 #include "engine/errors.h"
+#include "engine/state_cache.h"
 #include "gguf/codec.h"
 #include "gguf/reader.h"
 #include "server/json.h"
@@ -145,6 +146,8 @@ Json RunJson(LocalModel& model, const config::Config& config) {
            {{"weights_bytes", weights.resident_bytes},
             {"kv_bytes_per_token", kv.BytesPerBlock() / kv.block_size},
             {"kv_bytes_full_context", kv.BytesPerBlock() * kv.BlocksFor(context)},
+            {"state_bytes_per_sequence",
+             shape.recurrent() ? engine::StateCache::BytesPerSlot(shape) : 0},
             {"context_length", context},
             {"workspace_bytes", model.engine().workspace_bytes()}}},
           {"placements", std::move(placements)}};
@@ -219,7 +222,12 @@ void PrintText(const Json& report) {
   std::cout << "memory: weights " << Mebibytes(memory["weights_bytes"]) << ", workspace "
             << Mebibytes(memory["workspace_bytes"]) << ", KV " << memory["kv_bytes_per_token"]
             << " bytes per token, " << Mebibytes(memory["kv_bytes_full_context"])
-            << " for a context of " << memory["context_length"] << "\n";
+            << " for a context of " << memory["context_length"];
+  if (memory["state_bytes_per_sequence"] != 0) {
+    std::cout << ", recurrent state " << Mebibytes(memory["state_bytes_per_sequence"])
+              << " per sequence";
+  }
+  std::cout << "\n";
 }
 
 int RunInspect(const InspectFlags& flags) {

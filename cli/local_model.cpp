@@ -38,7 +38,7 @@ class LogitsReceiver : public engine::LogitsSink {
 
 engine::KvGeometry GeometryOf(const engine::ModelConfig& config,
                               const engine::EngineOptions& options) {
-  return {.layers = config.layers,
+  return {.layers = config.attention_layers(),
           .kv_heads = config.kv_heads,
           .head_dim = config.head_dim,
           .block_size = options.kv_block_size,
@@ -58,6 +58,7 @@ void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
   const engine::KvGeometry geometry = GeometryOf(model_->config(), options_);
   engine::EngineOptions options = options_;
   options.context_length = context;
+  options.max_sequences = sequences;
   options.kv_bytes = geometry.BytesPerBlock() * geometry.BlocksFor(context) * sequences;
   engine_.reset();
   engine_ = std::make_unique<engine::Engine>(model_, options, *device_, team_);
@@ -72,10 +73,16 @@ fabric::MachineLimits LocalModel::MeasureLimits() {
   return fabric::MeasureMachineLimits(team_, isa());
 }
 
-LocalSequence::LocalSequence(LocalModel& model, uint32_t index) : model_(model) {
+LocalSequence::LocalSequence(LocalModel& model, uint32_t index) : model_(model), index_(index) {
   const engine::Engine& engine = model.engine();
   blocks_.resize(engine.kv_geometry().BlocksFor(engine.context_length()));
   std::iota(blocks_.begin(), blocks_.end(), static_cast<engine::BlockId>(index * blocks_.size()));
+}
+
+uint32_t LocalSequence::Truncate(uint32_t length) {
+  const bool keeps = length == size_ || !model_.engine().kv_geometry().recurrent();
+  size_ = keeps ? length : 0;
+  return size_;
 }
 
 void LocalSequence::Append(std::span<const engine::TokenId> tokens, uint32_t first_output,
@@ -93,6 +100,7 @@ void LocalSequence::Append(std::span<const engine::TokenId> tokens, uint32_t fir
     row.first_position = size_;
     row.block_table = blocks_;
     row.outputs = outputs;
+    row.state_slot = index_;
     row.adapters = model_.adapters();
     row.output_kind = outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
     LogitsReceiver receiver(size_, outputs, on_logits);
@@ -114,6 +122,9 @@ std::span<float> LocalSequence::AppendForLast(std::span<const engine::TokenId> t
 
 std::string RowStatusText(engine::RowStatus status, uint32_t position) {
   const std::string where = " at or after position " + std::to_string(position) + ".";
+  if (status == engine::RowStatus::kStateLost) {
+    return "The model's recurrent state was lost" + where;
+  }
   if (status == engine::RowStatus::kNonFinite) {
     return "The model gave a value that is not finite" + where;
   }

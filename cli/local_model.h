@@ -71,8 +71,9 @@ class LocalSequence {
   // Append() with the logits of the last token only, copied. Valid until the next call.
   std::span<float> AppendForLast(std::span<const engine::TokenId> tokens);
 
-  // Forgets what follows the first `length` tokens.
-  void Truncate(uint32_t length) { size_ = length; }
+  // Forgets what follows the first `length` tokens; a recurrent model can only keep all or nothing.
+  // Returns how many tokens are left.
+  uint32_t Truncate(uint32_t length);
 
   uint32_t size() const { return size_; }
   std::span<const engine::BlockId> blocks() const { return blocks_; }
@@ -81,6 +82,7 @@ class LocalSequence {
   LocalModel& model_;
   std::vector<engine::BlockId> blocks_;
   std::vector<float> last_;
+  uint32_t index_;
   uint32_t size_ = 0;
 };
 

@@ -21,13 +21,14 @@ constexpr size_t kSplitFloats = size_t{1} << 20;
 }  // namespace
 
 Attention::Attention(const ModelConfig& config, const KvCache& cache, fabric::WorkerTeam& team,
-                     uint32_t max_context)
+                     uint32_t max_context, uint32_t window)
     : cache_(cache),
       team_(team),
       head_dim_(config.head_dim),
       kv_heads_(config.kv_heads),
       group_(config.heads / config.kv_heads),
       tile_tokens_(std::max(1U, kTileQueries / group_)),
+      window_(window),
       scale_(1.0F / std::sqrt(static_cast<float>(config.head_dim))) {
   const uint32_t queries = tile_tokens_ * group_;
   const size_t partitions = (size_t{max_context} + kPartition - 1) / kPartition;
@@ -49,11 +50,14 @@ void Attention::Plan(const StepRows& rows) {
     const auto count = static_cast<uint32_t>(source.tokens.size());
     for (uint32_t first = 0; first < count; first += tile_tokens_) {
       const uint32_t tokens = std::min(tile_tokens_, count - first);
-      const uint32_t positions = source.first_position + first + tokens;
+      const uint32_t end = source.first_position + first + tokens;
+      const uint32_t begin = FirstVisible(source.first_position + first);
+      const uint32_t positions = end - begin;
       tiles_.push_back({.first_token = rows.first_token[row - rows.begin] + first,
                         .tokens = tokens,
                         .first_position = source.first_position + first,
-                        .partitions = (positions + kPartition - 1) / kPartition,
+                        .first_partition = begin / kPartition,
+                        .partitions = (end + kPartition - 1) / kPartition - begin / kPartition,
                         .block_table = source.block_table.data()});
       work += uint64_t{positions} * tokens;
       most_partitions = std::max(most_partitions, tiles_.back().partitions);
@@ -104,7 +108,7 @@ void Attention::AttendSplit(uint32_t layer, const float* queries, float* out) {
       if (end > begin && floats + tile.partitions * state > split_floats_) break;
       job_states_.push_back(floats);
       for (uint32_t partition = 0; partition < tile.partitions; ++partition) {
-        pieces_.push_back({static_cast<uint32_t>(end), partition, floats});
+        pieces_.push_back({static_cast<uint32_t>(end), tile.first_partition + partition, floats});
         floats += state;
       }
     }
@@ -132,8 +136,8 @@ void Attention::AttendWave(uint32_t layer, const float* queries, float* out, siz
     float* floats = split_states() + job_states_[i - begin];
     const State state = StateAt(floats, tile_queries);
     for (uint32_t partition = 1; partition < tile.partitions; ++partition) {
-      Merge(tile, partition, StateAt(floats + partition * StateFloats(tile_queries), tile_queries),
-            state);
+      Merge(tile, tile.first_partition + partition,
+            StateAt(floats + partition * StateFloats(tile_queries), tile_queries), state);
     }
     Finish(jobs_[i], state, out);
   }
@@ -147,10 +151,10 @@ void Attention::AttendWhole(uint32_t layer, const Job& job, const float* queries
   float* states = scratch + size_t{tile_tokens_} * group_ * head_dim_;
   const State state = StateAt(states, count);
   const State later = StateAt(states + StateFloats(count), count);
-  AttendPartition(layer, job, 0, tile_queries, state);
-  for (uint32_t partition = 1; partition < tile.partitions; ++partition) {
-    AttendPartition(layer, job, partition, tile_queries, later);
-    Merge(tile, partition, later, state);
+  AttendPartition(layer, job, tile.first_partition, tile_queries, state);
+  for (uint32_t i = 1; i < tile.partitions; ++i) {
+    AttendPartition(layer, job, tile.first_partition + i, tile_queries, later);
+    Merge(tile, tile.first_partition + i, later, state);
   }
   Finish(job, state, out);
 }
@@ -171,8 +175,12 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   chunk.element = geometry.type == KvType::kF32 ? fabric::KvElement::kF32 : fabric::KvElement::kF16;
   chunk.head_dim = head_dim_;
   chunk.scale = scale_;
-  const auto attend = [&](uint32_t first_token, uint32_t tokens, uint32_t count) {
+  // Tokens [first_token, first_token + tokens) with positions [from, from + count) of the chunk.
+  const auto attend = [&](uint32_t first_token, uint32_t tokens, const std::byte* keys,
+                          const std::byte* values, uint32_t from, uint32_t count) {
     const size_t first = size_t{first_token} * group_;
+    chunk.keys = keys + from * row_bytes;
+    chunk.values = values + from * row_bytes;
     chunk.count = count;
     chunk.group = tokens * group_;
     chunk.queries = queries + first * head_dim_;
@@ -183,26 +191,39 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   };
 
   const uint32_t last_position = tile.first_position + tile.tokens - 1;
-  const uint32_t begin = partition * kPartition;
-  const uint32_t end = std::min(begin + kPartition, last_position + 1);
+  const uint32_t begin =
+      std::max(partition * kPartition, FirstVisible(tile.first_position) / fabric::kAttentionChunk *
+                                           fabric::kAttentionChunk);
+  const uint32_t end = std::min((partition + 1) * kPartition, last_position + 1);
   for (uint32_t position = begin; position < end; position += fabric::kAttentionChunk) {
     const BlockId block = tile.block_table[position / geometry.block_size];
     const size_t offset = (position % geometry.block_size) * row_bytes;
-    chunk.keys = static_cast<const std::byte*>(cache_.Keys(layer, block, job.kv_head)) + offset;
-    chunk.values = static_cast<const std::byte*>(cache_.Values(layer, block, job.kv_head)) + offset;
-    const uint32_t whole_from = position + fabric::kAttentionChunk - 1;
-    const uint32_t first_seeing =
-        position > tile.first_position ? position - tile.first_position : 0;
-    const uint32_t first_whole = whole_from > tile.first_position
-                                     ? std::min(whole_from - tile.first_position, tile.tokens)
-                                     : 0;
-    for (uint32_t token = first_seeing; token < first_whole; ++token) {
-      attend(token, 1, tile.first_position + token - position + 1);
+    const auto* keys =
+        static_cast<const std::byte*>(cache_.Keys(layer, block, job.kv_head)) + offset;
+    const auto* values =
+        static_cast<const std::byte*>(cache_.Values(layer, block, job.kv_head)) + offset;
+    const auto attend_part = [&](uint32_t token) {
+      const uint32_t own = tile.first_position + token;
+      const uint32_t from = std::max(FirstVisible(own), position);
+      const uint32_t to = std::min(own, position + fabric::kAttentionChunk - 1);
+      if (from <= to) attend(token, 1, keys, values, from - position, to - from + 1);
+    };
+    const TokenRange whole = SeeingWhole(tile, position);
+    for (uint32_t token = 0; token < whole.begin; ++token) attend_part(token);
+    if (whole.begin < whole.end) {
+      attend(whole.begin, whole.end - whole.begin, keys, values, 0, fabric::kAttentionChunk);
     }
-    if (first_whole < tile.tokens) {
-      attend(first_whole, tile.tokens - first_whole, fabric::kAttentionChunk);
-    }
+    for (uint32_t token = whole.end; token < tile.tokens; ++token) attend_part(token);
   }
+}
+
+Attention::TokenRange Attention::SeeingWhole(const Tile& tile, uint32_t position) const {
+  const auto token_at = [&](uint32_t at) {
+    return at > tile.first_position ? std::min(at - tile.first_position, tile.tokens) : 0;
+  };
+  const uint32_t begin = token_at(position + fabric::kAttentionChunk - 1);
+  const uint32_t end = window_ == 0 ? tile.tokens : token_at(position + window_);
+  return {begin, std::max(begin, end)};
 }
 
 // Only the tokens that see the partition: the others' states hold nothing to merge.

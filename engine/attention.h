@@ -22,9 +22,10 @@ class Attention {
  public:
   static constexpr uint32_t kPartition = 256;
 
-  // max_context: longest sequence, which bounds the partitions of one query.
+  // max_context: longest sequence, which bounds the partitions of one query. window: positions that
+  // a query sees, its own included; 0 = all before it. Keys and values out of sight are not read.
   Attention(const ModelConfig& config, const KvCache& cache, fabric::WorkerTeam& team,
-            uint32_t max_context);
+            uint32_t max_context, uint32_t window);
 
   // Splits the rows into tiles: once per step, before the layers call Attend().
   void Plan(const StepRows& rows);
@@ -43,7 +44,8 @@ class Attention {
     uint32_t first_token = 0;  // in StepRows
     uint32_t tokens = 0;
     uint32_t first_position = 0;
-    uint32_t partitions = 0;  // that the last token sees
+    uint32_t first_partition = 0;  // that the first token sees
+    uint32_t partitions = 0;       // from there on, that some token sees
     const BlockId* block_table = nullptr;
   };
   // One KV head of a tile.
@@ -74,6 +76,17 @@ class Attention {
   }
   float* split_states() { return WorkerScratch(team_.size()); }
 
+  // The first position that the query at `position` sees.
+  uint32_t FirstVisible(uint32_t position) const {
+    return window_ == 0 || position < window_ ? 0 : position - window_ + 1;
+  }
+  // Tokens of the tile that see the whole of the chunk at `position`.
+  struct TokenRange {
+    uint32_t begin = 0;
+    uint32_t end = 0;
+  };
+  TokenRange SeeingWhole(const Tile& tile, uint32_t position) const;
+
   void AttendJobs(uint32_t layer, const float* queries, float* out);
   void AttendSplit(uint32_t layer, const float* queries, float* out);
   void AttendWave(uint32_t layer, const float* queries, float* out, size_t begin, size_t end);
@@ -94,6 +107,7 @@ class Attention {
   uint32_t kv_heads_;
   uint32_t group_;        // query heads per KV head
   uint32_t tile_tokens_;  // most tokens of a tile
+  uint32_t window_;       // 0 = none
   float scale_;
   std::vector<Tile> tiles_;
   std::vector<Job> jobs_;

@@ -50,6 +50,9 @@ struct BatchRow {
   std::span<const uint32_t> outputs;
   OutputKind output_kind = OutputKind::kNone;
   HeadQuery query = {};
+  // Where the sequence keeps its recurrent state, below KvGeometry::state_slots; no other sequence
+  // has it. A row at position 0 begins anew in it. Unused by models without such a state.
+  uint32_t state_slot = 0;
   // LoRA adapters of the sequence, ascending, no scale of zero; the same for all its rows.
   std::span<const AdapterScale> adapters = {};
 };
@@ -72,6 +75,7 @@ struct Batch {
 enum class RowStatus : uint8_t {
   kOk,
   kNonFinite,    // an activation or logit was NaN or infinite; only this row is affected
+  kStateLost,    // the recurrent state before the row's first position is not in its slot
   kDeviceFault,  // the device failed this row even after the host retry
 };
 

@@ -15,8 +15,9 @@ CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const KvGeometry& geo
     : model_(std::move(model)),
       device_(device),
       cache_(geometry, kv_blocks),
-      transformer_(model_->config(), model_->weights(), device, team, cache_, max_batch_tokens,
-                   max_context),
+      states_(model_->config(), geometry.state_slots),
+      transformer_(model_->config(), model_->weights(), device, team, cache_, states_,
+                   max_batch_tokens, max_context),
       head_(model_->config(), model_->weights(), device, max_batch_tokens),
       max_batch_tokens_(max_batch_tokens) {}
 
@@ -25,6 +26,7 @@ StepOutput CpuBackend::Step(const Batch& batch) {
   const fabric::DeviceCounters before = device_.Counters();
   stats_ = {};
   PrepareOutputs(batch);
+  if (cache_.geometry().recurrent()) MarkLostStates(batch);
   RunRows(batch, 0, batch.rows.size());
   const fabric::DeviceCounters after = device_.Counters();
   stats_.weight_bytes =
@@ -68,6 +70,7 @@ void CpuBackend::RunRows(const Batch& batch, size_t begin, size_t end) {
   }
   if (status == fabric::Status::kOk) {
     MarkNonFinite();
+    if (cache_.geometry().recurrent()) CommitStates(batch);
     EmitHidden(batch);
     EmitLogits(batch);
     return;
@@ -81,13 +84,37 @@ void CpuBackend::RunRows(const Batch& batch, size_t begin, size_t end) {
   RunRows(batch, middle, end);
 }
 
+// Such a row is computed with the others, on a state that is not its own, and fails.
+void CpuBackend::MarkLostStates(const Batch& batch) {
+  for (size_t row = 0; row < batch.rows.size(); ++row) {
+    assert(batch.rows[row].state_slot < states_.slots());
+    if (!states_.Holds(batch.rows[row].state_slot, batch.rows[row].first_position)) {
+      outputs_[row].status = RowStatus::kStateLost;
+    }
+  }
+}
+
+void CpuBackend::CommitStates(const Batch& batch) {
+  for (size_t row = rows_.begin; row < rows_.end; ++row) {
+    const BatchRow& source = batch.rows[row];
+    if (Failed(static_cast<uint32_t>(row))) {
+      states_.Drop(source.state_slot);
+    } else {
+      states_.Commit(source.state_slot,
+                     source.first_position + static_cast<uint32_t>(source.tokens.size()));
+    }
+  }
+}
+
 // A token's own flag catches what the quantiser met; the residual stream keeps everything else,
 // since NaN and infinity survive every addition.
 void CpuBackend::MarkNonFinite() {
   const size_t hidden = model_->config().hidden;
   for (uint32_t t = 0; t < rows_.size(); ++t) {
+    RowStatus& status = outputs_[rows_.tokens[t].row].status;
+    if (status != RowStatus::kOk) continue;
     if (rows_.non_finite[t] != 0 || !AllFinite({transformer_.Hidden(t), hidden})) {
-      outputs_[rows_.tokens[t].row].status = RowStatus::kNonFinite;
+      status = RowStatus::kNonFinite;
     }
   }
 }

@@ -8,6 +8,7 @@
 #include "engine/head.h"
 #include "engine/kv_cache.h"
 #include "engine/model.h"
+#include "engine/state_cache.h"
 #include "engine/step_rows.h"
 #include "engine/transformer.h"
 #include "fabric/worker_team.h"
@@ -46,6 +47,8 @@ class CpuBackend : public Backend {
 
   void PrepareOutputs(const Batch& batch);
   void RunRows(const Batch& batch, size_t begin, size_t end);
+  void MarkLostStates(const Batch& batch);
+  void CommitStates(const Batch& batch);
   void MarkNonFinite();
   void EmitHidden(const Batch& batch);
   void EmitLogits(const Batch& batch);
@@ -56,6 +59,7 @@ class CpuBackend : public Backend {
   std::shared_ptr<const Model> model_;
   fabric::Device& device_;
   KvCache cache_;
+  StateCache states_;
   Transformer transformer_;
   Head head_;
   uint32_t max_batch_tokens_;

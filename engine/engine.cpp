@@ -6,6 +6,7 @@
 #include "engine/cpu_backend.h"
 #include "engine/errors.h"
 #include "engine/memory.h"
+#include "engine/state_cache.h"
 #include "fabric/vector_ops.h"
 
 namespace engine {
@@ -25,6 +26,15 @@ uint32_t ResolveContext(const ModelConfig& config, const EngineOptions& options)
   return options.context_length == 0 ? config.context_length : options.context_length;
 }
 
+// As many as sequences may run, but no more than a quarter of the memory that is left after loading
+// holds, and at least one.
+uint32_t ResolveStateSlots(const ModelConfig& config, const EngineOptions& options) {
+  if (!config.recurrent()) return 0;
+  const uint64_t fitting = AvailableMemoryBytes() / 4 / StateCache::BytesPerSlot(config);
+  return static_cast<uint32_t>(
+      std::max<uint64_t>(1, std::min<uint64_t>(fitting, options.max_sequences)));
+}
+
 KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& options) {
   if (options.kv_block_size == 0 || options.kv_block_size % fabric::kAttentionChunk != 0 ||
       options.kv_block_size > 4096) {
@@ -32,11 +42,12 @@ KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& optio
                      std::to_string(fabric::kAttentionChunk) + " and at most 4096, but it is " +
                      std::to_string(options.kv_block_size) + ".");
   }
-  return {.layers = config.layers,
+  return {.layers = config.attention_layers(),
           .kv_heads = config.kv_heads,
           .head_dim = config.head_dim,
           .block_size = options.kv_block_size,
-          .type = options.kv_type};
+          .type = options.kv_type,
+          .state_slots = ResolveStateSlots(config, options)};
 }
 
 uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint64_t kv_bytes) {

@@ -29,6 +29,7 @@ struct EngineOptions {
   uint64_t kv_bytes = 0;            // size of the KV pool; 0 = from the machine's free memory
   uint32_t context_length = 0;      // longest sequence; 0 = the model's own
   uint32_t max_batch_tokens = 512;  // rows of the activation workspace
+  uint32_t max_sequences = 64;      // slots for recurrent states, if the model has them
   std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4
   std::vector<LoraSource> lora;     // in the order of their ids
 };

@@ -46,7 +46,9 @@ fabric::Status Head::Compute(std::span<const float* const> hidden) noexcept {
   const auto positions = static_cast<uint32_t>(hidden.size());
   input_.Begin(normed_.data(), positions, config_.hidden, kinds_);
   for (uint32_t i = 0; i < positions; ++i) {
-    FinalNorm(hidden[i], normed_.data() + size_t{i} * config_.hidden);
+    float* normed = normed_.data() + size_t{i} * config_.hidden;
+    FinalNorm(hidden[i], normed);
+    if (weights_.head.rotated) config_.hadamard.Apply(normed, config_.hidden);
     input_.Encode(i);
   }
   const Linear& head = weights_.head;

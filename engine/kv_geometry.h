@@ -12,12 +12,17 @@ using BlockId = uint32_t;
 enum class KvType : uint8_t { kF32, kF16 };
 
 struct KvGeometry {
-  uint32_t layers = 0;
+  uint32_t layers = 0;  // with keys and values
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
   uint32_t block_size = 16;  // tokens; a multiple of fabric::kAttentionChunk
   KvType type = KvType::kF16;
+  // 0: keys and values are all that the model keeps of a sequence. Otherwise the most sequences
+  // whose recurrent state there is room for; such a state exists at one position only, so blocks
+  // cannot be shared, and a sequence that lost its slot computes everything again.
+  uint32_t state_slots = 0;
 
+  bool recurrent() const { return state_slots > 0; }
   size_t ElementBytes() const { return type == KvType::kF32 ? 4 : 2; }
   // K and V of one block over all layers.
   size_t BytesPerBlock() const {

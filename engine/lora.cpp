@@ -79,6 +79,9 @@ LoraAdapter LoraLoader::Load() {
     const LinearInfo& linear = weights_.linears[i];
     const auto found = factors.find(linear.name);
     if (found == factors.end() || !linear.name.starts_with("blk.")) continue;
+    if (config_.hadamard.grouped_values && linear.name.ends_with("ssm_out.weight")) {
+      Refuse("changes " + linear.name + ", whose columns this rotated model has in another order.");
+    }
     adapter.pair_of_linear[i] = static_cast<int32_t>(adapter.pairs.size());
     adapter.pairs.push_back(LoadPair(linear.name, found->second, linear));
     factors.erase(found);

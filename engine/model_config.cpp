@@ -1,8 +1,11 @@
 #include "engine/model_config.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <string_view>
+#include <variant>
 
 #include "engine/errors.h"
 #include "gguf/codec.h"
@@ -17,14 +20,21 @@ constexpr uint64_t kMaxWidth = (uint64_t{1} << 17) - 1;
 constexpr uint64_t kMaxHeads = 1024;
 constexpr uint64_t kMaxHeadDim = 1024;
 constexpr uint64_t kMaxVocabulary = uint64_t{1} << 22;
+constexpr uint64_t kMaxExperts = 4096;
 constexpr uint64_t kMaxContext = uint64_t{1} << 20;  // PortableSinCos() takes angles up to this
+
+constexpr float kMapleClamp = 7.0F;
 
 bool IsBitnet(std::string_view architecture) {
   return architecture == "bitnet" || architecture == "bitnet-25" || architecture == "bitnet-b1.58";
 }
 
-bool IsQwen(std::string_view architecture) {
-  return architecture == "qwen2" || architecture == "qwen3";
+constexpr std::array<std::string_view, 8> kArchitectures = {
+    "bitnet", "bitnet-25", "bitnet-b1.58", "llama", "maple", "qwen2", "qwen3", "qwen35"};
+
+bool IsKnown(std::string_view architecture) {
+  return std::find(kArchitectures.begin(), kArchitectures.end(), architecture) !=
+         kArchitectures.end();
 }
 
 // Reads `<arch>.<name>` keys, each checked against its range.
@@ -68,6 +78,7 @@ class KeyReader {
   }
 
   const gguf::Metadata& metadata() const { return metadata_; }
+  std::string architecture() const { return prefix_.substr(0, prefix_.size() - 1); }
 
  private:
   const gguf::Metadata& metadata_;
@@ -79,26 +90,147 @@ std::string ReadArchitecture(const gguf::File& file) {
   if (architecture == nullptr) {
     throw ModelError("The file has no general.architecture, so it holds no model.");
   }
-  if (!IsBitnet(*architecture) && !IsQwen(*architecture) && *architecture != "llama") {
-    throw ModelError("The architecture \"" + *architecture +
-                     "\" is not supported; expected one of bitnet, bitnet-25, bitnet-b1.58, llama, "
-                     "qwen2, qwen3.");
+  if (IsKnown(*architecture)) return *architecture;
+  std::string known;
+  for (const std::string_view name : kArchitectures) {
+    if (!known.empty()) known += ", ";
+    known += name;
   }
-  return *architecture;
+  throw ModelError("The architecture \"" + *architecture + "\" is not supported; expected one of " +
+                   known + ".");
 }
 
 // What changes the computation in ways that this engine does not implement is refused: running the
 // file without it would give fluent nonsense.
 void RefuseUnsupported(const KeyReader& keys) {
-  const gguf::Metadata& metadata = keys.metadata();
-  if (metadata.FindUint(keys.Key("expert_count")).value_or(0) > 0) {
+  if (keys.architecture() == "maple") return;
+  if (keys.metadata().FindUint(keys.Key("expert_count")).value_or(0) > 0) {
     throw ModelError(keys.Key("expert_count") +
-                     " is set: mixture-of-experts models are not supported.");
+                     " is set: mixture-of-experts models of architecture " + keys.architecture() +
+                     " are not supported.");
   }
-  if (metadata.Has("prism.hadamard.version")) {
-    throw ModelError(
-        "prism.hadamard.version is set: the weights expect Hadamard-rotated activations, which are "
-        "not supported.");
+}
+
+// Blocks at the end that predict further tokens; the model itself does without them.
+void ReadLayers(const KeyReader& keys, ModelConfig* config) {
+  const uint32_t blocks = keys.Count("block_count", kMaxLayers);
+  const uint64_t drafting = keys.metadata().FindUint(keys.Key("nextn_predict_layers")).value_or(0);
+  if (drafting >= blocks) {
+    throw ModelError(keys.Key("nextn_predict_layers") + " (" + std::to_string(drafting) +
+                     ") must be below " + keys.Key("block_count") + " (" + std::to_string(blocks) +
+                     ").");
+  }
+  config->ignored_layers = static_cast<uint32_t>(drafting);
+  config->layers = blocks - config->ignored_layers;
+  config->layer_kinds.resize(config->layers);
+}
+
+// A list of booleans, one per layer.
+std::optional<std::vector<bool>> FindFlags(const KeyReader& keys, std::string_view name,
+                                           uint32_t layers) {
+  const std::string key = keys.Key(name);
+  const gguf::MetadataValue* value = keys.metadata().FindValue(key);
+  if (value == nullptr) return std::nullopt;
+  const auto* array = std::get_if<gguf::MetadataArray>(&value->value);
+  const auto* flags =
+      array == nullptr ? nullptr : std::get_if<std::vector<uint64_t>>(&array->values);
+  if (flags == nullptr || flags->size() < layers) {
+    throw ModelError(key + " must be a list of a boolean for each of the " +
+                     std::to_string(layers) + " layers.");
+  }
+  std::vector<bool> result;
+  for (uint32_t i = 0; i < layers; ++i) result.push_back((*flags)[i] != 0);
+  return result;
+}
+
+// Qwen3.5: three Gated DeltaNet layers, then one of gated attention, and so on.
+void ReadDeltaNet(const KeyReader& keys, ModelConfig* config) {
+  config->gated_attention = true;
+  const uint32_t interval = keys.FindCount("full_attention_interval", kMaxLayers).value_or(4);
+  const auto recurrent = FindFlags(keys, "attention.recurrent_layers", config->layers);
+  for (uint32_t i = 0; i < config->layers; ++i) {
+    config->layer_kinds[i].recurrent = recurrent ? (*recurrent)[i] : (i + 1) % interval != 0;
+  }
+  DeltaNetShape& shape = config->delta_net;
+  shape.kernel = keys.Count("ssm.conv_kernel", 64);
+  shape.key_dim = keys.Count("ssm.state_size", kMaxHeadDim);
+  shape.key_heads = keys.Count("ssm.group_count", kMaxHeads);
+  shape.value_heads = keys.Count("ssm.time_step_rank", kMaxHeads);
+  const uint32_t inner = keys.Count("ssm.inner_size", kMaxWidth);
+  if (shape.value_heads % shape.key_heads != 0) {
+    throw ModelError(keys.Key("ssm.time_step_rank") + " (" + std::to_string(shape.value_heads) +
+                     ") must be a multiple of " + keys.Key("ssm.group_count") + " (" +
+                     std::to_string(shape.key_heads) + ").");
+  }
+  if (inner % shape.value_heads != 0 || inner / shape.value_heads > kMaxHeadDim) {
+    throw ModelError(keys.Key("ssm.inner_size") + " (" + std::to_string(inner) + ") must be " +
+                     keys.Key("ssm.time_step_rank") + " (" + std::to_string(shape.value_heads) +
+                     ") heads of at most " + std::to_string(kMaxHeadDim) + ".");
+  }
+  shape.value_dim = inner / shape.value_heads;
+  if (uint64_t{2} * shape.key_heads * shape.key_dim + inner > kMaxWidth) {
+    throw ModelError("The DeltaNet heads are wider together than " + std::to_string(kMaxWidth) +
+                     ", which is not supported.");
+  }
+  if (config->attention_layers() == 0) {
+    throw ModelError("The file has no layer of full attention, which a " + config->architecture +
+                     " model needs.");
+  }
+}
+
+void ReadWindow(const KeyReader& keys, ModelConfig* config) {
+  config->sliding_window = keys.Count("attention.sliding_window", kMaxContext);
+  const auto windowed = FindFlags(keys, "attention.sliding_window_pattern", config->layers);
+  if (!windowed) {
+    throw ModelError("The file has no " + keys.Key("attention.sliding_window_pattern") +
+                     ", which the model needs.");
+  }
+  for (uint32_t i = 0; i < config->layers; ++i) {
+    config->layer_kinds[i].windowed = (*windowed)[i];
+    // Layers that see everything have no positions of their own.
+    config->layer_kinds[i].rope = (*windowed)[i];
+  }
+  const auto base = keys.FindPositive("rope.freq_base_swa", 1e12);
+  if (base) config->rope_base = *base;
+}
+
+void ReadExperts(const KeyReader& keys, ModelConfig* config) {
+  ExpertShape& experts = config->experts;
+  experts.count = keys.Count("expert_count", kMaxExperts);
+  experts.used = keys.Count("expert_used_count", kMaxExperts);
+  experts.ffn = keys.Count("expert_feed_forward_length", kMaxWidth);
+  if (experts.used > experts.count) {
+    throw ModelError(keys.Key("expert_used_count") + " (" + std::to_string(experts.used) +
+                     ") must be at most " + keys.Key("expert_count") + " (" +
+                     std::to_string(experts.count) + ").");
+  }
+  if (keys.metadata().FindUint(keys.Key("expert_shared_count")).value_or(0) > 0) {
+    throw ModelError(keys.Key("expert_shared_count") +
+                     " is set: shared experts are not supported.");
+  }
+  // Files from before the key mean 7, as the model was trained.
+  experts.clamp.assign(config->layers, kMapleClamp);
+  const std::string key = keys.Key("swiglu_clamp_exp");
+  const gguf::MetadataValue* value = keys.metadata().FindValue(key);
+  if (value == nullptr) return;
+  if (std::holds_alternative<gguf::MetadataArray>(value->value)) {
+    const auto limits = keys.metadata().FindFloats(key);
+    if (limits->size() < config->layers) {
+      throw ModelError(key + " must have a limit for each of the " +
+                       std::to_string(config->layers) + " layers, but has " +
+                       std::to_string(limits->size()) + ".");
+    }
+    for (uint32_t i = 0; i < config->layers; ++i) {
+      experts.clamp[i] = static_cast<float>((*limits)[i]);
+    }
+  } else {
+    experts.clamp.assign(config->layers,
+                         static_cast<float>(*keys.FindPositive("swiglu_clamp_exp", 1e6)));
+  }
+  for (float& limit : experts.clamp) {
+    // 0 is written for layers without a limit.
+    if (limit == 0.0F) limit = std::numeric_limits<float>::infinity();
+    if (!(limit > 0.0F)) throw ModelError(key + " must have limits above 0.");
   }
 }
 
@@ -249,7 +381,20 @@ ActivationMode ResolveActivation(const gguf::File& file, const std::string& arch
   return ActivationMode::kToken;
 }
 
+// Where the tensors that every attention layer has are looked for.
+std::string FirstAttention(const ModelConfig& config) {
+  uint32_t layer = 0;
+  while (config.layer_kinds[layer].recurrent) ++layer;
+  return "blk." + std::to_string(layer) + ".";
+}
+
 }  // namespace
+
+uint32_t ModelConfig::attention_layers() const {
+  const auto recurrent = std::count_if(layer_kinds.begin(), layer_kinds.end(),
+                                       [](const LayerKind& kind) { return kind.recurrent; });
+  return layers - static_cast<uint32_t>(recurrent);
+}
 
 ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& options) {
   ModelConfig config;
@@ -258,13 +403,18 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   RefuseUnsupported(keys);
   const std::string* name = file.metadata().FindString("general.name");
   config.name = name != nullptr && !name->empty() ? *name : config.architecture;
-  config.layers = keys.Count("block_count", kMaxLayers);
+  ReadLayers(keys, &config);
   config.hidden = keys.Count("embedding_length", kMaxWidth);
-  config.ffn = keys.Count("feed_forward_length", kMaxWidth);
+  const bool mixture = config.architecture == "maple";
+  if (mixture) {
+    ReadExperts(keys, &config);
+  } else {
+    config.ffn = keys.Count("feed_forward_length", kMaxWidth);
+  }
   config.context_length = keys.Count("context_length", kMaxContext);
   // Inside its window, sliding-window attention is full attention.
   if (const auto window = file.metadata().FindUint(keys.Key("attention.sliding_window"))) {
-    if (*window > 0 && *window < config.context_length) {
+    if (config.architecture != "maple" && *window > 0 && *window < config.context_length) {
       config.context_length = static_cast<uint32_t>(*window);
     }
   }
@@ -277,13 +427,16 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   config.norm_eps = static_cast<float>(*eps);
   ReadAttention(keys, &config);
   ReadRope(keys, &config);
+  if (config.architecture == "qwen35") ReadDeltaNet(keys, &config);
+  if (config.architecture == "maple") ReadWindow(keys, &config);
+  config.hadamard = HadamardRotation::FromGguf(file);
   config.activation = ReadActivation(keys, config);
 
-  const auto has = [&](const char* tensor) { return file.FindTensor(tensor) != nullptr; };
+  const auto has = [&](const std::string& tensor) { return file.FindTensor(tensor) != nullptr; };
   config.attention_sub_norm = has("blk.0.attn_sub_norm.weight");
   config.ffn_sub_norm = has("blk.0.ffn_sub_norm.weight");
-  config.qk_norm = has("blk.0.attn_q_norm.weight");
-  config.qkv_bias = has("blk.0.attn_q.bias");
+  config.qk_norm = has(FirstAttention(config) + "attn_q_norm.weight");
+  config.qkv_bias = has(FirstAttention(config) + "attn_q.bias");
   config.tied_head = !has("output.weight");
   config.ternary_activation = ResolveActivation(file, config.architecture, options.activation);
   return config;

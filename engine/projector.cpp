@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <initializer_list>
 
 #include "engine/stopwatch.h"
 #include "engine/token_loop.h"
@@ -11,6 +12,25 @@
 
 namespace engine {
 namespace {
+
+// The kinds of the projections of all layers whose input is, or is not, rotated.
+ActivationKinds KindsOf(const Weights& weights, bool rotated) {
+  ActivationKinds kinds;
+  const auto add = [&](std::initializer_list<const Linear*> linears) {
+    for (const Linear* linear : linears) {
+      if (linear->present() && linear->rotated == rotated) kinds.Add(linear->activation);
+    }
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    add({&layer.query, &layer.key, &layer.value, &layer.attention_output, &layer.gate, &layer.up,
+         &layer.down});
+    if (const DeltaNetWeights* net = layer.delta_net.get()) {
+      add({&net->qkv, &net->gate, &net->alpha, &net->beta, &net->output});
+    }
+    if (layer.experts) add({&layer.experts->router});
+  }
+  return kinds;
+}
 
 // The most rows, and the highest ranks together, of the projections that share one input.
 struct GroupWidth {
@@ -33,13 +53,14 @@ GroupWidth WidestGroup(const Weights& weights) {
 }  // namespace
 
 Projector::Projector(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-                     fabric::WorkerTeam& team, uint32_t max_tokens, uint32_t widest,
-                     const ActivationKinds& kinds)
+                     fabric::WorkerTeam& team, uint32_t max_tokens, uint32_t widest)
     : config_(config),
       weights_(weights),
       device_(device),
       team_(team),
-      input_(max_tokens, widest, kinds),
+      input_(max_tokens, widest, KindsOf(weights, false)),
+      rotated_input_(max_tokens, widest, KindsOf(weights, true)),
+      rotated_(config.hadamard.active() ? size_t{max_tokens} * widest : 0),
       adapted_(weights.adapters.size()) {
   if (weights.adapters.empty()) return;
   for (std::vector<AdaptedToken>& tokens : adapted_) tokens.reserve(max_tokens);
@@ -69,17 +90,30 @@ void Projector::BeginRun(const StepRows& rows) {
 void Projector::Encode(const float* source, const Vector& norm, float* buffer, uint32_t cols,
                        std::initializer_list<const Linear*> readers, StepRows* rows) {
   ActivationKinds kinds;
-  for (const Linear* linear : readers) kinds.Add(linear->activation);
+  ActivationKinds rotated_kinds;
+  bool rotates = false;
+  for (const Linear* linear : readers) {
+    (linear->rotated ? rotated_kinds : kinds).Add(linear->activation);
+    rotates |= linear->rotated;
+  }
   values_ = buffer;
   tokens_ = rows->size();
   cols_ = cols;
   input_.Begin(buffer, tokens_, cols, kinds);
+  rotated_input_.Begin(rotated_.data(), tokens_, cols, rotated_kinds);
   ForTokens(team_, tokens_, [&](uint32_t t) {
     const size_t first = size_t{t} * cols;
     if (!norm.empty()) {
       fabric::RmsNorm(source + first, norm.data(), config_.norm_eps, cols, buffer + first);
     }
-    if (!input_.Encode(t)) rows->non_finite[t] = 1;
+    bool finite = input_.Encode(t);
+    if (rotates) {
+      float* rotated = rotated_.data() + first;
+      std::memcpy(rotated, buffer + first, cols * sizeof(float));
+      config_.hadamard.Apply(rotated, cols);
+      finite &= rotated_input_.Encode(t);
+    }
+    if (!finite) rows->non_finite[t] = 1;
   });
 }
 
@@ -218,7 +252,7 @@ fabric::Status Projector::AddAdapter(const LoraAdapter& adapter,
 fabric::ProjectionOp Projector::Op(const Linear& linear, float* y,
                                    fabric::Epilogue epilogue) const {
   return {.matrix = linear.matrix,
-          .x = input_.View(linear.activation),
+          .x = (linear.rotated ? rotated_input_ : input_).View(linear.activation),
           .y = y,
           .y_stride = linear.rows,
           .bias = linear.bias.empty() ? nullptr : linear.bias.data(),
@@ -235,8 +269,10 @@ fabric::Status Projector::Execute(std::span<const fabric::ProjectionOp> ops,
 
 size_t Projector::workspace_bytes() const {
   size_t floats = 0;
-  for (const Floats* buffer : {&gathered_, &low_, &delta_, &up_}) floats += buffer->size();
-  return floats * sizeof(float) + input_.bytes();
+  for (const Floats* buffer : {&rotated_, &gathered_, &low_, &delta_, &up_}) {
+    floats += buffer->size();
+  }
+  return floats * sizeof(float) + input_.bytes() + rotated_input_.bytes();
 }
 
 }  // namespace engine

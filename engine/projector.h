@@ -31,18 +31,16 @@ struct Projection {
 // Memory:  allocated by the constructor. Threads: one thread at a time; spreads over `team`.
 class Projector {
  public:
-  // References outlive the projector. kinds: of all linears that will be asked for; widest: the
-  // most input columns of one.
+  // References outlive the projector. widest: the most input columns of a projection.
   Projector(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-            fabric::WorkerTeam& team, uint32_t max_tokens, uint32_t widest,
-            const ActivationKinds& kinds);
+            fabric::WorkerTeam& team, uint32_t max_tokens, uint32_t widest);
 
   // Notes which tokens have which adapters. Once per run, before the rest.
   void BeginRun(const StepRows& rows);
 
   // buffer[t] = norm(source[t]) (an empty norm copies nothing: source is then buffer), encoded for
-  // the linears that read it. buffer: [tokens, cols], untouched until they are done. Marks tokens
-  // that are not finite.
+  // the linears that read it, and rotated once for those that want it so. buffer: [tokens, cols],
+  // untouched until they are done. Marks tokens that are not finite.
   void Encode(const float* source, const Vector& norm, float* buffer, uint32_t cols,
               std::initializer_list<const Linear*> readers, StepRows* rows);
 
@@ -75,6 +73,8 @@ class Projector {
   fabric::Device& device_;
   fabric::WorkerTeam& team_;
   ProjectionInput input_;
+  ProjectionInput rotated_input_;  // of linears that take a rotated input
+  Floats rotated_;                 // [tokens, widest] when there are some
   const float* values_ = nullptr;  // of the last Encode(): [tokens_, cols_]
   uint32_t tokens_ = 0;
   uint32_t cols_ = 0;

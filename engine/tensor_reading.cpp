@@ -105,14 +105,14 @@ fabric::DenseMatrix ReadDense(const gguf::File& file, const gguf::TensorInfo& in
 }
 
 fabric::QuantizedMatrix ReadQuantized(const gguf::File& file, const gguf::TensorInfo& info,
+                                      uint64_t first_row, uint32_t rows,
                                       fabric::QuantizedType type) {
   const auto bytes = file.TensorBytes(info);
-  fabric::QuantizedMatrix matrix(type, static_cast<uint32_t>(info.rows()),
-                                 static_cast<uint32_t>(info.cols()));
-  fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::QuantizedMatrix matrix(type, rows, static_cast<uint32_t>(info.cols()));
+  fabric::ParallelFor(rows, kRowsPerTask, [&](size_t begin, size_t end) {
     gguf::BlockCodes blocks;
     for (size_t row = begin; row < end; ++row) {
-      gguf::ReadBlockCodes(info, bytes, row, &blocks);
+      gguf::ReadBlockCodes(info, bytes, first_row + row, &blocks);
       matrix.SetRow(static_cast<uint32_t>(row), {.codes = blocks.codes,
                                                  .sub_scales = blocks.sub_scales,
                                                  .sub_mins = blocks.sub_mins,

@@ -27,8 +27,9 @@ fabric::DenseMatrix ReadDense(const gguf::File& file, const gguf::TensorInfo& in
                               uint64_t first_row, uint32_t rows, fabric::DenseType type,
                               float factor);
 
-// A whole tensor of a type that NativeQuantizedType() knows. Threads: as ReadDense().
+// The same of a tensor of a type that NativeQuantizedType() knows. Threads: as ReadDense().
 fabric::QuantizedMatrix ReadQuantized(const gguf::File& file, const gguf::TensorInfo& info,
+                                      uint64_t first_row, uint32_t rows,
                                       fabric::QuantizedType type);
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cstring>
 
 #include "engine/stopwatch.h"
 #include "engine/token_loop.h"
@@ -11,51 +12,60 @@
 namespace engine {
 namespace {
 
-ActivationKinds KindsOf(const Weights& weights) {
-  ActivationKinds kinds;
-  for (const LayerWeights& layer : weights.layers) {
-    for (const Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.attention_output,
-                                 &layer.gate, &layer.up, &layer.down}) {
-      kinds.Add(linear->activation);
-    }
-  }
-  return kinds;
-}
-
 uint32_t WidestInput(const ModelConfig& config) {
-  return std::max({config.hidden, config.query_width(), config.ffn});
+  return std::max(
+      {config.hidden, config.query_width(), config.ffn, config.delta_net.value_width()});
 }
 
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-                         fabric::WorkerTeam& team, KvCache& cache, uint32_t max_tokens,
-                         uint32_t max_context)
+                         fabric::WorkerTeam& team, KvCache& cache, StateCache& states,
+                         uint32_t max_tokens, uint32_t max_context)
     : config_(config),
       weights_(weights),
       team_(team),
       cache_(cache),
       rope_(config, weights.rope_factors),
-      attention_(config, cache, team, max_context),
-      projector_(config, weights, device, team, max_tokens, WidestInput(config), KindsOf(weights)),
+      attention_(config, cache, team, max_context, 0),
+      projector_(config, weights, device, team, max_tokens, WidestInput(config)),
       residual_(size_t{max_tokens} * config.hidden),
       normed_(size_t{max_tokens} * config.hidden),
       query_(size_t{max_tokens} * config.query_width()),
+      gated_(config.gated_attention ? size_t{max_tokens} * 2 * config.query_width() : 0),
       key_(size_t{max_tokens} * config.kv_width()),
       value_(size_t{max_tokens} * config.kv_width()),
       attended_(size_t{max_tokens} * config.query_width()),
       activated_(size_t{max_tokens} * config.ffn),
       cosines_(size_t{max_tokens} * rope_.pairs()),
-      sines_(size_t{max_tokens} * rope_.pairs()) {}
+      sines_(size_t{max_tokens} * rope_.pairs()) {
+  if (config.sliding_window > 0) {
+    windowed_ =
+        std::make_unique<Attention>(config, cache, team, max_context, config.sliding_window);
+  }
+  if (config.recurrent()) {
+    delta_net_ = std::make_unique<DeltaNet>(config, team, states, projector_, max_tokens);
+  }
+  if (config.experts.count > 0) {
+    experts_ = std::make_unique<Experts>(config, weights, device, team, projector_, max_tokens);
+  }
+  uint32_t seen[2] = {0, 0};
+  for (const LayerKind& kind : config.layer_kinds) place_.push_back(seen[kind.recurrent ? 1 : 0]++);
+}
 
 fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
   Embed(*rows);
   projector_.BeginRun(*rows);
   attention_.Plan(*rows);
+  if (windowed_) windowed_->Plan(*rows);
   for (uint32_t layer = 0; layer < config_.layers; ++layer) {
-    fabric::Status status = AttentionBlock(layer, rows, stats);
+    fabric::Status status = config_.layer_kinds[layer].recurrent
+                                ? delta_net_->Run(weights_.layers[layer], place_[layer],
+                                                  residual_.data(), normed_.data(), rows, stats)
+                                : AttentionBlock(layer, rows, stats);
     if (status != fabric::Status::kOk) return status;
-    status = FeedForwardBlock(layer, rows, stats);
+    status = experts_ ? experts_->Run(layer, residual_.data(), normed_.data(), rows, stats)
+                      : FeedForwardBlock(layer, rows, stats);
     if (status != fabric::Status::kOk) return status;
   }
   return fabric::Status::kOk;
@@ -65,8 +75,9 @@ void Transformer::Embed(const StepRows& rows) {
   ForTokens(team_, rows.size(), [&](uint32_t t) {
     const StepToken& token = rows.tokens[t];
     assert(token.id >= 0 && static_cast<uint32_t>(token.id) < config_.vocabulary);
-    weights_.embedding.GetRow(static_cast<uint32_t>(token.id),
-                              {residual_.data() + size_t{t} * config_.hidden, config_.hidden});
+    float* residual = residual_.data() + size_t{t} * config_.hidden;
+    weights_.embedding.GetRow(static_cast<uint32_t>(token.id), {residual, config_.hidden});
+    if (config_.hadamard.inverse_embedding) config_.hadamard.Invert(residual, config_.hidden);
     const size_t angles = size_t{t} * rope_.pairs();
     rope_.Fill(token.position, cosines_.data() + angles, sines_.data() + angles);
   });
@@ -76,7 +87,8 @@ fabric::Status Transformer::AttentionBlock(uint32_t index, StepRows* rows, StepS
   const LayerWeights& layer = weights_.layers[index];
   projector_.Encode(residual_.data(), layer.attention_norm, normed_.data(), config_.hidden,
                     {&layer.query, &layer.key, &layer.value}, rows);
-  const std::array qkv = {Projection{.linear = &layer.query, .y = query_.data()},
+  float* queries = config_.gated_attention ? gated_.data() : query_.data();
+  const std::array qkv = {Projection{.linear = &layer.query, .y = queries},
                           Projection{.linear = &layer.key, .y = key_.data()},
                           Projection{.linear = &layer.value, .y = value_.data()}};
   const fabric::Status status = projector_.Project(qkv, stats);
@@ -84,15 +96,29 @@ fabric::Status Transformer::AttentionBlock(uint32_t index, StepRows* rows, StepS
 
   RotateAndStore(index, *rows);
   const Stopwatch stopwatch;
-  attention_.Attend(index, query_.data(), attended_.data());
+  Attention& attention = config_.layer_kinds[index].windowed ? *windowed_ : attention_;
+  attention.Attend(place_[index], query_.data(), attended_.data());
   stats->attention_seconds += stopwatch.Seconds();
-  stats->kv_bytes += attention_.planned_bytes();
+  stats->kv_bytes += attention.planned_bytes();
+  if (config_.gated_attention) GateAttended(*rows);
 
   projector_.Encode(attended_.data(), layer.attention_sub_norm, attended_.data(),
                     config_.query_width(), {&layer.attention_output}, rows);
   const std::array output = {
       Projection{.linear = &layer.attention_output, .y = residual_.data(), .add = true}};
   return projector_.Project(output, stats);
+}
+
+// attended *= sigmoid(gate), by 1 / (1 + exp(-gate)). The gates are what gated_ has become.
+void Transformer::GateAttended(const StepRows& rows) {
+  const uint32_t width = config_.query_width();
+  ForTokens(team_, rows.size(), [&](uint32_t t) {
+    float* gates = gated_.data() + size_t{t} * 2 * width;
+    float* attended = attended_.data() + size_t{t} * width;
+    for (uint32_t i = 0; i < width; ++i) gates[i] = -gates[i];
+    fabric::ExpShifted(gates, 0.0F, width, gates);
+    for (uint32_t i = 0; i < width; ++i) attended[i] /= 1.0F + gates[i];
+  });
 }
 
 fabric::Status Transformer::FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats) {
@@ -109,7 +135,8 @@ fabric::Status Transformer::FeedForwardBlock(uint32_t index, StepRows* rows, Ste
   return projector_.Project(down, stats);
 }
 
-// Normalises queries and keys where the model does, rotates them, and stores keys and values.
+// Takes queries apart from their gates and normalises queries and keys where the model does,
+// rotates them where the layer does, and stores keys and values.
 void Transformer::RotateAndStore(uint32_t index, const StepRows& rows) {
   const LayerWeights& layer = weights_.layers[index];
   const uint32_t head_dim = config_.head_dim;
@@ -125,27 +152,50 @@ void Transformer::RotateAndStore(uint32_t index, const StepRows& rows) {
     float* query = query_.data() + size_t{t} * config_.query_width();
     float* key = key_.data() + size_t{t} * config_.kv_width();
     const float* value = value_.data() + size_t{t} * config_.kv_width();
+    if (config_.gated_attention) SplitGates(t);
     if (config_.qk_norm) {
       normalise(query, config_.heads, layer.query_norm);
       normalise(key, config_.kv_heads, layer.key_norm);
     }
     const float* cosines = cosines_.data() + size_t{t} * rope_.pairs();
     const float* sines = sines_.data() + size_t{t} * rope_.pairs();
-    fabric::Rope(query, config_.heads, head_dim, config_.rope_dim, neox, cosines, sines);
-    fabric::Rope(key, config_.kv_heads, head_dim, config_.rope_dim, neox, cosines, sines);
+    if (config_.layer_kinds[index].rope) {
+      fabric::Rope(query, config_.heads, head_dim, config_.rope_dim, neox, cosines, sines);
+      fabric::Rope(key, config_.kv_heads, head_dim, config_.rope_dim, neox, cosines, sines);
+    }
     const StepToken& token = rows.tokens[t];
-    cache_.Write(index, rows.BlockTable(token)[token.position / block_size],
+    cache_.Write(place_[index], rows.BlockTable(token)[token.position / block_size],
                  token.position % block_size, key, value);
   });
 }
 
+// [query, gate] of every head become all queries in query_ and all gates at the beginning of the
+// token's part of gated_.
+void Transformer::SplitGates(uint32_t token) {
+  const uint32_t head_dim = config_.head_dim;
+  const uint32_t width = config_.query_width();
+  float* pairs = gated_.data() + size_t{token} * 2 * width;
+  float* query = query_.data() + size_t{token} * width;
+  for (uint32_t head = 0; head < config_.heads; ++head) {
+    const float* pair = pairs + size_t{head} * 2 * head_dim;
+    std::memcpy(query + size_t{head} * head_dim, pair, head_dim * sizeof(float));
+    // Ascending heads: what is overwritten has been read.
+    std::memmove(pairs + size_t{head} * head_dim, pair + head_dim, head_dim * sizeof(float));
+  }
+}
+
 size_t Transformer::workspace_bytes() const {
   size_t floats = 0;
-  for (const Floats* buffer : {&residual_, &normed_, &query_, &key_, &value_, &attended_,
+  for (const Floats* buffer : {&residual_, &normed_, &query_, &gated_, &key_, &value_, &attended_,
                                &activated_, &cosines_, &sines_}) {
     floats += buffer->size();
   }
-  return floats * sizeof(float) + projector_.workspace_bytes() + attention_.workspace_bytes();
+  size_t bytes =
+      floats * sizeof(float) + projector_.workspace_bytes() + attention_.workspace_bytes();
+  if (windowed_) bytes += windowed_->workspace_bytes();
+  if (delta_net_) bytes += delta_net_->workspace_bytes();
+  if (experts_) bytes += experts_->workspace_bytes();
+  return bytes;
 }
 
 }  // namespace engine

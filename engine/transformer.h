@@ -1,12 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "engine/attention.h"
+#include "engine/delta_net.h"
+#include "engine/experts.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
 #include "engine/projector.h"
 #include "engine/rope.h"
+#include "engine/state_cache.h"
 #include "engine/step_rows.h"
 #include "engine/weights.h"
 #include "fabric/aligned_buffer.h"
@@ -16,7 +21,8 @@
 namespace engine {
 
 // The layers of a decoder-only transformer, from token ids to the residual stream after the last
-// layer. For every layer, with N the RMS norm and the sub-norms where the model has them:
+// layer. For every layer, with N the RMS norm and the sub-norms where the model has them (recurrent
+// layers and mixtures of experts: engine/delta_net.h, engine/experts.h):
 //
 //   h = N(x);      q, k, v = Wq h, Wk h, Wv h;      rotate q and k; store k and v
 //   x = x + Wo N'(attention(q, K, V))
@@ -28,12 +34,14 @@ class Transformer {
  public:
   // References outlive the transformer.
   Transformer(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-              fabric::WorkerTeam& team, KvCache& cache, uint32_t max_tokens, uint32_t max_context);
+              fabric::WorkerTeam& team, KvCache& cache, StateCache& states, uint32_t max_tokens,
+              uint32_t max_context);
 
   // Runs all layers over the rows' tokens and writes their keys and values to the cache. Sets
   // rows->non_finite of tokens that met a NaN or an infinity; adds to the seconds and bytes of
   // *stats. On another status than kOk nothing but the rows' own cache positions has changed, so
-  // the call may be repeated.
+  // the call may be repeated. Recurrent states are written beside those that were read; the caller
+  // commits them.
   // REQUIRES: rows->size() <= max_tokens; ids below the vocabulary.
   fabric::Status Run(StepRows* rows, StepStats* stats) noexcept;
 
@@ -49,6 +57,8 @@ class Transformer {
 
   void Embed(const StepRows& rows);
   fabric::Status AttentionBlock(uint32_t index, StepRows* rows, StepStats* stats);
+  void SplitGates(uint32_t token);
+  void GateAttended(const StepRows& rows);
   fabric::Status FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats);
   void RotateAndStore(uint32_t index, const StepRows& rows);
 
@@ -58,10 +68,15 @@ class Transformer {
   KvCache& cache_;
   RopeTable rope_;
   Attention attention_;
+  std::unique_ptr<Attention> windowed_;  // of layers with a sliding window
   Projector projector_;
-  Floats residual_;   // [tokens, hidden]
-  Floats normed_;     // [tokens, hidden]
-  Floats query_;      // [tokens, query_width]
+  std::unique_ptr<DeltaNet> delta_net_;
+  std::unique_ptr<Experts> experts_;
+  std::vector<uint32_t> place_;  // of each layer among those of its kind: in the KV or state cache
+  Floats residual_;              // [tokens, hidden]
+  Floats normed_;                // [tokens, hidden]
+  Floats query_;                 // [tokens, query_width]
+  Floats gated_;      // [tokens, 2 * query_width] where queries come with gates, then the gates
   Floats key_;        // [tokens, kv_width]
   Floats value_;      // [tokens, kv_width]
   Floats attended_;   // [tokens, query_width]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cmath>
 #include <optional>
 #include <unordered_set>
@@ -61,18 +62,26 @@ struct GroupTable {
   uint64_t zeros = 0;
 };
 
-GroupTable ReadGroups(const gguf::TensorInfo& info, const gguf::TernaryDecoder& decoder) {
+// Rows of a tensor: all of them, or one matrix of a stack.
+struct RowRange {
+  uint64_t first = 0;
+  uint32_t count = 0;
+};
+
+GroupTable ReadGroups(const gguf::TensorInfo& info, const gguf::TernaryDecoder& decoder,
+                      const RowRange& rows) {
   const size_t per_row = decoder.scales_per_row();
   const size_t group = decoder.group();
   GroupTable table;
-  table.scales.resize(info.rows() * per_row);
-  table.active.resize(info.rows() * per_row);
+  table.scales.resize(rows.count * per_row);
+  table.active.resize(rows.count * per_row);
   std::atomic<uint64_t> zeros = 0;
-  fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(info.cols());
     uint64_t task_zeros = 0;
     for (size_t row = begin; row < end; ++row) {
-      decoder.DecodeRow(row, trits, std::span(table.scales).subspan(row * per_row, per_row));
+      decoder.DecodeRow(rows.first + row, trits,
+                        std::span(table.scales).subspan(row * per_row, per_row));
       for (size_t g = 0; g < per_row; ++g) {
         const size_t first = g * group;
         const size_t last = std::min(first + group, trits.size());
@@ -120,6 +129,13 @@ CollapsedScales CollapseScales(GroupTable table, size_t rows, size_t per_row) {
   return collapsed;
 }
 
+// What the matrices of a tensor take on the device.
+struct Resident {
+  std::string layout;
+  uint64_t bytes = 0;
+  uint64_t zeros = 0;
+};
+
 class Loader {
  public:
   Loader(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
@@ -137,6 +153,7 @@ class Loader {
 
  private:
   void CheckKnown() const;
+  uint32_t BlockOf(const std::string& name) const;
   const gguf::TensorInfo& Require(const std::string& name, uint64_t rows, uint64_t cols);
   std::optional<float> FindScale(const std::string& base);
 
@@ -145,9 +162,16 @@ class Loader {
     return present ? LoadVector(name, size) : Vector();
   }
   LayerWeights LoadLayer(uint32_t index);
+  void LoadAttention(const std::string& prefix, LayerWeights* layer);
+  std::unique_ptr<DeltaNetWeights> LoadDeltaNet(const std::string& prefix);
+  void LoadFeedForward(const std::string& prefix, LayerWeights* layer);
+  std::unique_ptr<ExpertWeights> LoadExperts(const std::string& prefix);
+  Vector LoadConvolution(const std::string& name);
   Linear LoadLinear(const std::string& base, uint32_t rows, uint32_t cols);
-  Linear LoadTernary(const gguf::TensorInfo& info, float factor);
   SharedMatrix LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise, float factor);
+  std::vector<Linear> LoadStack(const std::string& name, uint32_t rows, uint32_t cols);
+  Linear UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
+                       Resident* resident);
   std::shared_ptr<const fabric::DenseMatrix> LoadDense(const gguf::TensorInfo& info,
                                                        fabric::DenseType type, float factor);
   std::shared_ptr<const fabric::QuantizedMatrix> LoadQuantized(const gguf::TensorInfo& info,
@@ -155,6 +179,7 @@ class Loader {
   void LoadEmbeddingAndHead();
   Vector LoadRopeFactors();
   fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name);
+  void CheckRotated() const;
   void Place(const gguf::TensorInfo& info, std::string_view layout, std::string_view activation,
              uint64_t resident_bytes, double zero_rate);
 
@@ -178,17 +203,39 @@ Weights Loader::Load() {
     weights_.layers.push_back(LoadLayer(layer));
   }
   CheckKnown();
+  CheckRotated();
   uploaded_.clear();
   return std::move(weights_);
 }
 
 void Loader::CheckKnown() const {
   for (const gguf::TensorInfo& info : file_.tensors()) {
-    if (!used_.contains(info.name)) {
-      throw ModelError("The tensor " + info.name + " is not part of a " + config_.architecture +
-                       " model as this engine knows it.");
-    }
+    if (used_.contains(info.name) || BlockOf(info.name) >= config_.layers) continue;
+    throw ModelError("The tensor " + info.name + " is not part of a " + config_.architecture +
+                     " model as this engine knows it.");
   }
+}
+
+// A tensor that is rotated but not read as a projection would be used as it is.
+void Loader::CheckRotated() const {
+  for (const std::string& name : config_.hadamard.weights) {
+    const bool found = std::any_of(weights_.linears.begin(), weights_.linears.end(),
+                                   [&](const LinearInfo& linear) { return linear.name == name; });
+    const bool tied = config_.tied_head && name == "token_embd.weight";
+    if (found || tied || BlockOf(name) >= config_.layers) continue;
+    throw ModelError("The file's prism.hadamard.weight_names lists " + name +
+                     ", which is not a projection that a " + config_.architecture +
+                     " model applies to a rotated input.");
+  }
+}
+
+// The layer that a tensor belongs to when the file has layers beyond those of the model, else 0.
+uint32_t Loader::BlockOf(const std::string& name) const {
+  if (config_.ignored_layers == 0 || !name.starts_with("blk.")) return 0;
+  uint32_t block = 0;
+  const char* begin = name.data() + 4;
+  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), block);
+  return error == std::errc() && end != begin && *end == '.' ? block : 0;
 }
 
 const gguf::TensorInfo& Loader::Require(const std::string& name, uint64_t rows, uint64_t cols) {
@@ -225,26 +272,150 @@ Vector Loader::LoadVector(const std::string& name, uint32_t size) {
 
 LayerWeights Loader::LoadLayer(uint32_t index) {
   const std::string prefix = "blk." + std::to_string(index) + ".";
+  LayerWeights layer;
+  layer.attention_norm = LoadVector(prefix + "attn_norm.weight", config_.hidden);
+  if (config_.layer_kinds[index].recurrent) {
+    layer.delta_net = LoadDeltaNet(prefix);
+  } else {
+    LoadAttention(prefix, &layer);
+  }
+  // Qwen3.5's converters call the norm before the feed-forward by what it comes after.
+  const std::string ffn_norm =
+      config_.architecture == "qwen35" ? "post_attention_norm.weight" : "ffn_norm.weight";
+  layer.ffn_norm = LoadVector(prefix + ffn_norm, config_.hidden);
+  if (config_.experts.count > 0) {
+    layer.experts = LoadExperts(prefix);
+  } else {
+    LoadFeedForward(prefix, &layer);
+  }
+  return layer;
+}
+
+void Loader::LoadAttention(const std::string& prefix, LayerWeights* layer) {
   const uint32_t hidden = config_.hidden;
   const uint32_t query_width = config_.query_width();
   const uint32_t kv_width = config_.kv_width();
-  LayerWeights layer;
-  layer.attention_norm = LoadVector(prefix + "attn_norm.weight", hidden);
-  layer.query = LoadLinear(prefix + "attn_q", query_width, hidden);
-  layer.key = LoadLinear(prefix + "attn_k", kv_width, hidden);
-  layer.value = LoadLinear(prefix + "attn_v", kv_width, hidden);
-  layer.query_norm = LoadVectorIf(config_.qk_norm, prefix + "attn_q_norm.weight", config_.head_dim);
-  layer.key_norm = LoadVectorIf(config_.qk_norm, prefix + "attn_k_norm.weight", config_.head_dim);
-  layer.attention_sub_norm =
+  const uint32_t query_rows = config_.gated_attention ? 2 * query_width : query_width;
+  layer->query = LoadLinear(prefix + "attn_q", query_rows, hidden);
+  layer->key = LoadLinear(prefix + "attn_k", kv_width, hidden);
+  layer->value = LoadLinear(prefix + "attn_v", kv_width, hidden);
+  layer->query_norm =
+      LoadVectorIf(config_.qk_norm, prefix + "attn_q_norm.weight", config_.head_dim);
+  layer->key_norm = LoadVectorIf(config_.qk_norm, prefix + "attn_k_norm.weight", config_.head_dim);
+  layer->attention_sub_norm =
       LoadVectorIf(config_.attention_sub_norm, prefix + "attn_sub_norm.weight", query_width);
-  layer.attention_output = LoadLinear(prefix + "attn_output", hidden, query_width);
-  layer.ffn_norm = LoadVector(prefix + "ffn_norm.weight", hidden);
-  layer.gate = LoadLinear(prefix + "ffn_gate", config_.ffn, hidden);
-  layer.up = LoadLinear(prefix + "ffn_up", config_.ffn, hidden);
-  layer.ffn_sub_norm =
+  layer->attention_output = LoadLinear(prefix + "attn_output", hidden, query_width);
+}
+
+std::unique_ptr<DeltaNetWeights> Loader::LoadDeltaNet(const std::string& prefix) {
+  const DeltaNetShape& shape = config_.delta_net;
+  auto weights = std::make_unique<DeltaNetWeights>();
+  weights->qkv = LoadLinear(prefix + "attn_qkv", shape.channels(), config_.hidden);
+  weights->gate = LoadLinear(prefix + "attn_gate", shape.value_width(), config_.hidden);
+  weights->alpha = LoadLinear(prefix + "ssm_alpha", shape.value_heads, config_.hidden);
+  weights->beta = LoadLinear(prefix + "ssm_beta", shape.value_heads, config_.hidden);
+  weights->convolution = LoadConvolution(prefix + "ssm_conv1d.weight");
+  weights->ones = Vector(shape.channels());
+  std::fill(weights->ones.begin(), weights->ones.end(), 1.0F);
+  weights->a = LoadVector(prefix + "ssm_a", shape.value_heads);
+  for (const float a : weights->a) {
+    if (a <= 0.0F) continue;
+    throw ModelError("Tensor " + prefix + "ssm_a must hold no positive value, for states decay, " +
+                     "but the file has " + std::to_string(a) + ".");
+  }
+  weights->dt_bias = LoadVector(prefix + "ssm_dt.bias", shape.value_heads);
+  weights->state_norm = LoadVector(prefix + "ssm_norm.weight", shape.value_dim);
+  weights->output = LoadLinear(prefix + "ssm_out", config_.hidden, shape.value_width());
+  return weights;
+}
+
+// [channels, kernel] in the file; a step wants the channels of one tap side by side.
+Vector Loader::LoadConvolution(const std::string& name) {
+  const uint32_t channels = config_.delta_net.channels();
+  const uint32_t kernel = config_.delta_net.kernel;
+  const gguf::TensorInfo& info = Require(name, channels, kernel);
+  Vector taps(size_t{channels} * kernel);
+  std::vector<float> row(kernel);
+  for (uint32_t channel = 0; channel < channels; ++channel) {
+    gguf::DequantizeRow(info, file_.TensorBytes(info), file_.options(), channel, row);
+    for (uint32_t tap = 0; tap < kernel; ++tap) {
+      if (!std::isfinite(row[tap])) {
+        throw ModelError("Tensor " + name + " holds a value that is not finite.");
+      }
+      taps[size_t{tap} * channels + channel] = row[tap];
+    }
+  }
+  Place(info, "f32", "", taps.size() * sizeof(float), 0.0);
+  return taps;
+}
+
+void Loader::LoadFeedForward(const std::string& prefix, LayerWeights* layer) {
+  layer->gate = LoadLinear(prefix + "ffn_gate", config_.ffn, config_.hidden);
+  layer->up = LoadLinear(prefix + "ffn_up", config_.ffn, config_.hidden);
+  layer->ffn_sub_norm =
       LoadVectorIf(config_.ffn_sub_norm, prefix + "ffn_sub_norm.weight", config_.ffn);
-  layer.down = LoadLinear(prefix + "ffn_down", hidden, config_.ffn);
-  return layer;
+  layer->down = LoadLinear(prefix + "ffn_down", config_.hidden, config_.ffn);
+}
+
+std::unique_ptr<ExpertWeights> Loader::LoadExperts(const std::string& prefix) {
+  const ExpertShape& shape = config_.experts;
+  auto weights = std::make_unique<ExpertWeights>();
+  weights->router = LoadLinear(prefix + "ffn_gate_inp", shape.count, config_.hidden);
+  weights->gate = LoadStack(prefix + "ffn_gate_exps.weight", shape.ffn, config_.hidden);
+  weights->up = LoadStack(prefix + "ffn_up_exps.weight", shape.ffn, config_.hidden);
+  weights->down = LoadStack(prefix + "ffn_down_exps.weight", config_.hidden, shape.ffn);
+  if (weights->gate.front().activation != weights->up.front().activation) {
+    throw ModelError("Tensors " + prefix + "ffn_gate_exps.weight and " + prefix +
+                     "ffn_up_exps.weight must take their input in one precision, but they do "
+                     "not: their types differ.");
+  }
+  return weights;
+}
+
+// One matrix per expert of a tensor of three dimensions.
+std::vector<Linear> Loader::LoadStack(const std::string& name, uint32_t rows, uint32_t cols) {
+  const uint32_t count = config_.experts.count;
+  const gguf::TensorInfo& info = Require(name, uint64_t{rows} * count, cols);
+  if (info.extents[1] != rows) {
+    throw ModelError("Tensor " + name + " must be " + std::to_string(count) + " matrices of " +
+                     ShapeName(rows, cols) + ", but the file's have " +
+                     std::to_string(info.extents[1]) + " rows.");
+  }
+  const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info)) &&
+                       config_.ternary_activation != ActivationMode::kFloat;
+  const std::optional<fabric::QuantizedType> quantized = NativeQuantizedType(info.type);
+  const fabric::DenseType dense = NativeDenseType(info.type).value_or(fabric::DenseType::kF32);
+  Resident resident;
+  std::vector<Linear> linears;
+  linears.reserve(count);
+  for (uint32_t expert = 0; expert < count; ++expert) {
+    const RowRange range{.first = uint64_t{expert} * rows, .count = rows};
+    Linear linear;
+    if (ternary) {
+      linear = UploadTernary(info, range, 1.0F, &resident);
+    } else if (quantized) {
+      auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
+          ReadQuantized(file_, info, range.first, range.count, *quantized));
+      resident.bytes += matrix->bytes();
+      linear.activation = fabric::ActivationKind::kInt8Block;
+      linear.matrix = Upload(std::move(matrix), name);
+    } else {
+      auto matrix = std::make_shared<const fabric::DenseMatrix>(
+          ReadDense(file_, info, range.first, range.count, dense, 1.0F));
+      resident.bytes += matrix->bytes();
+      linear.matrix = Upload(std::move(matrix), name);
+    }
+    linear.rows = rows;
+    linear.cols = cols;
+    linears.push_back(std::move(linear));
+  }
+  Place(info,
+        ternary     ? std::string_view(resident.layout)
+        : quantized ? QuantizedTypeName(*quantized)
+                    : DenseTypeName(dense),
+        ActivationName(linears.front().activation), resident.bytes,
+        static_cast<double>(resident.zeros) / static_cast<double>(info.elements()));
+  return linears;
 }
 
 Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols) {
@@ -254,7 +425,10 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
   Linear linear;
   if (ternary && config_.ternary_activation != ActivationMode::kFloat) {
-    linear = LoadTernary(info, factor);
+    Resident resident;
+    linear = UploadTernary(info, {.first = 0, .count = rows}, factor, &resident);
+    Place(info, resident.layout, ActivationName(linear.activation), resident.bytes,
+          static_cast<double>(resident.zeros) / static_cast<double>(info.elements()));
   } else {
     const SharedMatrix matrix = LoadShared(info, fabric::DenseType::kF32, factor);
     linear.activation = matrix.activation();
@@ -262,16 +436,18 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   }
   linear.rows = rows;
   linear.cols = cols;
+  linear.rotated = config_.hadamard.Rotates(name);
   linear.index = static_cast<uint32_t>(weights_.linears.size());
   weights_.linears.push_back({.name = name, .rows = rows, .cols = cols});
   linear.bias = LoadVectorIf(file_.FindTensor(base + ".bias") != nullptr, base + ".bias", rows);
   return linear;
 }
 
-Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
+Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
+                             Resident* resident) {
   const gguf::TernaryDecoder decoder(info, file_.TensorBytes(info), file_.options());
   const size_t per_row = decoder.scales_per_row();
-  CollapsedScales collapsed = CollapseScales(ReadGroups(info, decoder), info.rows(), per_row);
+  CollapsedScales collapsed = CollapseScales(ReadGroups(info, decoder, rows), rows.count, per_row);
   for (float& scale : collapsed.scales) {
     scale *= factor;
     if (!std::isfinite(scale)) {
@@ -284,15 +460,14 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
                           : fabric::ActivationKind::kInt8Token;
   const fabric::LayoutChoice choice = device_.PreferredLayout(linear.activation);
   weights_.layout_reason = choice.reason;
-  fabric::TernaryMatrix matrix(static_cast<uint32_t>(info.rows()),
-                               static_cast<uint32_t>(info.cols()), collapsed.kind, decoder.group(),
-                               choice.layout);
-  fabric::ParallelFor(info.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::TernaryMatrix matrix(rows.count, static_cast<uint32_t>(info.cols()), collapsed.kind,
+                               decoder.group(), choice.layout);
+  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(info.cols());
     std::vector<float> file_scales(per_row);
     const std::span<const float> scales(collapsed.scales);
     for (size_t row = begin; row < end; ++row) {
-      decoder.DecodeRow(row, trits, file_scales);
+      decoder.DecodeRow(rows.first + row, trits, file_scales);
       const auto of_row = collapsed.kind == fabric::ScaleKind::kTensor ? scales
                           : collapsed.kind == fabric::ScaleKind::kRow
                               ? scales.subspan(row, 1)
@@ -300,11 +475,10 @@ Linear Loader::LoadTernary(const gguf::TensorInfo& info, float factor) {
       matrix.SetRow(static_cast<uint32_t>(row), trits, of_row);
     }
   });
-  const uint64_t bytes = matrix.bytes();
+  resident->layout = "panel-" + std::string(fabric::LayoutName(choice.layout));
+  resident->bytes += matrix.bytes();
+  resident->zeros += collapsed.zeros;
   linear.matrix = Upload(std::move(matrix), info.name);
-  Place(info, "panel-" + std::string(fabric::LayoutName(choice.layout)),
-        ActivationName(linear.activation), bytes,
-        static_cast<double>(collapsed.zeros) / static_cast<double>(info.elements()));
   return linear;
 }
 
@@ -321,8 +495,8 @@ SharedMatrix Loader::LoadShared(const gguf::TensorInfo& info, fabric::DenseType 
 
 std::shared_ptr<const fabric::QuantizedMatrix> Loader::LoadQuantized(const gguf::TensorInfo& info,
                                                                      fabric::QuantizedType type) {
-  const auto matrix =
-      std::make_shared<const fabric::QuantizedMatrix>(ReadQuantized(file_, info, type));
+  const auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
+      ReadQuantized(file_, info, 0, static_cast<uint32_t>(info.rows()), type));
   Place(info, QuantizedTypeName(type), ActivationName(fabric::ActivationKind::kInt8Block),
         matrix->bytes(), 0.0);
   return matrix;
@@ -350,8 +524,11 @@ void Loader::LoadEmbeddingAndHead() {
   }
   if (ternary && config_.ternary_activation != ActivationMode::kFloat) {
     weights_.head = LoadLinear("token_embd", config_.vocabulary, config_.hidden);
+    weights_.head.rotated = config_.hadamard.inverse_embedding;
     return;
   }
+  // The rows of an embedding that is looked up through the inverse are rotated like any weight's.
+  weights_.head.rotated = config_.hadamard.inverse_embedding;
   weights_.head.activation = weights_.embedding.activation();
   weights_.head.rows = config_.vocabulary;
   weights_.head.cols = config_.hidden;

@@ -23,6 +23,7 @@ struct Linear {
   uint32_t rows = 0;
   uint32_t cols = 0;
   uint32_t index = kNoIndex;          // into Weights::linears
+  bool rotated = false;               // takes HadamardRotation::Apply() of its input
   fabric::AlignedBuffer<float> bias;  // [rows] or empty
 
   static constexpr uint32_t kNoIndex = UINT32_MAX;
@@ -31,16 +32,38 @@ struct Linear {
 
 using Vector = fabric::AlignedBuffer<float>;
 
+// Of a Gated DeltaNet layer (engine/delta_net.h).
+struct DeltaNetWeights {
+  Linear qkv;          // [channels, hidden]
+  Linear gate;         // [value_width, hidden]
+  Linear alpha, beta;  // [value_heads, hidden]
+  Vector convolution;  // [kernel, channels]: the file's, transposed
+  Vector ones;         // [channels]
+  Vector a;            // [value_heads], not positive
+  Vector dt_bias;      // [value_heads]
+  Vector state_norm;   // [value_dim]
+  Linear output;       // [hidden, value_width]
+};
+
+// Of a mixture of experts (engine/experts.h); by expert.
+struct ExpertWeights {
+  Linear router;                 // [experts, hidden]
+  std::vector<Linear> gate, up;  // [expert ffn, hidden]
+  std::vector<Linear> down;      // [hidden, expert ffn]
+};
+
 struct LayerWeights {
-  Vector attention_norm;        // [hidden]
-  Linear query, key, value;     // [query_width | kv_width, hidden]
-  Vector query_norm, key_norm;  // [head_dim], empty when the model has none
-  Vector attention_sub_norm;    // [query_width] or empty
-  Linear attention_output;      // [hidden, query_width]
-  Vector ffn_norm;              // [hidden]
-  Linear gate, up;              // [ffn, hidden]
-  Vector ffn_sub_norm;          // [ffn] or empty
-  Linear down;                  // [hidden, ffn]
+  Vector attention_norm;                       // [hidden]
+  std::unique_ptr<DeltaNetWeights> delta_net;  // instead of query ... attention_output
+  Linear query, key, value;                // [query_width (twice when gated) | kv_width, hidden]
+  Vector query_norm, key_norm;             // [head_dim], empty when the model has none
+  Vector attention_sub_norm;               // [query_width] or empty
+  Linear attention_output;                 // [hidden, query_width]
+  Vector ffn_norm;                         // [hidden]
+  std::unique_ptr<ExpertWeights> experts;  // instead of gate ... down
+  Linear gate, up;                         // [ffn, hidden]
+  Vector ffn_sub_norm;                     // [ffn] or empty
+  Linear down;                             // [hidden, ffn]
 };
 
 // The projections by name, for what is laid over them.

@@ -21,6 +21,7 @@ double MacsPerSecond(fabric::Isa isa) {
   switch (isa) {
     case fabric::Isa::kScalar:
       return 1.5e9;
+    case fabric::Isa::kNeon:  // not measured: taken to be like AVX2
     case fabric::Isa::kAvx2:
       return 80e9;
     case fabric::Isa::kAvxVnni:
@@ -40,9 +41,12 @@ StepCost EstimateStepCost(const engine::Model& model, const engine::EngineOption
   for (const engine::LinearInfo& linear : model.weights().linears) {
     cost.macs_per_token += static_cast<double>(linear.rows) * static_cast<double>(linear.cols);
   }
-  cost.macs_per_second = MacsPerSecond(isa) * threads;
   const engine::ModelConfig& config = model.config();
-  const engine::KvGeometry geometry{.layers = config.layers,
+  // Gate, up and down of the experts that a token uses, which are no projections of every token.
+  cost.macs_per_token += 3.0 * config.layers * config.experts.used *
+                         static_cast<double>(config.experts.ffn) * config.hidden;
+  cost.macs_per_second = MacsPerSecond(isa) * threads;
+  const engine::KvGeometry geometry{.layers = config.attention_layers(),
                                     .kv_heads = config.kv_heads,
                                     .head_dim = config.head_dim,
                                     .block_size = options.kv_block_size,

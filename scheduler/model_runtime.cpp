@@ -104,6 +104,7 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
   // The scheduler plans the steps, so its budget is the size of the engine's workspace.
   engine::EngineOptions& engine_options = runtime->options_.engine;
   engine_options.max_batch_tokens = limits.max_batch_tokens;
+  engine_options.max_sequences = limits.max_sequences;
   runtime->engine_ =
       std::make_unique<engine::Engine>(std::move(model), engine_options, *runtime->device_, team);
   runtime->runner_ = std::make_unique<EngineRunner>(

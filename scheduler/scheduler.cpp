@@ -15,13 +15,19 @@ constexpr int32_t kMostUrgent = -1000;
 constexpr int32_t kLeastUrgent = 1000;
 
 // Without a model there is nothing to derive the automatic limits from.
-SchedulerOptions Normalized(SchedulerOptions options) {
+SchedulerOptions Normalized(SchedulerOptions options, const engine::KvGeometry& geometry) {
   if (options.max_sequences == 0) options.max_sequences = 64;
   if (options.max_batch_tokens == 0) options.max_batch_tokens = 512;
   if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 3) / 4;
   options.prefill_chunk = std::clamp(options.prefill_chunk, 1U, options.max_batch_tokens);
   // A step has room for a token of every running sequence, so no decode ever waits for another.
   options.max_sequences = std::clamp(options.max_sequences, 1U, options.max_batch_tokens);
+  if (geometry.recurrent()) {
+    options.max_sequences = std::min(options.max_sequences, geometry.state_slots);
+    options.prefix_cache = PrefixCacheMode::kOff;
+    options.swap_bytes = 0;
+    options.speculation = Speculation::kOff;
+  }
   return options;
 }
 
@@ -38,8 +44,9 @@ std::string CacheSpace(const Request& request, PrefixCacheMode mode) {
 
 Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::KvGeometry& geometry,
                       uint32_t kv_blocks, uint32_t context, const SipKey& cache_key)
-    : options(Normalized(scheduler_options)),
+    : options(Normalized(scheduler_options, geometry)),
       context_length(context),
+      recurrent(geometry.recurrent()),
       tables({.capacity = kv_blocks,
               .block_size = geometry.block_size,
               .prefix_cache = options.prefix_cache != PrefixCacheMode::kOff,
@@ -47,6 +54,7 @@ Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::K
               .swap_slots = SwapSlots(options, geometry)}) {
   assert(kv_blocks >= tables.BlocksFor(context));
   running.reserve(options.max_sequences);
+  for (uint32_t slot = geometry.state_slots; slot > 0; --slot) free_state_slots.push_back(slot - 1);
 }
 
 AdmitResult Scheduler::Impl::CheckBounds(const Request& request) const {
@@ -165,6 +173,10 @@ void Scheduler::Impl::Start(Entry& entry, double now) {
   CountStart(entry);
   LeaveQueue(*entry.group);
   sequence.state = SequenceState::kRunning;
+  if (recurrent) {
+    sequence.state_slot = free_state_slots.back();
+    free_state_slots.pop_back();
+  }
   if (sequence.first_scheduled < 0) sequence.first_scheduled = now;
   const auto place = std::upper_bound(
       running.begin(), running.end(), &entry,
@@ -194,6 +206,7 @@ void Scheduler::Impl::Preempt(Entry& entry, StepPlan* plan) {
   waiting.Insert(entry.sequence, RankOf(entry.sequence));
   running.pop_back();
   entry.sequence.state = SequenceState::kWaiting;
+  if (recurrent) free_state_slots.push_back(entry.sequence.state_slot);
   if (tables.CanSwapOut(entry.sequence)) {
     tables.SwapOut(entry.sequence, &plan->moves);
     ++counters.swapped_preemptions;
@@ -219,7 +232,7 @@ bool Scheduler::Impl::DropIdleBlocks(const Entry* keep) {
 // sibling has them, so that the prompt is computed once however short the choices are.
 void Scheduler::Impl::HandOnPrompt(const Entry& leaver) {
   const uint32_t shared = leaver.group->shared_tokens();
-  if (shared == 0 || leaver.sequence.num_computed < shared) return;
+  if (recurrent || shared == 0 || leaver.sequence.num_computed < shared) return;
   Entry* heir = nullptr;
   for (const uint64_t id : leaver.group->live) {
     Entry& sibling = entries.at(id);
@@ -242,6 +255,7 @@ void Scheduler::Impl::Finish(Entry& entry, FinishReason reason, std::string erro
   tables.DropSwap(sequence);
   if (sequence.state == SequenceState::kRunning) {
     running.erase(std::find(running.begin(), running.end(), &entry));
+    if (recurrent) free_state_slots.push_back(sequence.state_slot);
   } else {
     waiting.Erase(sequence, RankOf(sequence));
   }

@@ -96,6 +96,10 @@ struct Scheduler::Impl {
 
   SchedulerOptions options;
   uint32_t context_length;
+  // The model keeps a state at a sequence's last position: choices share no prompt, and nothing is
+  // taken from a cache or from host memory.
+  bool recurrent;
+  std::vector<uint32_t> free_state_slots;
   BlockTables tables;
   std::unordered_map<RequestId, Group> groups;
   std::unordered_map<uint64_t, Entry> entries;

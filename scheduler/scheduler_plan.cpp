@@ -119,7 +119,7 @@ Scheduler::Impl::Entry* Scheduler::Impl::NextWaiting(const Entry** donor) {
 Scheduler::Impl::PromptSource Scheduler::Impl::FindPrompt(Entry& entry, const Entry** donor) {
   const uint32_t shared = entry.group->shared_tokens();
   const bool own = entry.sequence.num_computed > 0 || !entry.sequence.swap_slots.empty();
-  if (own || shared == 0) return PromptSource::kOwn;
+  if (own || recurrent || shared == 0) return PromptSource::kOwn;
   bool computing = false;
   Entry* idle = nullptr;
   for (const uint64_t id : entry.group->live) {

@@ -51,6 +51,7 @@ struct Sequence {
   uint32_t cached_tokens = 0;  // of the request's prompt, found in the prefix cache
   uint32_t max_tokens = 0;     // generated tokens allowed; resolved, never 0
   std::vector<engine::BlockId> blocks;
+  uint32_t state_slot = 0;  // while running, where a recurrent model keeps its state
   uint32_t indexed_blocks = 0;
   std::string cache_space;           // where the prefix cache looks
   std::vector<uint32_t> swap_slots;  // swapped out: host slots of its blocks, from the first

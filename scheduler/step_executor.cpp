@@ -37,6 +37,8 @@ std::string_view Describe(engine::RowStatus status) {
       return "";
     case engine::RowStatus::kNonFinite:
       return "The model produced a value that is not finite for this request.";
+    case engine::RowStatus::kStateLost:
+      return "The recurrent state of this request was lost.";
     case engine::RowStatus::kDeviceFault:
       return "The device failed on this request.";
   }
@@ -263,6 +265,7 @@ void StepExecutor::RunBatch() {
     out.first_position = row.planned->first;
     out.block_table = row.sequence->blocks;
     out.outputs = row.outputs;
+    out.state_slot = row.sequence->state_slot;
     out.adapters = row.active->request.adapters;
     out.output_kind = row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
     indices.push_back(i);

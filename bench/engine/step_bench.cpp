@@ -22,6 +22,7 @@ ModelConfig Shape2B() {
   config.architecture = "bitnet-b1.58";
   config.name = "2B-4T shape";
   config.layers = 30;
+  config.layer_kinds.resize(config.layers);
   config.hidden = 2560;
   config.heads = 20;
   config.kv_heads = 5;

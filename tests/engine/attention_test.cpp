@@ -22,6 +22,7 @@ struct Shape {
   uint32_t head_dim;
   uint32_t block_size;
   KvType type;
+  uint32_t window = 0;
 };
 
 // One sequence with random queries, keys and values in randomly placed blocks.
@@ -62,7 +63,7 @@ class Scene {
     config.heads = shape_.heads;
     config.kv_heads = shape_.kv_heads;
     config.head_dim = shape_.head_dim;
-    Attention attention(config, cache_, team, positions_);
+    Attention attention(config, cache_, team, positions_, shape_.window);
     std::vector<BatchRow> rows;
     for (uint32_t p = first; p < positions_; p += chunk) {
       rows.push_back({.tokens = std::span(tokens_).subspan(p, std::min(chunk, positions_ - p)),
@@ -93,14 +94,16 @@ class Scene {
       const size_t kv = head / group * dim;
       std::vector<double> weights(position + 1);
       double sum = 0;
-      for (uint32_t p = 0; p <= position; ++p) {
+      const uint32_t first =
+          shape_.window == 0 || position < shape_.window ? 0 : position + 1 - shape_.window;
+      for (uint32_t p = first; p <= position; ++p) {
         double dot = 0;
         for (size_t d = 0; d < dim; ++d)
           dot += double{query[d]} * Stored(keys_[p * kv_width + kv + d]);
         weights[p] = std::exp(dot / std::sqrt(static_cast<double>(dim)));
         sum += weights[p];
       }
-      for (uint32_t p = 0; p <= position; ++p) {
+      for (uint32_t p = first; p <= position; ++p) {
         for (size_t d = 0; d < dim; ++d) {
           out[head * dim + d] += weights[p] / sum * Stored(values_[p * kv_width + kv + d]);
         }
@@ -128,9 +131,12 @@ class Scene {
   std::vector<float> values_;
 };
 
-const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},   {4, 2, 64, 32, KvType::kF16},
-                         {20, 5, 128, 16, KvType::kF16}, {3, 3, 20, 16, KvType::kF32},
-                         {8, 1, 100, 48, KvType::kF16},  {40, 1, 32, 16, KvType::kF32}};
+const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},      {4, 2, 64, 32, KvType::kF16},
+                         {20, 5, 128, 16, KvType::kF16},    {3, 3, 20, 16, KvType::kF32},
+                         {8, 1, 100, 48, KvType::kF16},     {40, 1, 32, 16, KvType::kF32},
+                         {4, 2, 64, 16, KvType::kF16, 1},   {4, 2, 64, 16, KvType::kF32, 12},
+                         {8, 1, 20, 48, KvType::kF32, 16},  {4, 2, 64, 16, KvType::kF16, 100},
+                         {4, 4, 32, 32, KvType::kF32, 256}, {20, 5, 32, 16, KvType::kF16, 300}};
 
 TEST(Attention, EqualsTheFormula) {
   for (const Shape& shape : kShapes) {

@@ -128,6 +128,23 @@ TEST(ReferenceGolden, TwoLoraAdaptersOverLlama) {
                    Compare(*rig.engine, ArchGolden("llama-lora.json"), both));
 }
 
+TEST(ReferenceGolden, RotatedWeightsMeanWhatTheUnrotatedDo) {
+  Rig rig(ArchGolden("llama-hadamard.gguf"), SmallOptions(KvType::kF32));
+  ExpectFloatMatch("llama, rotated", Compare(*rig.engine, ArchGolden("llama.json")));
+}
+
+TEST(ReferenceGolden, GatedDeltaNetAndGatedAttention) {
+  for (const char* name : {"qwen35", "qwen35-hadamard"}) {
+    Rig rig(ArchGolden(std::string(name) + ".gguf"), SmallOptions(KvType::kF32));
+    ExpectFloatMatch(name, Compare(*rig.engine, ArchGolden("qwen35.json")));
+  }
+}
+
+TEST(ReferenceGolden, MixtureOfExpertsWithSlidingWindows) {
+  Rig rig(ArchGolden("maple.gguf"), SmallOptions(KvType::kF32));
+  ExpectFloatMatch("maple", Compare(*rig.engine, ArchGolden("maple.json")));
+}
+
 TEST(DemoGolden, BundledModelMatchesItsTrainingCode) {
   for (const KvType type : {KvType::kF32, KvType::kF16}) {
     Rig rig(BundledModel(), SmallOptions(type));

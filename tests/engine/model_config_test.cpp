@@ -169,7 +169,7 @@ TEST(ModelConfig, RefusesWhatItCannotRunNamingTheKey) {
       {"llama.rope.scaling.type", Text("longrope"), "longrope"},
       {"llama.rope.scaling.factor", Float(-2), "llama.rope.scaling.factor"},
       {"llama.expert_count", Uint(8), "llama.expert_count"},
-      {"prism.hadamard.version", Uint(1), "prism.hadamard.version"},
+      {"prism.hadamard.version", Uint(2), "prism.hadamard.version"},
   };
   for (const Case& test : cases) {
     try {

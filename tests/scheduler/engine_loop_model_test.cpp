@@ -35,7 +35,7 @@ class EngineLoopModel : public testing::Test {
                                      uint32_t context = kContext) {
     ModelRuntime::Options options;
     options.name = "demo";
-    options.path = kModel;
+    options.path = model_path_;
     options.scheduler = scheduler;
     options.engine.context_length = context;
     options.engine.kv_bytes = kv_blocks * block_bytes_;
@@ -133,6 +133,7 @@ class EngineLoopModel : public testing::Test {
     }
   }
 
+  std::string model_path_ = kModel;
   fabric::WorkerTeam team_{1};  // two would spin against whatever else the machine tests
   uint64_t block_bytes_ = 0;
 };
@@ -177,6 +178,44 @@ TEST_F(EngineLoopModel, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
   EXPECT_GT(stats.scheduler.preemptions, 0U);
   EXPECT_EQ(stats.scheduler.kv_blocks_used, 0U);
   EXPECT_GT(stats.device.projections, 0U);
+}
+
+// A model with a recurrent state: a preempted sequence computes it again, choices compute their
+// own, and slots go from sequence to sequence.
+TEST_F(EngineLoopModel, RecurrentModelGivesItsSoloBitsAfterPreemptionAndForEveryChoice) {
+  model_path_ = TERN_SOURCE_DIR "/tests/data/golden/arch/qwen35.gguf";
+  constexpr uint32_t kShort = 128;
+  std::vector<Request> requests;
+  for (uint32_t i = 0; i < 12; ++i) {
+    Request request = MakeRequest(i).first;
+    for (TokenId& token : request.prompt) token = token % 45 + 3;
+    request.max_tokens = 50;
+    request.sampling.ignore_eos = true;
+    request.stop_tokens.clear();
+    requests.push_back(request);
+  }
+  const auto alone = RunAlone(requests, kShort);
+
+  SchedulerOptions options;  // a prefix cache, host memory and drafts that it must not use
+  options.speculation = Speculation::kNgram;
+  options.max_batch_tokens = 40;
+  options.prefill_chunk = 9;
+  options.max_sequences = 6;
+  options.swap_bytes = 1 << 20;
+  const auto runtime = Load(options, 16, kShort);
+  EXPECT_EQ(runtime->engine().kv_geometry().state_slots, 6U);
+  EngineLoop loop;
+  loop.Attach(runtime);
+  for (int round = 0; round < 2; ++round) {
+    const auto together = Run(loop, runtime, requests);
+    ExpectSame(alone, together, requests);
+    for (const auto& sink : together) EXPECT_EQ(sink->events().at(0).cached_tokens, 0U);
+  }
+  const LoopStats stats = loop.Stats(*runtime);
+  EXPECT_GT(stats.scheduler.preemptions, 0U);
+  EXPECT_EQ(stats.scheduler.swapped_preemptions, 0U);
+  EXPECT_EQ(stats.scheduler.drafts, 0U);
+  EXPECT_EQ(stats.scheduler.kv_blocks_used, 0U);
 }
 
 // Prefixes that end inside a block, at its end, and beyond the first attention partition.
