@@ -198,7 +198,7 @@ void Print(const BenchResult& result, bool json) {
                        {"depth", result.depth},
                        {"threads", result.threads},
                        {"isa", result.isa},
-                       {"head", "full"},
+                       {"head", result.head},
                        {"tokens_per_second",
                         {{"median", result.median}, {"min", result.min}, {"max", result.max}}},
                        {"bytes_per_token", result.bytes_per_token},

@@ -139,7 +139,8 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
                      .batch = batch,
                      .depth = depth,
                      .threads = model_.threads(),
-                     .isa = isa_};
+                     .isa = isa_,
+                     .head = model_.engine().screens_head() ? "strict" : "full"};
   const size_t middle = rates.size() / 2;
   result.median = rates.size() % 2 == 1 ? rates[middle] : (rates[middle - 1] + rates[middle]) / 2;
   result.min = rates.front();

@@ -24,6 +24,7 @@ struct BenchResult {
   uint32_t depth = 0;
   int threads = 0;
   std::string isa;
+  std::string head;   // how the head is computed where that is open: "full", "strict"
   double median = 0;  // tokens per second, all sequences together
   double min = 0;
   double max = 0;

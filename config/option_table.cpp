@@ -407,8 +407,12 @@ void AddEngineOptions(std::vector<Option>* table) {
        {"token", ActivationMode::kToken},
        {"block", ActivationMode::kBlock},
        {"float", ActivationMode::kFloat}}));
-  add(Choice<HeadMode>(info("head", "--head", "MODE", "how the LM head is computed: full"),
-                       TERN_FIELD(engine.head), {{"full", HeadMode::kFull}}));
+  add(Choice<HeadMode>(info("head", "--head", "MODE",
+                            "how the LM head is computed: full | strict; strict skips what its "
+                            "error bound rules out, "
+                            "where only the best logits count, and gives the same bits"),
+                       TERN_FIELD(engine.head),
+                       {{"full", HeadMode::kFull}, {"strict", HeadMode::kStrict}}));
   add(Choice<KvType>(info("kv_type", "--kv-type", "TYPE", "storage of K and V: f32 | f16"),
                      TERN_FIELD(engine.kv_type), {{"f32", KvType::kF32}, {"f16", KvType::kF16}}));
   add(Integer(info("kv_block_size", "--kv-block-size", "N", "tokens per KV block, times 16"),

@@ -31,6 +31,8 @@ class Backend {
   virtual void LoadBlock(const std::byte* bytes, BlockId block) = 0;
 
   virtual const fabric::Device& device() const = 0;
+  // Whether rows that need only the best few logits are screened (engine/head.h).
+  virtual bool screens_head() const = 0;
   virtual size_t workspace_bytes() const = 0;
 };
 

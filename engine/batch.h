@@ -93,8 +93,11 @@ struct StepStats {
   double projection_seconds = 0;  // inside Device::Submit/Wait, without the head
   double attention_seconds = 0;
   double head_seconds = 0;
-  uint64_t weight_bytes = 0;  // streamed, dense and ternary
-  uint64_t kv_bytes = 0;      // read by attention
+  uint64_t weight_bytes = 0;        // streamed, dense and ternary
+  uint64_t kv_bytes = 0;            // read by attention
+  uint32_t screened_positions = 0;  // of head_positions: found from the head's sketch
+  uint32_t screen_fallbacks = 0;    // computed in full because the sketch left too many rows
+  uint64_t refined_rows = 0;        // rows of the head computed exactly for screened positions
 };
 
 // Valid until the next Step().

@@ -10,16 +10,16 @@
 namespace engine {
 
 CpuBackend::CpuBackend(std::shared_ptr<const Model> model, const KvGeometry& geometry,
-                       uint32_t kv_blocks, uint32_t max_batch_tokens, uint32_t max_context,
+                       uint32_t kv_blocks, const EngineOptions& options, uint32_t max_context,
                        fabric::Device& device, fabric::WorkerTeam& team)
     : model_(std::move(model)),
       device_(device),
       cache_(geometry, kv_blocks),
       states_(model_->config(), geometry.state_slots),
       transformer_(model_->config(), model_->weights(), device, team, cache_, states_,
-                   max_batch_tokens, max_context),
-      head_(model_->config(), model_->weights(), device, max_batch_tokens),
-      max_batch_tokens_(max_batch_tokens) {}
+                   std::max(1U, options.max_batch_tokens), max_context),
+      head_(model_->config(), model_->weights(), options, device, team),
+      max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {}
 
 StepOutput CpuBackend::Step(const Batch& batch) {
   const Stopwatch stopwatch;
@@ -29,7 +29,7 @@ StepOutput CpuBackend::Step(const Batch& batch) {
   if (cache_.geometry().recurrent()) MarkLostStates(batch);
   RunRows(batch, 0, batch.rows.size());
   const fabric::DeviceCounters after = device_.Counters();
-  stats_.weight_bytes =
+  stats_.weight_bytes +=
       (after.weight_bytes - before.weight_bytes) + (after.dense_bytes - before.dense_bytes);
   stats_.seconds = stopwatch.Seconds();
   return {.rows = outputs_, .stats = stats_};
@@ -155,10 +155,42 @@ void CpuBackend::EmitLogits(const Batch& batch) {
   const std::span<const HeadPosition> positions = head_positions_;
   for (size_t first = 0; first < positions.size(); first += head_.capacity()) {
     const size_t count = std::min<size_t>(head_.capacity(), positions.size() - first);
-    EmitChunk(batch, positions.subspan(first, count));
+    const std::span<const HeadPosition> chunk = positions.subspan(first, count);
+    CanScreen(batch, chunk) ? EmitScreened(batch, chunk) : EmitChunk(batch, chunk);
   }
   stats_.head_positions += static_cast<uint32_t>(positions.size());
   stats_.head_seconds += stopwatch.Seconds();
+}
+
+bool CpuBackend::CanScreen(const Batch& batch, std::span<const HeadPosition> positions) {
+  const bool only_candidates =
+      std::all_of(positions.begin(), positions.end(), [&](const HeadPosition& position) {
+        return batch.rows[position.row].output_kind == OutputKind::kCandidates;
+      });
+  return only_candidates && head_.WantsScreen(positions.size());
+}
+
+// What the sketch cannot settle is computed in full.
+void CpuBackend::EmitScreened(const Batch& batch, std::span<const HeadPosition> positions) {
+  chunk_hidden_.clear();
+  unscreened_.clear();
+  for (const HeadPosition& position : positions) chunk_hidden_.push_back(position.hidden);
+  head_.Screen(chunk_hidden_);
+  stats_.weight_bytes += head_.sketch_bytes();
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const HeadQuery& query = batch.rows[positions[i].row].query;
+    if (!head_.FindBest(i, query, CandidatesOf(batch, positions[i]), &stats_)) {
+      unscreened_.push_back(positions[i]);
+    }
+  }
+  stats_.screen_fallbacks += static_cast<uint32_t>(unscreened_.size());
+  if (!unscreened_.empty()) EmitChunk(batch, unscreened_);
+}
+
+std::span<Candidate> CpuBackend::CandidatesOf(const Batch& batch, const HeadPosition& position) {
+  const uint32_t k = batch.rows[position.row].query.k;
+  const size_t first = candidates_begin_[position.row] + size_t{position.output} * k;
+  return std::span(candidates_).subspan(first, k);
 }
 
 // Retries and halves a failing chunk as RunRows() does; positions stay in order.
@@ -196,8 +228,7 @@ void CpuBackend::Deliver(const Batch& batch, const HeadPosition& position,
   for (const LogitBias& bias : row.query.bias) {
     logits[static_cast<size_t>(bias.token)] += bias.bias;
   }
-  const size_t first = candidates_begin_[position.row] + size_t{position.output} * row.query.k;
-  SelectBest(logits, row.query.mask, std::span(candidates_).subspan(first, row.query.k));
+  SelectBest(logits, row.query.mask, CandidatesOf(batch, position));
 }
 
 size_t CpuBackend::workspace_bytes() const {

@@ -25,7 +25,7 @@ class CpuBackend : public Backend {
  public:
   // device and team outlive the backend. Errors: std::bad_alloc.
   CpuBackend(std::shared_ptr<const Model> model, const KvGeometry& geometry, uint32_t kv_blocks,
-             uint32_t max_batch_tokens, uint32_t max_context, fabric::Device& device,
+             const EngineOptions& options, uint32_t max_context, fabric::Device& device,
              fabric::WorkerTeam& team);
 
   StepOutput Step(const Batch& batch) override;
@@ -35,6 +35,7 @@ class CpuBackend : public Backend {
   void SaveBlock(BlockId block, std::byte* out) override { cache_.SaveBlock(block, out); }
   void LoadBlock(const std::byte* bytes, BlockId block) override { cache_.LoadBlock(bytes, block); }
   const fabric::Device& device() const override { return device_; }
+  bool screens_head() const override { return head_.screens(); }
   size_t workspace_bytes() const override;
 
  private:
@@ -53,6 +54,9 @@ class CpuBackend : public Backend {
   void EmitHidden(const Batch& batch);
   void EmitLogits(const Batch& batch);
   void EmitChunk(const Batch& batch, std::span<const HeadPosition> positions);
+  bool CanScreen(const Batch& batch, std::span<const HeadPosition> positions);
+  void EmitScreened(const Batch& batch, std::span<const HeadPosition> positions);
+  std::span<Candidate> CandidatesOf(const Batch& batch, const HeadPosition& position);
   void Deliver(const Batch& batch, const HeadPosition& position, std::span<float> logits);
   bool Failed(uint32_t row) const { return outputs_[row].status != RowStatus::kOk; }
 
@@ -74,6 +78,7 @@ class CpuBackend : public Backend {
   std::vector<size_t> candidates_begin_;
   std::vector<HeadPosition> head_positions_;
   std::vector<const float*> chunk_hidden_;
+  std::vector<HeadPosition> unscreened_;
 };
 
 }  // namespace engine

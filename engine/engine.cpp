@@ -76,8 +76,8 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
       max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {
   const KvGeometry geometry = ResolveGeometry(model_->config(), options);
   const uint32_t blocks = ResolveBlocks(geometry, context_length_, options.kv_bytes);
-  backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, max_batch_tokens_,
-                                          context_length_, device, team);
+  backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, options, context_length_,
+                                          device, team);
 }
 
 }  // namespace engine

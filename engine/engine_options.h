@@ -12,8 +12,11 @@ namespace engine {
 // format, unless the user says otherwise (docs/decisions.md).
 enum class ActivationMode : uint8_t { kAuto, kToken, kBlock, kFloat };
 
-// How the LM head is computed.
-enum class HeadMode : uint8_t { kFull };
+// How the LM head is computed for rows that need only the best few logits. The bits are the same.
+enum class HeadMode : uint8_t {
+  kFull,    // all logits
+  kStrict,  // a sketch of all, then those that the sketch's error bound cannot rule out
+};
 
 // A LoRA adapter to load with the model.
 struct LoraSource {
@@ -23,7 +26,9 @@ struct LoraSource {
 
 struct EngineOptions {
   ActivationMode activation = ActivationMode::kAuto;
-  HeadMode head = HeadMode::kFull;
+  HeadMode head = HeadMode::kStrict;
+  // A head of fewer bytes is always computed in full: the caches hold it.
+  uint64_t screened_head_bytes = uint64_t{32} << 20;
   KvType kv_type = KvType::kF16;
   uint32_t kv_block_size = 16;      // tokens per block, multiple of 16
   uint64_t kv_bytes = 0;            // size of the KV pool; 0 = from the machine's free memory

@@ -1,26 +1,35 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "engine/batch.h"
+#include "engine/engine_options.h"
 #include "engine/model_config.h"
 #include "engine/projection_input.h"
 #include "engine/weights.h"
 #include "fabric/aligned_buffer.h"
 #include "fabric/device.h"
+#include "fabric/row_screen.h"
+#include "fabric/worker_team.h"
 
 namespace engine {
 
 // Final norm and LM head for a bounded number of positions at a time, so that positions x
 // vocabulary never exist at once.
 //
+// Rows that need only the best few logits can be screened (fabric/row_screen.h): a sketch of the
+// upper bits of the head's codes rules out most of the vocabulary, and the rest is computed
+// exactly. The candidates are those of the full logits, bit for bit, ties included.
+//
 // Threads: one thread at a time.
 class Head {
  public:
-  // References outlive the head. max_tokens: of the engine's steps.
-  Head(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-       uint32_t max_tokens);
+  // References outlive the head.
+  Head(const ModelConfig& config, const Weights& weights, const EngineOptions& options,
+       fabric::Device& device, fabric::WorkerTeam& team);
 
   // Positions that one Compute() takes.
   uint32_t capacity() const { return capacity_; }
@@ -36,9 +45,30 @@ class Head {
     return {logits_.data() + i * config_.vocabulary, config_.vocabulary};
   }
 
+  // Whether this head is screened at all: kStrict, a quantised matrix of two planes on the host,
+  // large enough to be worth it, and no bias.
+  bool screens() const { return screen_ != nullptr; }
+  // Whether it is now worth a sketch of so many positions. Too many rows left over make it pause
+  // for a while.
+  bool WantsScreen(size_t positions);
+  // Sketches the logits of the positions; FindBest() may then be called for each.
+  // REQUIRES: WantsScreen(hidden.size()).
+  void Screen(std::span<const float* const> hidden) noexcept;
+  // The best candidates of the i-th position as SelectBest() finds them in the full logits. False
+  // when they must be computed after all: the sketch leaves too many rows, some value is not
+  // finite, the mask allows too few tokens, or the query has a bias.
+  bool FindBest(size_t i, const HeadQuery& query, std::span<Candidate> out, StepStats* stats);
+
+  // Of one Screen().
+  size_t sketch_bytes() const { return screen_->sketch_bytes(); }
+
   size_t workspace_bytes() const;
 
  private:
+  void Encode(std::span<const float* const> hidden) noexcept;
+  bool CollectRows(size_t i, const HeadQuery& query, float least);
+  bool RefineRows(size_t i);
+
   const ModelConfig& config_;
   const Weights& weights_;
   fabric::Device& device_;
@@ -47,6 +77,14 @@ class Head {
   ProjectionInput input_;
   fabric::AlignedBuffer<float> normed_;  // [capacity, hidden]
   fabric::AlignedBuffer<float> logits_;  // [capacity, vocabulary]
+
+  std::unique_ptr<fabric::RowScreen> screen_;
+  uint32_t pause_ = 0;         // positions to compute in full before the next sketch
+  uint32_t pause_length_ = 0;  // of the last pause; 0 after a success
+  std::vector<Candidate> seeds_;
+  std::vector<Candidate> found_;  // exact logits
+  std::vector<uint32_t> rows_;    // to be refined
+  std::vector<float> refined_;
 };
 
 }  // namespace engine

@@ -27,6 +27,13 @@ struct Sample {
 // (Philox4x32-10, Salmon et al. 2011), so a draw never depends on what was drawn before.
 double CounterUniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw);
 
+// How many of the best raw logits decide what Draw() gives, when the others may as well be
+// -infinity: 1 for greedy choice, top_k where it cuts, and as many more as there are stop tokens,
+// which may be masked. 0 when the whole distribution counts (log-probabilities, penalties, bias,
+// sampling that top_k does not cut short) or when they would be too many to be worth it. A caller
+// that passes Draw() a mask needs all logits that it allows.
+uint32_t CandidatesNeeded(const SamplingParams& params, size_t stop_tokens);
+
 // The state of one sequence's sampling.
 //
 // Order:   logit bias; repetition penalty (a positive logit is divided by it, another multiplied),

@@ -431,6 +431,7 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
           static_cast<double>(resident.zeros) / static_cast<double>(info.elements()));
   } else {
     const SharedMatrix matrix = LoadShared(info, fabric::DenseType::kF32, factor);
+    if (base == "output") weights_.head_matrix = matrix;
     linear.activation = matrix.activation();
     linear.matrix = Upload(matrix.AsMatrix(), name);
   }
@@ -529,6 +530,7 @@ void Loader::LoadEmbeddingAndHead() {
   }
   // The rows of an embedding that is looked up through the inverse are rotated like any weight's.
   weights_.head.rotated = config_.hadamard.inverse_embedding;
+  weights_.head_matrix = weights_.embedding;
   weights_.head.activation = weights_.embedding.activation();
   weights_.head.rows = config_.vocabulary;
   weights_.head.cols = config_.hidden;

@@ -106,10 +106,11 @@ struct SharedMatrix {
 struct Weights {
   SharedMatrix embedding;  // [vocabulary, hidden]; the head's own when tied
   std::vector<LayerWeights> layers;
-  Vector output_norm;                 // [hidden]
-  Linear head;                        // [vocabulary, hidden]
-  Vector rope_factors;                // [rope_dim / 2] from rope_freqs.weight, or empty
-  std::vector<LinearInfo> linears;    // by Linear::index
+  Vector output_norm;               // [hidden]
+  Linear head;                      // [vocabulary, hidden]
+  SharedMatrix head_matrix;         // what `head` is on the device; neither part when it is ternary
+  Vector rope_factors;              // [rope_dim / 2] from rope_freqs.weight, or empty
+  std::vector<LinearInfo> linears;  // by Linear::index
   std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
   std::string layout_reason;  // why ternary matrices have their layout; empty without any

@@ -170,6 +170,9 @@ void EngineLoop::Impl::Report(Slot& slot) {
   stats.steps = totals.steps;
   stats.step_tokens = totals.tokens;
   stats.kv_bytes_read = totals.kv_bytes_read;
+  stats.screened_positions = totals.screened_positions;
+  stats.screen_fallbacks = totals.screen_fallbacks;
+  stats.refined_rows = totals.refined_rows;
   stats.step_seconds = totals.seconds;
   stats.projection_seconds = totals.projection_seconds;
   stats.attention_seconds = totals.attention_seconds;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <exception>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -56,6 +57,9 @@ void AddStats(const engine::StepStats& part, engine::StepStats* sum) {
   sum->head_seconds += part.head_seconds;
   sum->weight_bytes += part.weight_bytes;
   sum->kv_bytes += part.kv_bytes;
+  sum->screened_positions += part.screened_positions;
+  sum->screen_fallbacks += part.screen_fallbacks;
+  sum->refined_rows += part.refined_rows;
 }
 
 }  // namespace
@@ -267,13 +271,19 @@ void StepExecutor::RunBatch() {
     out.outputs = row.outputs;
     out.state_slot = row.sequence->state_slot;
     out.adapters = row.active->request.adapters;
-    out.output_kind = row.outputs.empty() ? engine::OutputKind::kNone : engine::OutputKind::kLogits;
+    out.query.k = CandidatesFor(row);
+    out.output_kind = row.outputs.empty() ? engine::OutputKind::kNone
+                      : out.query.k == 0  ? engine::OutputKind::kLogits
+                                          : engine::OutputKind::kCandidates;
     indices.push_back(i);
   }
   RunRows(batch, indices);
   totals_.steps += 1;
   totals_.tokens += last_step_.tokens;
   totals_.kv_bytes_read += last_step_.kv_bytes;
+  totals_.screened_positions += last_step_.screened_positions;
+  totals_.screen_fallbacks += last_step_.screen_fallbacks;
+  totals_.refined_rows += last_step_.refined_rows;
   totals_.seconds += last_step_.seconds;
   totals_.projection_seconds += last_step_.projection_seconds;
   totals_.attention_seconds += last_step_.attention_seconds;
@@ -287,8 +297,12 @@ void StepExecutor::RunRows(std::span<const engine::BatchRow> batch, std::span<co
     Sink sink(*this, rows);
     const engine::StepOutput output = runner_.Step({.rows = batch, .sink = &sink});
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (output.rows[i].status == engine::RowStatus::kOk) continue;
-      rows_[rows[i]].error = Describe(output.rows[i].status);
+      if (output.rows[i].status != engine::RowStatus::kOk) {
+        rows_[rows[i]].error = Describe(output.rows[i].status);
+      } else if (!output.rows[i].candidates.empty()) {
+        SpreadCandidates(output.rows[i].candidates);
+        sink.OnLogits(i, 0, sparse_logits_);
+      }
     }
     return AddStats(output.stats, &last_step_);
   } catch (const std::exception& e) {
@@ -311,6 +325,28 @@ void StepExecutor::Undo(Row& row) {
   row.samples.clear();
   row.closed = false;
   row.error.clear();
+}
+
+// How many of the best logits will do for the row; 0 = all are needed.
+uint32_t StepExecutor::CandidatesFor(const Row& row) const {
+  if (!runner_.gives_candidates() || row.outputs.size() != 1 || !row.planned->samples) return 0;
+  const Request& request = row.active->request;
+  const uint32_t next = row.planned->first + row.outputs.front() + 1;
+  // The scores of a prompt or forced token are those of the whole distribution.
+  const bool scored =
+      next < row.sequence->tokens.size() || row.choice->generated < request.forced_tokens.size();
+  const uint32_t needed =
+      scored ? 0 : engine::CandidatesNeeded(request.sampling, request.stop_tokens.size());
+  return needed <= runner_.vocabulary() ? needed : 0;
+}
+
+// To the sampler all other tokens are impossible.
+void StepExecutor::SpreadCandidates(std::span<const engine::Candidate> candidates) {
+  sparse_logits_.assign(runner_.vocabulary(), -std::numeric_limits<float>::infinity());
+  for (const engine::Candidate& candidate : candidates) {
+    if (candidate.token < 0) continue;
+    sparse_logits_[static_cast<size_t>(candidate.token)] = candidate.logit;
+  }
 }
 
 // The logits after token `index` of the row.

@@ -28,6 +28,9 @@ struct StepTotals {
   double projection_seconds = 0;
   double attention_seconds = 0;
   double head_seconds = 0;
+  uint64_t screened_positions = 0;
+  uint64_t screen_fallbacks = 0;
+  uint64_t refined_rows = 0;
 };
 
 // One runtime's share of the engine thread: runs the scheduler's plans on the engine, samples, and
@@ -79,6 +82,8 @@ class StepExecutor {
   void RunRows(std::span<const engine::BatchRow> batch, std::span<const size_t> rows);
   void Undo(Row& row);
   bool EndsChoice(const Row& row, engine::TokenId token) const;
+  uint32_t CandidatesFor(const Row& row) const;
+  void SpreadCandidates(std::span<const engine::Candidate> candidates);
   void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);
@@ -96,7 +101,8 @@ class StepExecutor {
   StepRunner& runner_;
   Clock clock_;
   std::unordered_map<RequestId, std::unique_ptr<Active>> requests_;
-  std::vector<Row> rows_;  // of the current step, parallel to StepPlan::rows
+  std::vector<Row> rows_;             // of the current step, parallel to StepPlan::rows
+  std::vector<float> sparse_logits_;  // of a row that gave candidates
   StepTotals totals_;
   engine::StepStats last_step_;
   uint64_t ended_ = 0;

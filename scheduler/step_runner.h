@@ -26,6 +26,9 @@ class StepRunner {
   virtual void SwapOut(engine::BlockId from, uint32_t slot) = 0;
   virtual void SwapIn(uint32_t slot, engine::BlockId to) = 0;
 
+  // Whether a row's best few logits cost less than all of them.
+  virtual bool gives_candidates() const { return false; }
+
   virtual const engine::KvGeometry& kv_geometry() const = 0;
   virtual uint32_t kv_blocks() const = 0;
   virtual uint32_t context_length() const = 0;

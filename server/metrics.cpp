@@ -152,6 +152,15 @@ void AddEngine(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               stats.attention_seconds);
   out.Counter("tern_engine_head_seconds_total", "Of it, in the LM head.", labels,
               stats.head_seconds);
+  out.Counter("tern_head_screened_positions_total",
+              "Positions whose best logits were found from the head's sketch.", labels,
+              Number(stats.screened_positions));
+  out.Counter("tern_head_refined_rows_total",
+              "Rows of the head computed exactly for these positions.", labels,
+              Number(stats.refined_rows));
+  out.Counter("tern_head_screen_fallbacks_total",
+              "Positions computed in full because the sketch left too many rows.", labels,
+              Number(stats.screen_fallbacks));
   out.Counter("tern_kv_bytes_read_total", "Bytes of K and V that attention read.", labels,
               Number(stats.kv_bytes_read));
 }

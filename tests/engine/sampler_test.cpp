@@ -12,6 +12,8 @@
 #include <numeric>
 #include <random>
 
+#include "engine/candidates.h"
+
 namespace engine {
 namespace {
 
@@ -390,6 +392,54 @@ TEST(Sampler, StopTokensAreMaskedUntilMinTokensAndForeverWhenIgnored) {
   params.ignore_eos = true;
   Sampler ignoring(params, {}, 0, {1});
   EXPECT_EQ(DrawToken(ignoring, logits), 2);
+}
+
+TEST(Sampler, TheCandidatesThatItNeedsDecideTheDraw) {
+  std::vector<SamplingParams> cases = {Cut(0.0F), Cut(0.7F, 1), Cut(1.0F, 40, 0.9F, 0.01F),
+                                       Cut(1.5F, 100, 1.0F, 0.05F)};
+  cases.push_back(Cut(0.0F));
+  cases.back().ignore_eos = true;
+  cases.push_back(Cut(1.0F, 20));
+  cases.back().min_tokens = 5;
+  for (SamplingParams& params : cases) {
+    params.seed = 3;
+    const std::vector<TokenId> stop = {7, 11, 12};
+    const uint32_t needed = CandidatesNeeded(params, stop.size());
+    ASSERT_GT(needed, 0U);
+    Sampler whole(params, {}, 0, stop);
+    Sampler sparse(params, {}, 0, stop);
+    for (uint32_t position = 0; position < 200; ++position) {
+      std::vector<float> logits = RandomLogits(500, position);
+      // Stop tokens among the best, and ties.
+      logits[7] = logits[12] = logits[400] = logits[401] = 9.0F;
+      std::vector<Candidate> best(needed);
+      SelectBest(logits, {}, best);
+      std::vector<float> few(logits.size(), -kInfinity);
+      for (const Candidate& candidate : best) {
+        few[static_cast<size_t>(candidate.token)] = candidate.logit;
+      }
+      ASSERT_EQ(DrawToken(sparse, few, position), DrawToken(whole, logits, position));
+    }
+  }
+}
+
+TEST(Sampler, NeedsAllLogitsWhereTheWholeDistributionCounts) {
+  EXPECT_EQ(CandidatesNeeded(Cut(0.0F), 0), 1U);
+  EXPECT_EQ(CandidatesNeeded(Cut(1.0F, 40), 2), 42U);
+  EXPECT_EQ(CandidatesNeeded(Cut(1.0F), 0), 0U);
+  EXPECT_EQ(CandidatesNeeded(Cut(1.0F, 0, 0.9F), 0), 0U);
+  EXPECT_EQ(CandidatesNeeded(Cut(1.0F, -1), 0), 0U);
+  EXPECT_EQ(CandidatesNeeded(Cut(1.0F, 1000), 0), 0U);
+  const auto with = [](auto change) {
+    SamplingParams params = Cut(0.0F);
+    change(params);
+    return CandidatesNeeded(params, 0);
+  };
+  EXPECT_EQ(with([](SamplingParams& p) { p.logprobs = 0; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.repetition_penalty = 1.1F; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.presence_penalty = 0.1F; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.frequency_penalty = 0.1F; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.logit_bias = {{3, 1.0F}}; }), 0U);
 }
 
 TEST(Sampler, MaskedTokensNeverCome) {
