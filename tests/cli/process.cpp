@@ -68,9 +68,8 @@ ProcessResult RunTern(const std::vector<std::string>& arguments, const std::stri
   return {ExitCode(status), ReadAll(out.path()), ReadAll(err.path())};
 }
 
-BackgroundTern::BackgroundTern(const std::vector<std::string>& arguments)
-    : error_path_(testing::TempDir() + "tern_serve_" + std::to_string(getpid())) {
-  process_ = Spawn(arguments, "/dev/null", "/dev/null", error_path_, {});
+BackgroundTern::BackgroundTern(const std::vector<std::string>& arguments) {
+  process_ = Spawn(arguments, "/dev/null", "/dev/null", errors_.path(), {});
 }
 
 BackgroundTern::~BackgroundTern() {
@@ -78,10 +77,9 @@ BackgroundTern::~BackgroundTern() {
     kill(process_, SIGKILL);
     Wait();
   }
-  unlink(error_path_.c_str());
 }
 
-std::string BackgroundTern::Errors() const { return ReadAll(error_path_); }
+std::string BackgroundTern::Errors() const { return ReadAll(errors_.path()); }
 
 bool BackgroundTern::Ended() {
   if (!reaped_) reaped_ = waitpid(process_, &status_, WNOHANG) == process_;

@@ -18,6 +18,19 @@ struct ProcessResult {
 ProcessResult RunTern(const std::vector<std::string>& arguments, const std::string& input = "",
                       const std::vector<std::string>& environment = {});
 
+// A file in the test's temporary folder, removed with the object.
+class ScratchFile {
+ public:
+  explicit ScratchFile(const std::string& suffix, const std::string& text = "");
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  ~ScratchFile();
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 // A tern that runs in the background, its standard error in a file; killed with the object if still
 // there.
 class BackgroundTern {
@@ -41,20 +54,7 @@ class BackgroundTern {
   pid_t process_ = -1;
   int status_ = -1;
   bool reaped_ = false;
-  std::string error_path_;
-};
-
-// A file in the test's temporary folder, removed with the object.
-class ScratchFile {
- public:
-  explicit ScratchFile(const std::string& suffix, const std::string& text = "");
-  ScratchFile(const ScratchFile&) = delete;
-  ScratchFile& operator=(const ScratchFile&) = delete;
-  ~ScratchFile();
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
+  ScratchFile errors_{"err"};
 };
 
 // A path under the shared test data, or "" when that is absent; tests then skip.
