@@ -211,8 +211,14 @@ void Sampler::Mask(std::span<float> logits, std::span<const uint64_t> mask) cons
     for (const TokenId token : stop_tokens_) logits[static_cast<size_t>(token)] = kMinusInfinity;
   }
   if (mask.empty()) return;
-  for (size_t token = 0; token < logits.size(); ++token) {
-    if (((mask[token / 64] >> (token % 64)) & 1) == 0) logits[token] = kMinusInfinity;
+  // A mask may end before the logits do: models pad their vocabulary.
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t allowed = first / 64 < mask.size() ? mask[first / 64] : 0;
+    if (~allowed == 0) continue;
+    const size_t end = std::min(first + 64, logits.size());
+    for (size_t token = first; token < end; ++token) {
+      if (((allowed >> (token % 64)) & 1) == 0) logits[token] = kMinusInfinity;
+    }
   }
 }
 

@@ -315,7 +315,7 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   const bool stops =
       !group.forced && std::binary_search(group.stop_tokens.begin(), group.stop_tokens.end(),
                                           sequence.tokens.back());
-  if (stops) return Finish(entry, FinishReason::kStop, {});
+  if (stops || result.complete) return Finish(entry, FinishReason::kStop, {});
   assert(sequence.generated() <= sequence.max_tokens);
   if (sequence.generated() == sequence.max_tokens) Finish(entry, FinishReason::kLength, {});
 }

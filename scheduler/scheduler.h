@@ -61,7 +61,8 @@ struct RowResult {
   // In order; the first ones equal the drafts. Nothing follows a stop token or the last token that
   // is allowed. Empty for prefill chunks.
   std::vector<engine::TokenId> accepted;
-  std::string error;  // kFailed: a sentence
+  std::string error;      // kFailed: a sentence
+  bool complete = false;  // nothing may follow the last token: the choice ends with kStop
 };
 
 struct StepResult {

@@ -11,6 +11,10 @@
 #include "engine/token.h"
 #include "scheduler/token_event.h"
 
+namespace engine::text::grammar {
+class Constraint;
+}
+
 namespace scheduler {
 
 // What the server asks for: one prompt, n choices.
@@ -27,6 +31,9 @@ struct Request {
   std::string tenant;            // API key's name, for fair sharing
   std::string cache_salt;        // separates prefix caches
   std::vector<engine::AdapterScale> adapters = {};  // as engine::BatchRow::adapters
+  // What the text must be; nullptr: anything. One matcher for each choice.
+  std::shared_ptr<const engine::text::grammar::Constraint> grammar = {};
+  bool drops_first_space = false;  // the text's first space is not shown (SPM); for the grammar
   std::shared_ptr<TokenSink> sink;
 };
 

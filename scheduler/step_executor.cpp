@@ -7,6 +7,8 @@
 #include <new>
 #include <utility>
 
+#include "engine/text/grammar/matcher.h"
+
 namespace scheduler {
 namespace {
 
@@ -46,6 +48,9 @@ std::string_view Describe(engine::RowStatus status) {
   return "The engine failed on this request.";
 }
 
+constexpr char kNoTokenAllowed[] =
+    "No token of the vocabulary can continue the text that the grammar asks for.";
+constexpr char kTooAmbiguous[] = "The grammar is too ambiguous to be followed any further.";
 constexpr char kNoFiniteLogit[] = "The model produced no finite logits for this request.";
 
 void AddStats(const engine::StepStats& part, engine::StepStats* sum) {
@@ -65,8 +70,9 @@ void AddStats(const engine::StepStats& part, engine::StepStats* sum) {
 }  // namespace
 
 struct StepExecutor::Choice {
-  std::optional<engine::Sampler> sampler;  // made for the first draw
-  double scheduled = 0;                    // first time in a step
+  std::optional<engine::Sampler> sampler;                 // made for the first draw
+  std::optional<engine::text::grammar::Matcher> matcher;  // beside it, where there is a grammar
+  double scheduled = 0;                                   // first time in a step
   uint32_t generated = 0;
   Finished* ending = nullptr;  // while the step that ended it is published
   bool told_end = false;
@@ -322,6 +328,9 @@ void StepExecutor::Undo(Row& row) {
   if (row.choice->sampler) {
     row.choice->sampler->Rollback(static_cast<uint32_t>(row.samples.size()));
   }
+  if (row.choice->matcher) {
+    row.choice->matcher->Rollback(static_cast<uint32_t>(row.samples.size()));
+  }
   row.samples.clear();
   row.closed = false;
   row.error.clear();
@@ -331,6 +340,7 @@ void StepExecutor::Undo(Row& row) {
 uint32_t StepExecutor::CandidatesFor(const Row& row) const {
   if (!runner_.gives_candidates() || row.outputs.size() != 1 || !row.planned->samples) return 0;
   const Request& request = row.active->request;
+  if (request.grammar) return 0;  // the best allowed token may be far from the best
   const uint32_t next = row.planned->first + row.outputs.front() + 1;
   // The scores of a prompt or forced token are those of the whole distribution.
   const bool scored =
@@ -387,8 +397,18 @@ void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logit
     if (!choice.sampler) {
       choice.sampler.emplace(request.sampling, request.prompt, row.sequence->choice,
                              request.stop_tokens);
+      if (request.grammar) {
+        choice.matcher.emplace(request.grammar, request.stop_tokens, request.drops_first_space);
+      }
     }
-    sample = choice.sampler->Draw(logits, position);
+    const auto mask = choice.matcher ? choice.matcher->Mask() : std::span<const uint64_t>();
+    if (choice.matcher &&
+        std::all_of(mask.begin(), mask.end(), [](uint64_t w) { return w == 0; })) {
+      row.closed = true;
+      if (place == 0) row.error = kNoTokenAllowed;
+      return;
+    }
+    sample = choice.sampler->Draw(logits, position, mask);
   }
   if (!sample.finite) {
     // Behind a draft it may be the draft's fault: the place comes again without one.
@@ -398,6 +418,11 @@ void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logit
   }
   const engine::TokenId token = sample.token;
   row.samples.reserve(row.planned->drafts.size() + 1);
+  if (choice.matcher && !choice.matcher->Accept(token)) {
+    row.closed = true;
+    if (place == 0) row.error = kTooAmbiguous;
+    return;
+  }
   if (choice.sampler) choice.sampler->Accept(token);
   row.samples.push_back(std::move(sample));
   const std::vector<engine::TokenId>& drafts = row.planned->drafts;
@@ -407,6 +432,7 @@ void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logit
 bool StepExecutor::EndsChoice(const Row& row, engine::TokenId token) const {
   const Request& request = row.active->request;
   if (row.sequence->generated() + row.samples.size() >= row.sequence->max_tokens) return true;
+  if (row.choice->matcher && row.choice->matcher->IsExhausted()) return true;
   const std::vector<engine::TokenId>& stops = request.stop_tokens;
   return request.forced_tokens.empty() &&
          std::find(stops.begin(), stops.end(), token) != stops.end();
@@ -440,6 +466,7 @@ StepResult StepExecutor::Collect() {
     }
     if (out.outcome != RowOutcome::kOk) continue;
     for (const engine::Sample& sample : row.samples) out.accepted.push_back(sample.token);
+    out.complete = row.choice->matcher && row.choice->matcher->IsExhausted();
   }
   return result;
 }

@@ -7,6 +7,7 @@
 
 #include "engine/text/detokenizer.h"
 #include "server/api_error.h"
+#include "server/structured_output.h"
 
 namespace server {
 namespace {
@@ -156,6 +157,12 @@ void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
   if (!job.params.sampling.seed) job.params.sampling.seed = RandomSeed();
 }
 
+void CompileGrammar(GenerationJob* job) {
+  if (!job->params.grammar) return;
+  ServedModel& model = *job->model;
+  job->grammar = model.grammars().Get(*job->params.grammar, model.tokenizer());
+}
+
 ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
                         uint32_t context_length) {
   switch (result) {
@@ -226,6 +233,7 @@ GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedMode
   CheckFits(rendered, *job.model, "messages");
   job.prompts.push_back(EncodeChat(rendered, job.model->tokenizer()));
   CheckAgainstModel(job, "messages");
+  CompileGrammar(&job);
   return job;
 }
 
@@ -247,6 +255,7 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
     }
   }
   CheckAgainstModel(job, "prompt");
+  CompileGrammar(&job);
   if (request.echo && job.echo_texts.empty()) {
     for (const std::vector<TokenId>& tokens : job.prompts) {
       job.echo_texts.push_back(engine::text::SanitizeUtf8(tokenizer.Decode(tokens, true)));
@@ -269,8 +278,7 @@ Generation::Generation(GenerationJob job)
   }
   ChoiceText::Options options;
   options.show_special = !params.skip_special_tokens;
-  // An answer begins a text of its own; a completion continues the prompt's.
-  options.drop_leading_space = job_.kind == ApiKind::kChat && tokenizer.adds_space_prefix();
+  options.drop_leading_space = DropsFirstSpace();
   options.logprobs = params.sampling.logprobs >= 0;
   options.min_tokens = params.sampling.min_tokens;
   options.stop = params.stop;
@@ -295,6 +303,11 @@ Generation::~Generation() {
   }
 }
 
+// An answer begins a text of its own; a completion continues the prompt's.
+bool Generation::DropsFirstSpace() const {
+  return job_.kind == ApiKind::kChat && job_.model->tokenizer().adds_space_prefix();
+}
+
 scheduler::Request Generation::MakeRequest(size_t prompt) {
   const GenerationParams& params = job_.params;
   scheduler::Request request;
@@ -314,6 +327,8 @@ scheduler::Request Generation::MakeRequest(size_t prompt) {
   request.tenant = job_.tenant;
   request.cache_salt = params.cache_salt;
   request.adapters = job_.adapters;
+  request.grammar = job_.grammar;
+  request.drops_first_space = DropsFirstSpace();
   request.sink = queue_;
   return request;
 }

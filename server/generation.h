@@ -29,6 +29,7 @@ struct GenerationJob {
   bool score_only = false;          // max_tokens 0 with echo: the answer's token is not shown
   std::string tenant;               // API key's name
   std::shared_ptr<RequestUse> use;  // of its key; may be null
+  std::shared_ptr<const engine::text::grammar::Constraint> grammar;  // nullptr = any text
   Clock::time_point arrival;
 
   // Who asked, and when.
@@ -114,6 +115,7 @@ class Generation {
   void Measure(Prompt& prompt, Choice& choice, const scheduler::TokenEvent& event);
   void MeasureEnd(const Prompt& prompt, const Choice& choice, scheduler::FinishReason reason);
   bool EndsTurn(const scheduler::TokenEvent& event) const;
+  bool DropsFirstSpace() const;
 
   GenerationJob job_;
   std::shared_ptr<EventQueue> queue_;

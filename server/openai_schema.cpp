@@ -6,6 +6,7 @@
 
 #include "server/api_error.h"
 #include "server/param_reader.h"
+#include "server/structured_output.h"
 
 namespace server {
 namespace {
@@ -27,26 +28,14 @@ constexpr size_t kMaxDryBreakerBytes = 256;
 constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
 
 // Each would change the output, so ignoring it would be a lie.
-constexpr std::array<std::string_view, 20> kUnsupported = {"functions",
-                                                           "audio",
-                                                           "prediction",
-                                                           "suffix",
-                                                           "guided_json",
-                                                           "guided_regex",
-                                                           "guided_choice",
-                                                           "guided_grammar",
-                                                           "grammar",
-                                                           "json_schema",
-                                                           "structured_outputs",
-                                                           "chat_template",
-                                                           "allowed_token_ids",
-                                                           "bad_words",
-                                                           "prompt_logprobs",
-                                                           "logits_processors",
-                                                           "truncate_prompt_tokens",
-                                                           "documents",
-                                                           "n_predict",
-                                                           "samplers"};
+constexpr std::array<std::string_view, 13> kUnsupported = {
+    "functions",         "audio",
+    "prediction",        "suffix",
+    "chat_template",     "allowed_token_ids",
+    "bad_words",         "prompt_logprobs",
+    "logits_processors", "truncate_prompt_tokens",
+    "documents",         "n_predict",
+    "samplers"};
 
 // What switches a feature off wherever it exists: some clients send every field they know.
 bool IsNeutral(const Json& value) {
@@ -77,19 +66,6 @@ void RefuseChoice(ParamReader& reader, std::string_view name) {
   throw NotSupported(reader.Name(name));
 }
 
-void RefuseResponseFormat(ParamReader& reader) {
-  const Json* format = reader.Object("response_format");
-  if (format == nullptr) return;
-  ParamReader inner(*format, "response_format.");
-  const auto type = inner.String("type");
-  if (!type) throw MissingParameter("response_format.type");
-  if (*type != "text") {
-    throw UnsupportedParameter("response_format",
-                               "Unsupported parameter: 'response_format' of type '" + *type +
-                                   "' is not supported, only 'text'.");
-  }
-}
-
 void RefuseModalities(ParamReader& reader) {
   const Json* modalities = reader.Array("modalities");
   if (modalities == nullptr) return;
@@ -103,7 +79,6 @@ void RefuseUnsupported(ParamReader& reader) {
   RefuseUnlessNeutral(reader, "tools");
   RefuseChoice(reader, "tool_choice");
   RefuseChoice(reader, "function_call");
-  RefuseResponseFormat(reader);
   RefuseModalities(reader);
   RefuseTrue(reader, "use_beam_search");
   RefuseTrue(reader, "include_stop_str_in_output");
@@ -334,6 +309,7 @@ GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
                                          std::to_string(params.cache_salt.size()) + ".");
   }
   params.lora = ReadLora(reader);
+  params.grammar = ReadGrammar(reader);
   if (const auto best_of = reader.Integer("best_of", 1, kMaxChoices);
       best_of && *best_of != params.choices) {
     throw UnsupportedParameter("best_of", "Unsupported parameter: 'best_of' must equal 'n'.");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -12,6 +13,8 @@
 #include "server/json.h"
 
 namespace server {
+
+struct GrammarRequest;
 
 // One entry of `lora`: an adapter by id or by name.
 struct LoraChoice {
@@ -35,8 +38,9 @@ struct GenerationParams {
   bool skip_special_tokens = true;
   int32_t priority = 0;
   std::string cache_salt;
-  std::optional<std::vector<LoraChoice>> lora;  // absent = the adapters' own scales
-  std::vector<std::string> ignored;             // names that are unknown or have no effect
+  std::shared_ptr<const GrammarRequest> grammar;  // nullptr = any text
+  std::optional<std::vector<LoraChoice>> lora;    // absent = the adapters' own scales
+  std::vector<std::string> ignored;               // names that are unknown or have no effect
 };
 
 // A list of messages and how the model's template shall see it.

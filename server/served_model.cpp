@@ -2,7 +2,13 @@
 
 #include <utility>
 
+#include "server/structured_output.h"
+
 namespace server {
+
+ServedModel::ServedModel() : grammars_(std::make_unique<GrammarCache>()) {}
+
+ServedModel::~ServedModel() = default;
 
 RuntimeModel::RuntimeModel(scheduler::EngineLoop& loop,
                            std::shared_ptr<scheduler::ModelRuntime> runtime)

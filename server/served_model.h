@@ -13,12 +13,15 @@
 
 namespace server {
 
+class GrammarCache;
+
 // What a request needs of a model: its words and its queue. Tests put a scripted one here.
 //
 // Threads: any.
 class ServedModel {
  public:
-  virtual ~ServedModel() = default;
+  ServedModel();
+  virtual ~ServedModel();
 
   virtual const std::string& name() const = 0;
   virtual int64_t created() const = 0;  // Unix seconds
@@ -30,11 +33,17 @@ class ServedModel {
   // LoRA adapters by id; empty when none were loaded.
   virtual std::span<const engine::LoraAdapter> adapters() const { return {}; }
 
+  // Compiled grammars of structured output.
+  GrammarCache& grammars() { return *grammars_; }
+
   // As EngineLoop.
   virtual scheduler::AdmitResult Submit(scheduler::Request request) = 0;
   virtual void Cancel(scheduler::RequestId request) = 0;
   virtual void CancelChoice(scheduler::RequestId request, uint32_t choice,
                             scheduler::FinishReason reason) = 0;
+
+ private:
+  const std::unique_ptr<GrammarCache> grammars_;
 };
 
 // A runtime that is attached to a loop. loop outlives it.

@@ -214,13 +214,12 @@ TEST(ChatSchema, WhatWouldChangeTheOutputIsRefused) {
            {R"("tool_choice":{"type":"function"})", "tool_choice"},
            {R"("functions":[{}])", "functions"},
            {R"("function_call":{"name":"f"})", "function_call"},
-           {R"("response_format":{"type":"json_object"})", "response_format"},
-           {R"("response_format":{"type":"json_schema"})", "response_format"},
+           {R"("response_format":{"type":"structural_tag"})", "response_format"},
+           {R"("structured_outputs":{"structural_tag":{}})", "structured_outputs.structural_tag"},
            {R"("audio":{"voice":"x"})", "audio"},
            {R"("modalities":["text","audio"])", "modalities"},
            {R"("prediction":{"type":"content"})", "prediction"},
            {R"("best_of":2)", "best_of"},
-           {R"("guided_json":{"type":"object"})", "guided_json"},
            {R"("chat_template":"{{x}}")", "chat_template"},
            {R"("use_beam_search":true)", "use_beam_search"},
            {R"("mirostat":1)", "mirostat"},
@@ -231,11 +230,30 @@ TEST(ChatSchema, WhatWouldChangeTheOutputIsRefused) {
 
 TEST(ChatSchema, WhatAsksForNothingIsAccepted) {
   for (const char* more :
-       {R"("tools":[])", R"("tool_choice":"none")", R"("tool_choice":"auto")",
-        R"("response_format":{"type":"text"})", R"("modalities":["text"])", R"("best_of":1)",
-        R"("n":3,"best_of":3)", R"("typical_p":1)", R"("mirostat":0)", R"("use_beam_search":false)",
+       {R"("tools":[])",
+        R"("tool_choice":"none")",
+        R"("tool_choice":"auto")",
+        R"("response_format":{"type":"text"})",
+        R"("response_format":{"type":"json_object"})",
+        R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{}}})",
+        R"("guided_json":{"type":"object"})",
+        R"("guided_json":"{\"type\":\"object\"}")",
+        R"("guided_regex":"[a-z]+")",
+        R"("guided_choice":["a","b"])",
+        R"("grammar":"root ::= \"a\"")",
+        R"("json_schema":{"type":"object"})",
+        R"("structured_outputs":{"regex":"a"})",
+        R"("guided_regex":"","guided_choice":[])",
+        R"("modalities":["text"])",
+        R"("best_of":1)",
+        R"("n":3,"best_of":3)",
+        R"("typical_p":1)",
+        R"("mirostat":0)",
+        R"("use_beam_search":false)",
         R"("user":"u","metadata":{"a":"b"},"store":true,"service_tier":"auto","verbosity":"low")",
-        R"("something_new":{"a":1})", R"("stop":"")", R"("stop":[])"}) {
+        R"("something_new":{"a":1})",
+        R"("stop":"")",
+        R"("stop":[])"}) {
     EXPECT_EQ(ChatOutcome(more), "ok") << more;
   }
 }

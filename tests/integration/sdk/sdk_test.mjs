@@ -7,6 +7,8 @@ import { pathToFileURL } from 'node:url';
 
 const [directory, port, lockedPort] = process.argv.slice(2);
 const { default: OpenAI } = await import(pathToFileURL(path.join(directory, 'index.mjs')));
+const { makeParseableResponseFormat } =
+  await import(pathToFileURL(path.join(directory, 'lib', 'parser.mjs')));
 
 const connect = (port, options = {}) =>
   new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'none', maxRetries: 0, ...options });
@@ -104,6 +106,35 @@ const checks = {
       chat({ logprobs: true, top_logprobs: 2, max_tokens: 5 }));
     const collected = await stream.finalChatCompletion();
     assert.deepEqual(collected.choices[0].logprobs.content, content);
+  },
+
+  'structured output is parsed, whole and streamed': async () => {
+    const schema = {
+      type: 'object',
+      properties: {
+        mood: { enum: ['glad', 'sad'] },
+        films: { type: 'array', items: { type: 'string', maxLength: 8 }, minItems: 1, maxItems: 2 },
+      },
+      required: ['mood', 'films'],
+      additionalProperties: false,
+    };
+    const params = chat({
+      max_tokens: 200,
+      temperature: 1,
+      seed: 5,
+      response_format: makeParseableResponseFormat(
+        { type: 'json_schema', json_schema: { name: 'answer', strict: true, schema } }, JSON.parse),
+    });
+    const parsed = (await client.chat.completions.parse(params)).choices[0].message.parsed;
+    assert.deepEqual(Object.keys(parsed), ['mood', 'films']);
+    assert.ok(['glad', 'sad'].includes(parsed.mood));
+    assert.ok(parsed.films.length >= 1 && parsed.films.length <= 2);
+    const streamed = await client.chat.completions.stream(params).finalChatCompletion();
+    assert.deepEqual(streamed.choices[0].message.parsed, parsed);
+    schema.properties.mood = { not: {} };
+    const refused = await errorOf(client.chat.completions.create({ ...params, stream: true }));
+    assert.ok(refused instanceof OpenAI.BadRequestError);
+    assert.match(refused.message, /'not' at #\/properties\/mood/);
   },
 
   'completions, whole and streamed': async () => {
