@@ -40,6 +40,11 @@ ApiError UnsupportedParameter(std::string_view param, const std::string& message
   return ApiError(400, kInvalidRequest, "unsupported_parameter", message).WithParam(param);
 }
 
+ApiError NotSupported(std::string_view param) {
+  return UnsupportedParameter(param, "Unsupported parameter: '" + std::string(param) +
+                                         "' is not supported by this server.");
+}
+
 ApiError BadRequest(const std::string& message) {
   return ApiError(400, kInvalidRequest, "", message);
 }

@@ -58,6 +58,8 @@ ApiError InvalidType(std::string_view param, std::string_view expected, std::str
 ApiError InvalidValue(std::string_view param, const std::string& message);
 ApiError MissingParameter(std::string_view param);
 ApiError UnsupportedParameter(std::string_view param, const std::string& message);
+// With the message for a parameter that has no way to be honoured.
+ApiError NotSupported(std::string_view param);
 ApiError BadRequest(const std::string& message);
 // at_least: the prompt was too long to be worth counting.
 ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,

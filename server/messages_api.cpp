@@ -18,11 +18,6 @@ constexpr std::array<std::string_view, 14> kOwnMembers = {
     "thinking", "metadata", "container",  "mcp_servers",    "betas", "service_tier",
     "stop",     "n"};
 
-ApiError NotSupported(std::string_view name) {
-  return UnsupportedParameter(
-      name, "Unsupported parameter: '" + std::string(name) + "' is not supported by this server.");
-}
-
 // A string, or blocks of text. What the model thought in earlier turns is not shown to it again.
 Json ReadContent(const Json& content, const std::string& name) {
   if (content.is_string()) return content;

@@ -44,11 +44,6 @@ bool IsNeutral(const Json& value) {
   return value == false || value == 0;
 }
 
-ApiError NotSupported(std::string_view param) {
-  return UnsupportedParameter(param, "Unsupported parameter: '" + std::string(param) +
-                                         "' is not supported by this server.");
-}
-
 void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
   const Json* value = reader.Find(name);
   if (value != nullptr && !IsNeutral(*value)) throw NotSupported(reader.Name(name));

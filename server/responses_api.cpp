@@ -42,11 +42,6 @@ ApiError NeedsState(std::string_view name) {
                                         "send the whole conversation as 'input'.");
 }
 
-ApiError NotSupported(std::string_view name) {
-  return UnsupportedParameter(
-      name, "Unsupported parameter: '" + std::string(name) + "' is not supported by this server.");
-}
-
 // The text of `content`: a string, or parts of the types input_text and output_text.
 Json ReadContent(const Json& content, const std::string& name) {
   if (content.is_string()) return content;
