@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "engine/finite.h"
-#include "engine/stopwatch.h"
 #include "engine/token_loop.h"
 #include "fabric/vector_ops.h"
 
@@ -40,11 +39,10 @@ fabric::ActivationView Slice(const fabric::ActivationView& view, size_t first, u
 
 }  // namespace
 
-Experts::Experts(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-                 fabric::WorkerTeam& team, Projector& projector, uint32_t max_tokens)
+Experts::Experts(const ModelConfig& config, const Weights& weights, fabric::WorkerTeam& team,
+                 Projector& projector, uint32_t max_tokens)
     : config_(config),
       weights_(weights),
-      device_(device),
       team_(team),
       projector_(projector),
       input_(max_tokens * config.experts.used, std::max(config.hidden, config.experts.ffn),
@@ -95,7 +93,7 @@ fabric::Status Experts::Run(uint32_t layer_index, float* residual, float* normed
         {.matrix = gate.matrix, .x = &views_[i], .y = gate_.data() + at, .y_stride = ffn});
     ops_.push_back({.matrix = up.matrix, .x = &views_[i], .y = up_.data() + at, .y_stride = ffn});
   }
-  status = Execute(stats);
+  status = projector_.Execute(ops_, stats);
   if (status != fabric::Status::kOk) return status;
 
   const float limit = config_.experts.clamp[layer_index];
@@ -118,7 +116,7 @@ fabric::Status Experts::Run(uint32_t layer_index, float* residual, float* normed
                     .y = down_.data() + size_t{groups_[i].first} * hidden,
                     .y_stride = hidden});
   }
-  status = Execute(stats);
+  status = projector_.Execute(ops_, stats);
   if (status != fabric::Status::kOk) return status;
 
   ForTokens(team_, tokens, [&](uint32_t token) {
@@ -198,13 +196,6 @@ void Experts::Encode(const float* values, uint32_t cols, fabric::ActivationKind 
   for (const Group& group : groups_) {
     views_.push_back(Slice(*input_.View(kind), group.first, group.count));
   }
-}
-
-fabric::Status Experts::Execute(StepStats* stats) noexcept {
-  const Stopwatch stopwatch;
-  const fabric::Status status = fabric::Execute(device_, ops_);
-  stats->projection_seconds += stopwatch.Seconds();
-  return status;
 }
 
 size_t Experts::workspace_bytes() const {

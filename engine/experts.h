@@ -28,8 +28,8 @@ namespace engine {
 class Experts {
  public:
   // References outlive the object.
-  Experts(const ModelConfig& config, const Weights& weights, fabric::Device& device,
-          fabric::WorkerTeam& team, Projector& projector, uint32_t max_tokens);
+  Experts(const ModelConfig& config, const Weights& weights, fabric::WorkerTeam& team,
+          Projector& projector, uint32_t max_tokens);
 
   // Adds the layer's output to residual, [tokens, hidden]. `normed` is scratch of that size.
   fabric::Status Run(uint32_t layer_index, float* residual, float* normed, StepRows* rows,
@@ -56,11 +56,9 @@ class Experts {
   void GroupVisits(uint32_t tokens);
   // values: [visits, cols]; encoded, and one view per group for the linears of that kind.
   void Encode(const float* values, uint32_t cols, fabric::ActivationKind kind, StepRows* rows);
-  fabric::Status Execute(StepStats* stats) noexcept;
 
   const ModelConfig& config_;
   const Weights& weights_;
-  fabric::Device& device_;
   fabric::WorkerTeam& team_;
   Projector& projector_;
   ProjectionInput input_;

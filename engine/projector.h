@@ -50,6 +50,9 @@ class Projector {
   fabric::Status ProjectGated(const Linear& gate_linear, const Linear& up_linear, float* gate,
                               StepStats* stats) noexcept;
 
+  // Runs ops of the caller's own on the device; their time counts as that of projections.
+  fabric::Status Execute(std::span<const fabric::ProjectionOp> ops, StepStats* stats) noexcept;
+
   size_t workspace_bytes() const;
 
   static constexpr size_t kMaxGroup = 4;
@@ -62,7 +65,6 @@ class Projector {
   };
 
   fabric::ProjectionOp Op(const Linear& linear, float* y, fabric::Epilogue epilogue) const;
-  fabric::Status Execute(std::span<const fabric::ProjectionOp> ops, StepStats* stats) noexcept;
   bool Adapted(const Linear& linear) const;
   fabric::Status AddAdapters(std::span<const Projection> projections, StepStats* stats) noexcept;
   fabric::Status AddAdapter(const LoraAdapter& adapter, std::span<const AdaptedToken> tokens,

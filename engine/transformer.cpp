@@ -47,7 +47,7 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, fabr
     delta_net_ = std::make_unique<DeltaNet>(config, team, states, projector_, max_tokens);
   }
   if (config.experts.count > 0) {
-    experts_ = std::make_unique<Experts>(config, weights, device, team, projector_, max_tokens);
+    experts_ = std::make_unique<Experts>(config, weights, team, projector_, max_tokens);
   }
   uint32_t seen[2] = {0, 0};
   for (const LayerKind& kind : config.layer_kinds) place_.push_back(seen[kind.recurrent ? 1 : 0]++);
