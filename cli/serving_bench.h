@@ -71,8 +71,6 @@ class ServingBench {
 
   const engine::Model& model() const { return runtime_->model(); }
   int threads() const { return team_.size(); }
-  // The limits that a server would choose here.
-  const scheduler::SchedulerOptions& automatic() const { return automatic_; }
 
   ReplayResult Replay(const std::vector<engine::TokenId>& text, const ReplayPlan& plan);
   MixedResult Mixed(const MixedPlan& plan, bool chunked);
@@ -85,7 +83,7 @@ class ServingBench {
 
   fabric::WorkerTeam team_;
   std::shared_ptr<scheduler::ModelRuntime> runtime_;
-  scheduler::SchedulerOptions automatic_;
+  scheduler::SchedulerOptions automatic_;  // the limits that a server would choose here
 };
 
 // A text as tokens of the model; for a synthetic one, which has no words, a token per distinct

@@ -19,23 +19,6 @@ namespace {
 // Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
 constexpr size_t kRowsPerTask = 64;
 
-// Ternary types whose scales are fp16, so that every weight is one too.
-bool HasHalfScales(gguf::TensorType type) {
-  switch (type) {
-    case gguf::TensorType::kTQ1_0:
-    case gguf::TensorType::kTQ2_0:
-    case gguf::TensorType::kQ1_0:
-    case gguf::TensorType::kQ2_0:
-    case gguf::TensorType::kQ2_0_G128:
-    case gguf::TensorType::kPQ2_0:
-    case gguf::TensorType::kPTQ1_0:
-    case gguf::TensorType::kIQ1_BN:
-      return true;
-    default:
-      return false;
-  }
-}
-
 std::string_view ActivationName(fabric::ActivationKind kind) {
   switch (kind) {
     case fabric::ActivationKind::kFloat:
@@ -516,8 +499,9 @@ std::shared_ptr<const fabric::DenseMatrix> Loader::LoadDense(const gguf::TensorI
 void Loader::LoadEmbeddingAndHead() {
   const gguf::TensorInfo& info = Require("token_embd.weight", config_.vocabulary, config_.hidden);
   const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
-  const fabric::DenseType fallback =
-      ternary && HasHalfScales(info.type) ? fabric::DenseType::kF16 : fabric::DenseType::kF32;
+  // Where scales are fp16 every weight is one too.
+  const bool half = ternary && gguf::TernaryScalesOf(info.type)->half;
+  const fabric::DenseType fallback = half ? fabric::DenseType::kF16 : fabric::DenseType::kF32;
   weights_.embedding = LoadShared(info, fallback, 1.0F);
   if (!config_.tied_head) {
     weights_.head = LoadLinear("output", config_.vocabulary, config_.hidden);

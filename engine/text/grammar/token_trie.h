@@ -31,11 +31,6 @@ class TokenTrie {
   uint32_t size() const { return static_cast<uint32_t>(nodes_.size() - 1); }
   // By their bytes, so that the tokens below a node are consecutive.
   std::span<const TokenId> tokens() const { return tokens_; }
-  // Tokens whose bytes end at the node.
-  std::span<const TokenId> TokensAt(uint32_t node) const {
-    return tokens().subspan(nodes_[node].first_token,
-                            nodes_[node + 1].first_token - nodes_[node].first_token);
-  }
   uint32_t max_depth() const { return max_depth_; }
   // The child of the root for a byte; 0 when there is none.
   uint32_t RootChild(uint8_t byte) const { return root_children_[byte]; }
