@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/kernels/pairs_avx2.h"
 #include "fabric/kernels/quantized_driver.h"
 
 // The 16 rows of a group are the dwords of two registers: rows 0..7 and 8..15.
@@ -15,17 +16,8 @@ namespace {
 
 static_assert(2 * 127 * 128 < 1 << 15);
 
-struct Avx2 {
+struct Avx2 : PairOps {
   static constexpr int kTokenBlock = 4;
-
-  struct Ints {
-    __m256i low;
-    __m256i high;
-  };
-  struct Floats {
-    __m256 low;
-    __m256 high;
-  };
 
   static __m128i Load128(const void* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -74,9 +66,7 @@ struct Avx2 {
     return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
   }
   static Ints AndOr(Ints a, Ints b, Ints c) { return Or(And(a, b), c); }
-  static Ints Add(Ints a, Ints b) {
-    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
-  }
+  static Ints Add(Ints a, Ints b) { return AddInts(a, b); }
   static Ints MulLow(Ints a, Ints b) {
     return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
   }
@@ -141,19 +131,6 @@ struct Avx2 {
     return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
   }
 
-  static Floats Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-  static Floats SetFloat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-  static Floats Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-  static void Store(float* p, Floats v) {
-    _mm256_storeu_ps(p, v.low);
-    _mm256_storeu_ps(p + 8, v.high);
-  }
-  static Floats Mul(Floats a, Floats b) {
-    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
-  }
-  static Floats Fma(Floats a, Floats b, Floats c) {
-    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
-  }
   static Floats ToFloats(Ints v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
 };
 

@@ -37,23 +37,9 @@ struct Avx2 : Ymm {
       __m256i high[T];
 #pragma GCC unroll 12
       for (uint32_t j = 0; j < T; ++j) low[j] = high[j] = _mm256_setzero_si256();
-      for (uint32_t step = 0; step < chunk; ++step) {
-        if (step % kStepsPerTouch == 0 && ahead.count > 0) {
-          _mm_prefetch(ahead.first, _MM_HINT_T1);
-          ahead.Advance(1);
-        }
-        const __m256i w_low = LoadHalf(bytes);
-        const __m256i w_high = LoadHalf(bytes + kHalfLine);
-#pragma GCC unroll 12
-        for (uint32_t j = 0; j < T; ++j) {
-          const __m256i codes = Broadcast(x + j * code_stride);
-          low[j] = AddPairs(low[j], w_low, codes);
-          high[j] = AddPairs(high[j], w_high, codes);
-          KeepInRegisters(&low[j], &high[j]);
-        }
-        bytes += kLineBytes;
-        x += kStepCols;
-      }
+      AddSteps<T>(bytes, x, code_stride, chunk, &ahead, AddPairs, low, high);
+      bytes += size_t{chunk} * kLineBytes;
+      x += size_t{chunk} * kStepCols;
       steps -= chunk;
 #pragma GCC unroll 12
       for (uint32_t j = 0; j < T; ++j) {

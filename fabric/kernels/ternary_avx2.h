@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/kernels/count_activity.h"
+#include "fabric/kernels/pairs_avx2.h"
 #include "fabric/kernels/ternary_driver.h"
 
-// What the 256-bit targets share: unpacking, floats, the account. Included by one file per target,
+// What the 256-bit targets share: unpacking and floats. Included by one file per target,
 // which compiles its own copy: everything is in an anonymous namespace.
 //
 // A line is two registers of eight rows: dword r holds, per digit, the codes (trit + 1) of four
@@ -86,16 +88,7 @@ inline void Decode(__m256i line, __m256i (&codes)[kDigits]) {
 }
 
 // Everything of a target but its dot products; rows 0..7 are low, 8..15 high.
-struct Ymm {
-  struct Ints {
-    __m256i low;
-    __m256i high;
-  };
-  struct Floats {
-    __m256 low;
-    __m256 high;
-  };
-
+struct Ymm : PairOps {
   // A window of 960 columns of one panel stays in the first-level cache with the activations.
   static constexpr size_t kExpandedBytes = 15 << 10;
   static constexpr uint32_t kPanels = 1;
@@ -117,29 +110,38 @@ struct Ymm {
     _mm256_storeu_si256(at, v.low);
     _mm256_storeu_si256(at + 1, v.high);
   }
-  static Ints AddInts(Ints a, Ints b) {
-    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
-  }
-  static Floats Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-  static Floats Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-  static Floats Load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
-  static void Store(float* y, Floats v) {
-    _mm256_storeu_ps(y, v.low);
-    _mm256_storeu_ps(y + 8, v.high);
-  }
-  static Floats Mul(Floats a, Floats b) {
-    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
-  }
-  static Floats Div(Floats a, Floats b) {
-    return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
-  }
-  static Floats Fma(Floats a, Floats b, Floats c) {
-    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
-  }
+  static Floats Set(float x) { return SetFloat(x); }
   static Floats ToFloats(Ints sums, int32_t minus) {
     const __m256i m = _mm256_set1_epi32(minus);
     return {_mm256_cvtepi32_ps(_mm256_sub_epi32(sums.low, m)),
             _mm256_cvtepi32_ps(_mm256_sub_epi32(sums.high, m))};
+  }
+
+  // Over `steps` dwords of expanded bytes: low[j] = add(low[j], codes of rows 0..7, activations of
+  // token j), and high[j] likewise. Prefetches `ahead`. Always inlined, since only then the sums
+  // stay in registers, of which there are just enough.
+  template <uint32_t T, typename Add>
+  __attribute__((always_inline)) static void AddSteps(const uint8_t* bytes, const int8_t* x,
+                                                      size_t code_stride, uint32_t steps,
+                                                      LinesAhead* ahead, const Add& add,
+                                                      __m256i (&low)[T], __m256i (&high)[T]) {
+    for (uint32_t step = 0; step < steps; ++step) {
+      if (step % kStepsPerTouch == 0 && ahead->count > 0) {
+        _mm_prefetch(ahead->first, _MM_HINT_T1);
+        ahead->Advance(1);
+      }
+      const __m256i w_low = LoadHalf(bytes);
+      const __m256i w_high = LoadHalf(bytes + kHalfLine);
+#pragma GCC unroll 12
+      for (uint32_t j = 0; j < T; ++j) {
+        const __m256i codes = Broadcast(x + j * code_stride);
+        low[j] = add(low[j], w_low, codes);
+        high[j] = add(high[j], w_high, codes);
+        KeepInRegisters(&low[j], &high[j]);
+      }
+      bytes += kLineBytes;
+      x += kStepCols;
+    }
   }
 
   template <uint32_t kDigits>
@@ -155,18 +157,6 @@ struct Ymm {
     }
   }
 };
-
-inline ActivityCount CountActivity(const int8_t* codes, const uint32_t* nonzeros,
-                                   uint32_t cols) noexcept {
-  uint64_t ops = 0;
-  uint64_t columns = 0;
-  for (uint32_t col = 0; col < cols; ++col) {
-    const uint32_t active = codes[col] != 0 ? 1 : 0;
-    ops += active * nonzeros[col];
-    columns += active;
-  }
-  return {ops, columns};
-}
 
 }  // namespace
 }  // namespace fabric::kernels

@@ -40,23 +40,7 @@ struct AvxVnni : Ymm {
       low[j] = sums[0][j].low;
       high[j] = sums[0][j].high;
     }
-    for (uint32_t step = 0; step < steps; ++step) {
-      if (step % kStepsPerTouch == 0 && ahead.count > 0) {
-        _mm_prefetch(ahead.first, _MM_HINT_T1);
-        ahead.Advance(1);
-      }
-      const __m256i w_low = LoadHalf(bytes);
-      const __m256i w_high = LoadHalf(bytes + kHalfLine);
-#pragma GCC unroll 12
-      for (uint32_t j = 0; j < T; ++j) {
-        const __m256i codes = Broadcast(x + j * code_stride);
-        low[j] = Dot(low[j], w_low, codes);
-        high[j] = Dot(high[j], w_high, codes);
-        KeepInRegisters(&low[j], &high[j]);
-      }
-      bytes += kLineBytes;
-      x += kStepCols;
-    }
+    AddSteps<T>(bytes, x, code_stride, steps, &ahead, Dot, low, high);
 #pragma GCC unroll 12
     for (uint32_t j = 0; j < T; ++j) sums[0][j] = {low[j], high[j]};
   }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/kernels/count_activity.h"
 #include "fabric/kernels/ternary_driver.h"
 
 // A line is four registers of four rows: dword r holds, per digit, the codes (trit + 1) of four
@@ -204,17 +205,6 @@ struct Neon {
     return DotVector<kDigits>(line, x, steps);
   }
 };
-
-ActivityCount CountActivity(const int8_t* codes, const uint32_t* nonzeros, uint32_t cols) noexcept {
-  uint64_t ops = 0;
-  uint64_t columns = 0;
-  for (uint32_t col = 0; col < cols; ++col) {
-    const uint32_t active = codes[col] != 0 ? 1 : 0;
-    ops += active * nonzeros[col];
-    columns += active;
-  }
-  return {ops, columns};
-}
 
 }  // namespace
 

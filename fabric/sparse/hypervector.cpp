@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "fabric/sparse/mix.h"
 #include "fabric/sparse/trit_planes.h"
 
 namespace fabric::sparse {
@@ -14,12 +15,7 @@ namespace {
 class Generator {
  public:
   explicit Generator(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t x = state_ += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  }
+  uint64_t Next() { return Mix(state_ += 0x9e3779b97f4a7c15u); }
 
  private:
   uint64_t state_;

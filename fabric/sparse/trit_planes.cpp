@@ -6,17 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "fabric/sparse/mix.h"
+
 namespace fabric::sparse {
 namespace {
 
-// A finaliser of SplitMix64's kind. A word's share of the checksum is 0 when the word is, so that a
-// matrix of zeros has checksum 0.
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
+// A word's share of the checksum is 0 when the word is, so that a matrix of zeros has checksum 0.
 uint64_t WordHash(size_t index, uint64_t plus, uint64_t minus) {
   if ((plus | minus) == 0) return 0;
   return Mix(Mix(Mix(index + 1) ^ plus) + minus);
