@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/fabric/input.h"
 #include "fabric/device.h"
 #include "fabric/machine_limits.h"
 #include "fabric/vector_ops.h"
@@ -45,34 +46,7 @@ std::shared_ptr<const QuantizedMatrix> RandomMatrix(QuantizedType type) {
   return matrix;
 }
 
-struct Input {
-  explicit Input(uint32_t tokens)
-      : codes(size_t{tokens} * kCols), scales(codes.size() / 32), sums(scales.size()) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    std::vector<float> values(kCols);
-    for (uint32_t t = 0; t < tokens; ++t) {
-      for (float& v : values) v = normal(random);
-      const size_t block = size_t{t} * kCols / 32;
-      fabric::QuantizeBlocks(values.data(), kCols, kCols, codes.data() + size_t{t} * kCols,
-                             scales.data() + block, sums.data() + block);
-    }
-    view = {.kind = fabric::ActivationKind::kInt8Block,
-            .tokens = tokens,
-            .cols = kCols,
-            .codes = codes.data(),
-            .code_stride = kCols,
-            .scales = scales.data(),
-            .scale_stride = kCols / 32,
-            .sums = sums.data()};
-  }
-  std::vector<int8_t> codes;
-  std::vector<float> scales;
-  std::vector<int32_t> sums;
-  fabric::ActivationView view;
-};
-
-double MedianSeconds(fabric::Device& device, fabric::MatrixId id, const Input& input) {
+double MedianSeconds(fabric::Device& device, fabric::MatrixId id, const bench::Input& input) {
   std::vector<float> y(size_t{input.view.tokens} * kRows);
   const fabric::ProjectionOp op{.matrix = id, .x = &input.view, .y = y.data(), .y_stride = kRows};
   std::vector<double> seconds;
@@ -106,7 +80,8 @@ int main() {
       fabric::MatrixId id;
       device->Upload(matrix, &id);
       for (const uint32_t tokens : {1U, 4U, 16U, 64U}) {
-        const double seconds = MedianSeconds(*device, id, Input(tokens));
+        const double seconds = MedianSeconds(
+            *device, id, bench::Input(tokens, kCols, fabric::ActivationKind::kInt8Block));
         const double macs = double{kRows} * kCols * tokens;
         std::printf("%-8s %7d %7u %9.0f %9.1f %9.0f%% %10.0f %9.0f%%\n",
                     std::string(fabric::QuantizedTypeName(type)).c_str(), threads, tokens,

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/fabric/input.h"
 #include "fabric/device.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/sparse/hypervector.h"
@@ -43,34 +44,6 @@ TritPlanes RandomPlanes(double density) {
   return planes;
 }
 
-struct Input {
-  explicit Input(uint32_t tokens)
-      : values(size_t{tokens} * kSize), codes(values.size()), scales(tokens), sums(tokens) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    for (float& v : values) v = normal(random);
-    for (uint32_t t = 0; t < tokens; ++t) {
-      fabric::QuantizeToken(values.data() + size_t{t} * kSize, kSize, kSize,
-                            codes.data() + size_t{t} * kSize, &scales[t], &sums[t]);
-    }
-    view = {.kind = fabric::ActivationKind::kInt8Token,
-            .tokens = tokens,
-            .cols = kSize,
-            .values = values.data(),
-            .value_stride = kSize,
-            .codes = codes.data(),
-            .code_stride = kSize,
-            .scales = scales.data(),
-            .scale_stride = 1,
-            .sums = sums.data()};
-  }
-  std::vector<float> values;
-  std::vector<int8_t> codes;
-  std::vector<float> scales;
-  std::vector<int32_t> sums;
-  fabric::ActivationView view;
-};
-
 fabric::Matrix DenseCopy(Form form, const TritPlanes& planes) {
   std::vector<int8_t> trits(kSize);
   if (form == Form::kTernary) {
@@ -88,7 +61,7 @@ fabric::Matrix DenseCopy(Form form, const TritPlanes& planes) {
   return std::make_shared<const fabric::DenseMatrix>(type, kSize, kSize);
 }
 
-void RunDense(benchmark::State& state, Form form, const TritPlanes& planes, Input& input) {
+void RunDense(benchmark::State& state, Form form, const TritPlanes& planes, bench::Input& input) {
   static fabric::WorkerTeam team(1);
   fabric::FabricOptions options;
   options.account = false;
@@ -130,7 +103,7 @@ void Product(benchmark::State& state) {
   const auto tokens = static_cast<uint32_t>(state.range(2));
   const TritPlanes planes = RandomPlanes(1.0 - static_cast<double>(state.range(1)) / 1000.0);
   const auto& kernels = fabric::kernels::ActiveKernels().sparse;
-  Input input(tokens);
+  bench::Input input(tokens, kSize, fabric::ActivationKind::kInt8Token);
   std::vector<int32_t> sums(size_t{tokens} * kSize);
   if (form == Form::kLines) {
     fabric::AlignedBuffer<int8_t> tables;

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/fabric/input.h"
 #include "fabric/device.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/machine_limits.h"
@@ -56,39 +57,6 @@ TernaryMatrix RandomTernary(TernaryLayout layout, fabric::ScaleKind kind, uint32
   return matrix;
 }
 
-struct Input {
-  explicit Input(uint32_t tokens, ActivationKind kind)
-      : values(size_t{tokens} * kCols), codes(values.size()) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    for (float& v : values) v = normal(random);
-    const size_t per_token = kind == ActivationKind::kInt8Block ? kCols / 32 : 1;
-    scales.resize(tokens * per_token);
-    sums.resize(tokens * per_token);
-    for (uint32_t t = 0; t < tokens; ++t) {
-      const auto quantize =
-          kind == ActivationKind::kInt8Block ? fabric::QuantizeBlocks : fabric::QuantizeToken;
-      quantize(values.data() + t * kCols, kCols, kCols, codes.data() + t * kCols,
-               scales.data() + t * per_token, sums.data() + t * per_token);
-    }
-    view = {.kind = kind,
-            .tokens = tokens,
-            .cols = kCols,
-            .values = values.data(),
-            .value_stride = kCols,
-            .codes = codes.data(),
-            .code_stride = kCols,
-            .scales = scales.data(),
-            .scale_stride = per_token,
-            .sums = sums.data()};
-  }
-  std::vector<float> values;
-  std::vector<int8_t> codes;
-  std::vector<float> scales;
-  std::vector<int32_t> sums;
-  fabric::ActivationView view;
-};
-
 const fabric::MachineLimits& Limits(int threads) {
   static std::map<int, fabric::MachineLimits> measured;
   const auto found = measured.find(threads);
@@ -112,8 +80,9 @@ void Report(benchmark::State& state, int threads, size_t bytes, uint64_t macs) {
 }
 
 // Copies of one matrix until they fill `kStreamedBytes`, one Submit() per copy in turn.
-void RunMatrices(benchmark::State& state, int threads, TernaryLayout layout, const Input& input,
-                 const std::function<Matrix(uint32_t)>& make, bool streamed, bool account = true) {
+void RunMatrices(benchmark::State& state, int threads, TernaryLayout layout,
+                 const bench::Input& input, const std::function<Matrix(uint32_t)>& make,
+                 bool streamed, bool account = true) {
   fabric::FabricOptions options;
   options.layout = layout;
   options.account = account;
@@ -141,7 +110,8 @@ void Ternary(benchmark::State& state) {
   const auto tokens = static_cast<uint32_t>(state.range(1));
   const auto layout = static_cast<TernaryLayout>(state.range(2));
   const bool blocks = state.range(3) != 0;
-  const Input input(tokens, blocks ? ActivationKind::kInt8Block : ActivationKind::kInt8Token);
+  const bench::Input input(tokens, kCols,
+                           blocks ? ActivationKind::kInt8Block : ActivationKind::kInt8Token);
   const auto kind = blocks ? fabric::ScaleKind::kGroup : fabric::ScaleKind::kTensor;
   RunMatrices(
       state, threads, layout, input,
@@ -154,7 +124,7 @@ void Dense(benchmark::State& state) {
   const auto threads = static_cast<int>(state.range(0));
   const auto tokens = static_cast<uint32_t>(state.range(1));
   const auto type = static_cast<fabric::DenseType>(state.range(2));
-  const Input input(tokens, ActivationKind::kFloat);
+  const bench::Input input(tokens, kCols, ActivationKind::kFloat);
   RunMatrices(
       state, threads, {}, input,
       [&](uint32_t) -> Matrix { return std::make_shared<const DenseMatrix>(type, kRows, kCols); },
