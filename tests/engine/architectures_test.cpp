@@ -5,18 +5,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <numeric>
-#include <random>
 
 #include "engine/errors.h"
 #include "engine/state_cache.h"
 #include "gguf/codec.h"
 #include "tests/engine/rig.h"
+#include "tests/engine/walkers.h"
 
 namespace engine {
 namespace {
 
+using testing::CheckInvariance;
 using ::testing::HasSubstr;
 using testing::LoadBytes;
 using testing::LogitRows;
@@ -24,6 +24,8 @@ using testing::RandomTokens;
 using testing::Rig;
 using testing::RunAlone;
 using testing::SmallOptions;
+using testing::Walker;
+using testing::WalkerSink;
 
 constexpr uint32_t kVocabulary = 48;
 
@@ -99,76 +101,11 @@ TEST_P(EveryArchitecture, ReferenceDeviceGivesTheSameBits) {
   EXPECT_TRUE(RunAlone(*sim.engine, tokens, 0) == RunAlone(*reference.engine, tokens, 0));
 }
 
-// A sequence in a slot and blocks of its own.
-struct Walker {
-  std::vector<TokenId> tokens;
-  std::vector<BlockId> blocks;
-  uint32_t slot = 0;
-  size_t computed = 0;
-  LogitRows logits = {};
-};
-
-class WalkerSink : public LogitsSink {
- public:
-  WalkerSink(std::vector<Walker>* walkers, const std::vector<size_t>& rows)
-      : walkers_(walkers), rows_(rows) {}
-  void OnLogits(size_t row, size_t, std::span<float> logits) override {
-    (*walkers_)[rows_[row]].logits.emplace_back(logits.begin(), logits.end());
-  }
-
- private:
-  std::vector<Walker>* walkers_;
-  const std::vector<size_t>& rows_;
-};
-
-void RandomStep(Engine& engine, std::vector<Walker>& walkers, std::mt19937_64& random) {
-  std::vector<size_t> row_walkers;
-  std::vector<std::vector<uint32_t>> outputs;
-  std::vector<BatchRow> rows;
-  outputs.reserve(walkers.size());
-  for (size_t index = 0; index < walkers.size(); ++index) {
-    Walker& walker = walkers[index];
-    const size_t left = walker.tokens.size() - walker.computed;
-    if (left == 0 || random() % 3 == 0) continue;
-    const size_t count = random() % 2 == 0 ? 1 : 1 + random() % std::min<size_t>(left, 20);
-    outputs.emplace_back(count);
-    std::iota(outputs.back().begin(), outputs.back().end(), 0U);
-    row_walkers.push_back(index);
-    rows.push_back({.tokens = std::span(walker.tokens).subspan(walker.computed, count),
-                    .first_position = static_cast<uint32_t>(walker.computed),
-                    .block_table = walker.blocks,
-                    .outputs = outputs.back(),
-                    .output_kind = OutputKind::kLogits,
-                    .state_slot = walker.slot});
-    walker.computed += count;
-  }
-  WalkerSink sink(&walkers, row_walkers);
-  for (const RowOutput& row : engine.Step({.rows = rows, .sink = &sink}).rows) {
-    ASSERT_EQ(row.status, RowStatus::kOk);
-  }
-}
-
 TEST_P(EveryArchitecture, RandomBatchesGiveTheSoloBits) {
   for (const bool ternary : {false, true}) {
     Rig solo = RigOf(CopyOf(GetParam(), ternary), SmallOptions());
     Rig rig = RigOf(CopyOf(GetParam(), ternary), SmallOptions(), 2);
-    std::mt19937_64 random(7);
-    std::vector<Walker> walkers;
-    BlockId next = 0;
-    for (const size_t length : {60U, 1U, 17U, 33U, 80U}) {
-      Walker walker{.tokens = RandomTokens(length, kVocabulary, random()), .blocks = {}};
-      walker.slot = static_cast<uint32_t>(10 - walkers.size());
-      for (size_t i = 0; i <= length / 16; ++i) walker.blocks.push_back(next++);
-      walkers.push_back(std::move(walker));
-    }
-    const auto done = [](const Walker& walker) { return walker.computed == walker.tokens.size(); };
-    while (!std::all_of(walkers.begin(), walkers.end(), done)) {
-      RandomStep(*rig.engine, walkers, random);
-    }
-    for (const Walker& walker : walkers) {
-      EXPECT_TRUE(walker.logits == RunAlone(*solo.engine, walker.tokens, 0))
-          << walker.tokens.size() << " tokens, ternary " << ternary;
-    }
+    CheckInvariance(*rig.engine, *solo.engine, {60, 1, 17, 33, 80}, 7);
   }
 }
 

@@ -4,15 +4,15 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <numeric>
-#include <random>
 
 #include "tests/engine/rig.h"
+#include "tests/engine/walkers.h"
 
 namespace engine {
 namespace {
 
+using testing::CheckInvariance;
 using testing::LogitRows;
 using testing::RandomTokens;
 using testing::Rig;
@@ -20,89 +20,8 @@ using testing::RunAlone;
 using testing::SmallOptions;
 using testing::TinyRig;
 using testing::TinyShape;
-
-// A sequence on its way through random steps.
-struct Walker {
-  std::vector<TokenId> tokens;
-  std::vector<BlockId> blocks;
-  size_t computed = 0;
-  LogitRows logits = {};  // of every position since
-};
-
-class WalkerSink : public LogitsSink {
- public:
-  WalkerSink(std::vector<Walker>* walkers, const std::vector<size_t>& row_walkers)
-      : walkers_(walkers), row_walkers_(row_walkers) {}
-  void OnLogits(size_t row, size_t, std::span<float> logits) override {
-    (*walkers_)[row_walkers_[row]].logits.emplace_back(logits.begin(), logits.end());
-  }
-
- private:
-  std::vector<Walker>* walkers_;
-  const std::vector<size_t>& row_walkers_;
-};
-
-// One step with a random part of the walkers and random chunks, every position with logits.
-void RandomStep(Engine& engine, std::vector<Walker>& walkers, std::mt19937_64& random) {
-  std::vector<size_t> order(walkers.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::shuffle(order.begin(), order.end(), random);
-  std::vector<size_t> row_walkers;
-  std::vector<std::vector<uint32_t>> outputs;
-  std::vector<BatchRow> rows;
-  outputs.reserve(walkers.size());
-  size_t room = engine.max_batch_tokens();
-  for (const size_t index : order) {
-    Walker& walker = walkers[index];
-    const size_t left = walker.tokens.size() - walker.computed;
-    if (left == 0 || room == 0 || random() % 4 == 0) continue;
-    const size_t most = std::min(room, left);
-    const size_t count = random() % 2 == 0 ? 1 : 1 + random() % std::min<size_t>(most, 90);
-    outputs.emplace_back(count);
-    std::iota(outputs.back().begin(), outputs.back().end(), 0U);
-    row_walkers.push_back(index);
-    rows.push_back({.tokens = std::span(walker.tokens).subspan(walker.computed, count),
-                    .first_position = static_cast<uint32_t>(walker.computed),
-                    .block_table = walker.blocks,
-                    .outputs = outputs.back(),
-                    .output_kind = OutputKind::kLogits,
-                    .query = {}});
-    walker.computed += count;
-    room -= count;
-  }
-  WalkerSink sink(&walkers, row_walkers);
-  for (const RowOutput& row : engine.Step({.rows = rows, .sink = &sink}).rows) {
-    ASSERT_EQ(row.status, RowStatus::kOk);
-  }
-}
-
-bool Done(const std::vector<Walker>& walkers) {
-  return std::all_of(walkers.begin(), walkers.end(),
-                     [](const Walker& walker) { return walker.computed == walker.tokens.size(); });
-}
-
-// Walks `lengths.size()` random sequences through `engine` and compares each with its run alone.
-void CheckInvariance(Engine& engine, Engine& solo, const std::vector<size_t>& lengths,
-                     uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<BlockId> pool(engine.kv_blocks());
-  std::iota(pool.begin(), pool.end(), BlockId{0});
-  std::shuffle(pool.begin(), pool.end(), random);
-  std::vector<Walker> walkers(lengths.size());
-  for (Walker& walker : walkers) {
-    const size_t index = static_cast<size_t>(&walker - walkers.data());
-    walker.tokens = RandomTokens(lengths[index], engine.model().config().vocabulary, random());
-    const uint32_t blocks = engine.kv_geometry().BlocksFor(lengths[index]);
-    ASSERT_GE(pool.size(), blocks);
-    walker.blocks.assign(pool.end() - blocks, pool.end());
-    pool.resize(pool.size() - blocks);
-  }
-  while (!Done(walkers)) RandomStep(engine, walkers, random);
-  for (const Walker& walker : walkers) {
-    EXPECT_TRUE(walker.logits == RunAlone(solo, walker.tokens, 0))
-        << walker.tokens.size() << " tokens";
-  }
-}
+using testing::Walker;
+using testing::WalkToTheEnd;
 
 class BatchInvariance : public ::testing::TestWithParam<KvType> {};
 
@@ -175,8 +94,7 @@ TEST_P(BatchInvariance, SharedPrefixBlocksGiveTheSoloBits) {
   std::iota(blocks.begin(), blocks.end(), BlockId{0});
   for (size_t i = 272 / 16; i < blocks.size(); ++i) blocks[i] = static_cast<BlockId>(60 - i);
   std::vector<Walker> walkers = {{.tokens = second, .blocks = blocks, .computed = 272}};
-  std::mt19937_64 random(3);
-  while (!Done(walkers)) RandomStep(engine, walkers, random);
+  WalkToTheEnd(engine, walkers, 3);
   EXPECT_TRUE(walkers[0].logits == expected);
 }
 
@@ -188,8 +106,7 @@ TEST_P(BatchInvariance, CopiedBlockServesLikeTheOriginal) {
   const LogitRows expected = RunAlone(engine, tokens, 39);
   for (BlockId block = 0; block < 3; ++block) engine.CopyBlock(block, block + 10);
   std::vector<Walker> walkers = {{.tokens = tokens, .blocks = {10, 11, 12}, .computed = 39}};
-  std::mt19937_64 random(3);
-  while (!Done(walkers)) RandomStep(engine, walkers, random);
+  WalkToTheEnd(engine, walkers, 3);
   EXPECT_TRUE(walkers[0].logits == expected);
 }
 
