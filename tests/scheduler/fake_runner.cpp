@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "engine/candidates.h"
 #include "scheduler/engine_loop.h"
 
 namespace scheduler {
@@ -39,6 +40,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
   ++steps;
   if (on_step) on_step(batch);
   outputs_.assign(batch.rows.size(), {});
+  candidates_.assign(batch.rows.size(), {});
   engine::StepStats stats;
   std::vector<float> logits(kVocabulary);
   for (const engine::BatchRow& row : batch.rows) {
@@ -63,7 +65,14 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
       if (Contains(row.tokens, faults.nan_logits_token)) {
         logits[3] = std::numeric_limits<float>::quiet_NaN();
       }
-      batch.sink->OnLogits(i, j, logits);
+      if (row.output_kind != engine::OutputKind::kCandidates) {
+        batch.sink->OnLogits(i, j, logits);
+        continue;
+      }
+      const size_t have = candidates_[i].size();
+      candidates_[i].resize(have + row.query.k);
+      engine::SelectBest(logits, row.query.mask, std::span(candidates_[i]).subspan(have));
+      outputs_[i].candidates = candidates_[i];
     }
   }
   return {outputs_, stats};

@@ -26,6 +26,7 @@ class FakeRunner : public StepRunner {
     uint32_t kv_blocks = 256;
     uint32_t block_size = 4;
     uint32_t context_length = 128;
+    bool gives_candidates = false;
   };
 
   // What may be made to happen. Written before the runner is used, but for the gate.
@@ -47,6 +48,7 @@ class FakeRunner : public StepRunner {
   void SwapOut(engine::BlockId from, uint32_t slot) override;
   void SwapIn(uint32_t slot, engine::BlockId to) override;
   const engine::KvGeometry& kv_geometry() const override { return geometry_; }
+  bool gives_candidates() const override { return options_.gives_candidates; }
   uint32_t kv_blocks() const override { return options_.kv_blocks; }
   uint32_t context_length() const override { return options_.context_length; }
   uint32_t vocabulary() const override { return kVocabulary; }
@@ -76,6 +78,7 @@ class FakeRunner : public StepRunner {
   std::vector<std::vector<engine::TokenId>> kv_;
   std::map<uint32_t, std::vector<engine::TokenId>> swapped_;  // by slot
   std::vector<engine::RowOutput> outputs_;
+  std::vector<std::vector<engine::Candidate>> candidates_;  // parallel; what outputs_ shows
 
   std::mutex mutex_;
   std::condition_variable changed_;

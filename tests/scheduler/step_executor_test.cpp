@@ -6,6 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "engine/text/grammar/grammar.h"
+#include "engine/text/grammar/matcher.h"
+#include "tests/engine/text/vocabulary.h"
 #include "tests/scheduler/fake_runner.h"
 
 namespace scheduler {
@@ -295,6 +300,71 @@ TEST_F(StepExecutorTest, AThrowingStepDrawsNothingTwice) {
   while (executor.Step()) {
   }
   EXPECT_EQ(sink->tokens(), alone->tokens());
+}
+
+// An engine that gives the best few logits cheaply, and the kinds of output that rows asked it for.
+class CandidatesTest : public StepExecutorTest {
+ protected:
+  CandidatesTest() {
+    Make({}, {.gives_candidates = true});
+    fake_->runner->on_step = [this](const engine::Batch& batch) {
+      for (const engine::BatchRow& row : batch.rows) {
+        if (!row.outputs.empty()) kinds_.insert(row.output_kind);
+      }
+    };
+  }
+  std::set<engine::OutputKind> kinds_;
+};
+
+TEST_F(CandidatesTest, GreedyAndTopKRequestsGetWhatAllLogitsGiveThem) {
+  const auto greedy = Accept({1, 2, 3}, 12);
+  RunToEnd();
+  EXPECT_EQ(greedy->tokens(), Alone({1, 2, 3}, 12));
+
+  auto [request, sink] = RecordedRequest({4, 5, 6}, 12);
+  request.sampling.temperature = 1;
+  request.sampling.seed = 3;
+  request.sampling.top_k = 5;
+  Request alone_request = request;
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  FakeRuntime fake;
+  StepExecutor executor(fake.runtime->scheduler(), *fake.runner, [] { return 0.0; });
+  const auto alone = std::make_shared<RecordingSink>(1);
+  alone_request.sink = alone;
+  executor.Accept({std::move(alone_request), 0});
+  while (executor.Step()) {
+  }
+  EXPECT_EQ(sink->tokens(), alone->tokens());
+  EXPECT_EQ(kinds_, std::set{engine::OutputKind::kCandidates});
+}
+
+TEST_F(CandidatesTest, LogprobsNeedAllLogits) {
+  auto [request, sink] = RecordedRequest({1, 2, 3}, 4);
+  request.sampling.logprobs = 2;
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  EXPECT_EQ(sink->tokens(), Alone({1, 2, 3}, 4));
+  EXPECT_EQ(kinds_, std::set{engine::OutputKind::kLogits});
+}
+
+// The best token that a grammar allows may be far from the best.
+TEST_F(CandidatesTest, AGrammarNeedsAllLogits) {
+  namespace text = engine::text;
+  std::vector<text::TestToken> words;
+  for (char letter = 'a'; letter <= 'z'; ++letter) words.push_back({std::string(1, letter)});
+  const auto tokenizer = text::Tokenizer::FromMetadata(text::SpmMetadata(words, false));
+  const auto q = static_cast<TokenId>(3 + 'q' - 'a');
+  ASSERT_EQ(tokenizer->TokenBytes(q, false), "q");
+  auto [request, sink] = RecordedRequest({1, 2, 3}, 20);
+  request.grammar = std::make_shared<text::grammar::Constraint>(
+      text::grammar::CompileGrammar(text::grammar::Regex{"q{6}"}),
+      std::make_shared<const text::grammar::TokenTrie>(*tokenizer));
+  executor_->Accept({std::move(request), now_});
+  RunToEnd();
+  EXPECT_EQ(sink->tokens(), std::vector<TokenId>(6, q));
+  EXPECT_EQ(sink->end().reason, FinishReason::kStop);
+  EXPECT_EQ(kinds_, std::set{engine::OutputKind::kLogits});
 }
 
 TEST_F(StepExecutorTest, RequestsThatCannotBeServedAreTold) {
