@@ -5,6 +5,8 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+import { errorOf, runChecks } from './checks.mjs';
+
 const [directory, port, lockedPort] = process.argv.slice(2);
 const { default: OpenAI } = await import(pathToFileURL(path.join(directory, 'index.mjs')));
 const { makeParseableResponseFormat } =
@@ -31,14 +33,6 @@ const eventually = async (condition) => {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   assert.fail('never became true');
-};
-const errorOf = async (promise) => {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  assert.fail('no error was thrown');
 };
 
 const checks = {
@@ -237,14 +231,4 @@ const checks = {
   },
 };
 
-let failures = 0;
-for (const [name, check] of Object.entries(checks)) {
-  try {
-    await check();
-    console.log(`ok      ${name}`);
-  } catch (error) {
-    ++failures;
-    console.log(`FAILED  ${name}\n${error.stack}`);
-  }
-}
-process.exit(failures);
+process.exit(await runChecks(checks));
