@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/batch.h"
 #include "engine/kv_geometry.h"
@@ -33,6 +34,8 @@ class Backend {
   virtual const fabric::Device& device() const = 0;
   // Whether rows that need only the best few logits are screened (engine/head.h).
   virtual bool screens_head() const = 0;
+  // One per layer, cumulative; zeros when the device keeps no account.
+  virtual std::span<const LayerActivity> layer_activities() const = 0;
   virtual size_t workspace_bytes() const = 0;
 };
 

@@ -100,6 +100,13 @@ struct StepStats {
   uint64_t refined_rows = 0;        // rows of the head computed exactly for screened positions
 };
 
+// Multiply-adds of one layer's ternary projections since the start: all, and those with both
+// factors non-zero.
+struct LayerActivity {
+  uint64_t total_ops = 0;
+  uint64_t active_ops = 0;
+};
+
 // Valid until the next Step().
 struct StepOutput {
   std::span<const RowOutput> rows;  // parallel to Batch::rows

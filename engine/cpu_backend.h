@@ -36,6 +36,9 @@ class CpuBackend : public Backend {
   void LoadBlock(const std::byte* bytes, BlockId block) override { cache_.LoadBlock(bytes, block); }
   const fabric::Device& device() const override { return device_; }
   bool screens_head() const override { return head_.screens(); }
+  std::span<const LayerActivity> layer_activities() const override {
+    return transformer_.layer_activities();
+  }
   size_t workspace_bytes() const override;
 
  private:

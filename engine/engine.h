@@ -37,6 +37,7 @@ class Engine {
   uint32_t max_batch_tokens() const { return max_batch_tokens_; }
   const fabric::Device& device() const { return backend_->device(); }
   bool screens_head() const { return backend_->screens_head(); }
+  std::span<const LayerActivity> layer_activities() const { return backend_->layer_activities(); }
   size_t workspace_bytes() const { return backend_->workspace_bytes(); }
 
  private:

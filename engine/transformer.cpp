@@ -24,11 +24,13 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, fabr
                          uint32_t max_tokens, uint32_t max_context)
     : config_(config),
       weights_(weights),
+      device_(device),
       team_(team),
       cache_(cache),
       rope_(config, weights.rope_factors),
       attention_(config, cache, team, max_context, 0),
       projector_(config, weights, device, team, max_tokens, WidestInput(config)),
+      layer_activities_(config.layers),
       residual_(size_t{max_tokens} * config.hidden),
       normed_(size_t{max_tokens} * config.hidden),
       query_(size_t{max_tokens} * config.query_width()),
@@ -58,6 +60,7 @@ fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
   projector_.BeginRun(*rows);
   attention_.Plan(*rows);
   if (windowed_) windowed_->Plan(*rows);
+  fabric::DeviceCounters counted = device_.Counters();
   for (uint32_t layer = 0; layer < config_.layers; ++layer) {
     fabric::Status status = config_.layer_kinds[layer].recurrent
                                 ? delta_net_->Run(weights_.layers[layer], place_[layer],
@@ -67,8 +70,16 @@ fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
     status = experts_ ? experts_->Run(layer, residual_.data(), normed_.data(), rows, stats)
                       : FeedForwardBlock(layer, rows, stats);
     if (status != fabric::Status::kOk) return status;
+    NoteActivity(layer, &counted);
   }
   return fabric::Status::kOk;
+}
+
+void Transformer::NoteActivity(uint32_t layer, fabric::DeviceCounters* counted) noexcept {
+  const fabric::DeviceCounters now = device_.Counters();
+  layer_activities_[layer].total_ops += now.total_ops - counted->total_ops;
+  layer_activities_[layer].active_ops += now.active_ops - counted->active_ops;
+  *counted = now;
 }
 
 void Transformer::Embed(const StepRows& rows) {

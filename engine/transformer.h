@@ -50,6 +50,9 @@ class Transformer {
     return residual_.data() + size_t{token} * config_.hidden;
   }
 
+  // One per layer, since the start. The head is none.
+  std::span<const LayerActivity> layer_activities() const { return layer_activities_; }
+
   size_t workspace_bytes() const;
 
  private:
@@ -61,9 +64,12 @@ class Transformer {
   void GateAttended(const StepRows& rows);
   fabric::Status FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats);
   void RotateAndStore(uint32_t index, const StepRows& rows);
+  // Adds to the layer what the device has counted since *counted, which becomes now.
+  void NoteActivity(uint32_t layer, fabric::DeviceCounters* counted) noexcept;
 
   const ModelConfig& config_;
   const Weights& weights_;
+  const fabric::Device& device_;
   fabric::WorkerTeam& team_;
   KvCache& cache_;
   RopeTable rope_;
@@ -73,9 +79,10 @@ class Transformer {
   std::unique_ptr<DeltaNet> delta_net_;
   std::unique_ptr<Experts> experts_;
   std::vector<uint32_t> place_;  // of each layer among those of its kind: in the KV or state cache
-  Floats residual_;              // [tokens, hidden]
-  Floats normed_;                // [tokens, hidden]
-  Floats query_;                 // [tokens, query_width]
+  std::vector<LayerActivity> layer_activities_;
+  Floats residual_;   // [tokens, hidden]
+  Floats normed_;     // [tokens, hidden]
+  Floats query_;      // [tokens, query_width]
   Floats gated_;      // [tokens, 2 * query_width] where queries come with gates, then the gates
   Floats key_;        // [tokens, kv_width]
   Floats value_;      // [tokens, kv_width]

@@ -40,6 +40,9 @@ class EngineRunner : public StepRunner {
   uint32_t context_length() const override { return engine_.context_length(); }
   uint32_t vocabulary() const override { return engine_.model().config().vocabulary; }
   fabric::DeviceCounters Counters() const noexcept override { return engine_.device().Counters(); }
+  std::span<const engine::LayerActivity> LayerActivities() const override {
+    return engine_.layer_activities();
+  }
 
  private:
   engine::Engine& engine_;

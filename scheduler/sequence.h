@@ -30,6 +30,7 @@ struct Request {
   int32_t priority = 0;          // lower runs first
   std::string tenant;            // API key's name, for fair sharing
   std::string cache_salt;        // separates prefix caches
+  bool report_cost = false;      // tell TokenEvent::cost
   std::vector<engine::AdapterScale> adapters = {};  // as engine::BatchRow::adapters
   // What the text must be; nullptr: anything. One matcher for each choice.
   std::shared_ptr<const engine::text::grammar::Constraint> grammar = {};

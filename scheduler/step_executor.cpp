@@ -74,6 +74,7 @@ struct StepExecutor::Choice {
   std::optional<engine::text::grammar::Matcher> matcher;  // beside it, where there is a grammar
   double scheduled = 0;                                   // first time in a step
   uint32_t generated = 0;
+  RequestCost cost;            // when asked for
   Finished* ending = nullptr;  // while the step that ended it is published
   bool told_end = false;
 };
@@ -203,7 +204,11 @@ bool StepExecutor::Step() {
 void StepExecutor::RunPlan(const StepPlan& plan) {
   MoveBlocks(plan);
   PrepareRows(plan);
+  const bool metered = std::any_of(rows_.begin(), rows_.end(),
+                                   [](const Row& row) { return row.active->request.report_cost; });
+  const CostReading before = metered ? ReadCosts() : CostReading();
   RunBatch();
+  if (metered) ChargeRows(before);
   const StepResult result = Collect();
   scheduler_.Commit(plan, result, clock_());
   PublishTokens(result);
@@ -356,6 +361,20 @@ void StepExecutor::SpreadCandidates(std::span<const engine::Candidate> candidate
   for (const engine::Candidate& candidate : candidates) {
     if (candidate.token < 0) continue;
     sparse_logits_[static_cast<size_t>(candidate.token)] = candidate.logit;
+  }
+}
+
+CostReading StepExecutor::ReadCosts() const {
+  return ReadCost(runner_, totals_.kv_bytes_read, totals_.seconds);
+}
+
+void StepExecutor::ChargeRows(const CostReading& before) {
+  const CostReading after = ReadCosts();
+  uint32_t tokens = 0;
+  for (const Row& row : rows_) tokens += row.planned->tokens();
+  for (Row& row : rows_) {
+    if (!row.active->request.report_cost) continue;
+    Charge(before, after, row.planned->tokens(), tokens, &row.choice->cost);
   }
 }
 
@@ -538,6 +557,7 @@ void StepExecutor::Deliver(Active& active, Choice& choice, TokenEvent event) {
   event.scheduled = choice.scheduled;
   event.cached_tokens = active.cached_tokens;
   event.now = clock_();
+  if (active.request.report_cost) event.cost = std::make_shared<const RequestCost>(choice.cost);
   active.request.sink->OnEvent(std::move(event));
 }
 

@@ -12,6 +12,7 @@
 #include "engine/batch.h"
 #include "engine/sampler.h"
 #include "scheduler/inbox.h"
+#include "scheduler/request_cost.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/step_runner.h"
 #include "scheduler/token_event.h"
@@ -84,6 +85,9 @@ class StepExecutor {
   bool EndsChoice(const Row& row, engine::TokenId token) const;
   uint32_t CandidatesFor(const Row& row) const;
   void SpreadCandidates(std::span<const engine::Candidate> candidates);
+  CostReading ReadCosts() const;
+  // Shares out what the step has cost among the rows whose requests want to know.
+  void ChargeRows(const CostReading& before);
   void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/batch.h"
 #include "engine/kv_geometry.h"
@@ -34,6 +35,8 @@ class StepRunner {
   virtual uint32_t context_length() const = 0;
   virtual uint32_t vocabulary() const = 0;
   virtual fabric::DeviceCounters Counters() const noexcept = 0;
+  // As engine::Backend::layer_activities(); the engine thread only.
+  virtual std::span<const engine::LayerActivity> LayerActivities() const { return {}; }
 };
 
 }  // namespace scheduler

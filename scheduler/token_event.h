@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "engine/token.h"
 
 namespace scheduler {
+
+struct RequestCost;
 
 // Chosen by the caller of EngineLoop::Submit through NextRequestId(); unique in the process.
 using RequestId = uint64_t;
@@ -43,6 +46,8 @@ struct TokenEvent {
   std::string error;                           // kError: a sentence
   std::vector<PromptLogprob> prompt_logprobs;  // with choice 0's first event, when asked for
   uint32_t cached_tokens = 0;                  // prompt tokens that came from the prefix cache
+  // Of this choice up to and with this event, when asked for.
+  std::shared_ptr<const RequestCost> cost;
   // Seconds on the engine's clock, for the server's histograms.
   double enqueued = 0;
   double scheduled = 0;  // first time in a step

@@ -326,6 +326,7 @@ scheduler::Request Generation::MakeRequest(size_t prompt) {
   request.priority = params.priority;
   request.tenant = job_.tenant;
   request.cache_salt = params.cache_salt;
+  request.report_cost = params.cost_usage;
   request.adapters = job_.adapters;
   request.grammar = job_.grammar;
   request.drops_first_space = DropsFirstSpace();
@@ -387,6 +388,7 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   if (prompt.awaits_prompt_logprobs) prompt.echo.logprobs = std::move(event.prompt_logprobs);
   if (update.first && job_.echo()) update.echo = &prompt.echo;
   prompt.cached_tokens = std::max(prompt.cached_tokens, event.cached_tokens);
+  if (event.cost != nullptr) choice.cost = std::move(event.cost);
   if (event.has_token) HandleToken(prompt, choice, event, &update);
   if (choice.text.stopped() && !event.finished) {
     job_.model->CancelChoice(prompt.id, event.choice, FinishReason::kStop);
@@ -440,6 +442,7 @@ void Generation::Measure(Prompt& prompt, Choice& choice, const TokenEvent& event
     prompt.scheduled = event.scheduled;
     prompt.first_token = event.now;
     const std::chrono::duration<double> so_far = Clock::now() - job_.arrival;
+    prompt.first_token_seconds = so_far.count();
     if (metrics_ != nullptr) {
       metrics_->OnFirstToken({.first_token_seconds = so_far.count(),
                               .queue_seconds = event.scheduled - event.enqueued,
@@ -467,6 +470,35 @@ Usage Generation::usage() const {
   for (const auto& prompt : job_.prompts) usage.prompt_tokens += prompt.size();
   for (const Prompt& prompt : prompts_) usage.cached_tokens += prompt.cached_tokens;
   for (const Choice& choice : choices_) usage.completion_tokens += choice.tokens;
+  if (job_.params.cost_usage) usage.cost = CostOfAll();
+  return usage;
+}
+
+CostUsage Generation::CostOfAll() const {
+  scheduler::RequestCost sum;
+  CostUsage usage;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    const Choice& choice = choices_[i];
+    const Prompt& prompt = prompts_[i / job_.params.choices];
+    if (choice.cost != nullptr) scheduler::AddCost(*choice.cost, &sum);
+    usage.first_token_seconds = std::max(usage.first_token_seconds, prompt.first_token_seconds);
+    usage.decode_seconds = std::max(usage.decode_seconds, choice.last_token - prompt.first_token);
+  }
+  const auto skip_rate = [](double active, double total) {
+    return total > 0 ? 1 - active / total : 0;
+  };
+  usage.bytes_per_token = sum.tokens > 0 ? sum.bytes / sum.tokens : 0;
+  usage.skip_rate = skip_rate(sum.active_ops, sum.total_ops);
+  usage.fabric_seconds = sum.fabric_seconds;
+  usage.host_seconds = std::max(0.0, sum.step_seconds - sum.fabric_seconds);
+  constexpr double kPicojoules = 1e-12;
+  usage.energy_proxy_joules = sum.energy_picojoules * kPicojoules;
+  if (job_.params.cost_layers) {
+    usage.layer_skip_rates.emplace();
+    for (const auto& layer : sum.layers) {
+      usage.layer_skip_rates->push_back(skip_rate(layer.active_ops, layer.total_ops));
+    }
+  }
   return usage;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/request_cost.h"
 #include "server/choice_text.h"
 #include "server/event_queue.h"
 #include "server/http_types.h"
@@ -93,6 +94,8 @@ class Generation {
     bool started = false;
     bool finished = false;  // for the client; the engine's last event may come later
     double last_token = 0;  // on the engine's clock
+    // As far as it is known, when asked for.
+    std::shared_ptr<const scheduler::RequestCost> cost = nullptr;
   };
   struct Prompt {
     scheduler::RequestId id = 0;
@@ -102,6 +105,7 @@ class Generation {
     double enqueued = 0;
     double scheduled = 0;
     double first_token = 0;
+    double first_token_seconds = 0;  // since the request's header
     uint32_t cached_tokens = 0;
     EchoedPrompt echo;
     // Events of choices that came before the prompt's log-probabilities.
@@ -116,6 +120,7 @@ class Generation {
   void MeasureEnd(const Prompt& prompt, const Choice& choice, scheduler::FinishReason reason);
   bool EndsTurn(const scheduler::TokenEvent& event) const;
   bool DropsFirstSpace() const;
+  CostUsage CostOfAll() const;
 
   GenerationJob job_;
   std::shared_ptr<EventQueue> queue_;

@@ -8,11 +8,25 @@
 namespace server {
 namespace {
 
+Json CostJson(const CostUsage& cost) {
+  Json json = {{"bytes_per_token", cost.bytes_per_token},
+               {"skip_rate", cost.skip_rate},
+               {"fabric_seconds", cost.fabric_seconds},
+               {"host_seconds", cost.host_seconds},
+               {"energy_proxy_joules", cost.energy_proxy_joules},
+               {"first_token_seconds", cost.first_token_seconds},
+               {"decode_seconds", cost.decode_seconds}};
+  if (cost.layer_skip_rates) json["layer_skip_rates"] = *cost.layer_skip_rates;
+  return json;
+}
+
 Json UsageJson(const Usage& usage) {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  Json json = {{"prompt_tokens", usage.prompt_tokens},
+               {"completion_tokens", usage.completion_tokens},
+               {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  if (usage.cost) json["tern"] = CostJson(*usage.cost);
+  return json;
 }
 
 }  // namespace

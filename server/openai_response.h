@@ -15,10 +15,23 @@ namespace server {
 
 enum class ApiKind { kChat, kText };
 
+// What a request has cost, all choices together: `usage.tern`.
+struct CostUsage {
+  double bytes_per_token = 0;  // per token computed, prompt included
+  double skip_rate = 0;
+  double fabric_seconds = 0;
+  double host_seconds = 0;  // the rest of its share of the steps
+  double energy_proxy_joules = 0;
+  double first_token_seconds = 0;  // since the request's header; of the slowest prompt
+  double decode_seconds = 0;       // first to last token, of the slowest choice
+  std::optional<std::vector<double>> layer_skip_rates;
+};
+
 struct Usage {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t cached_tokens = 0;  // of the prompt
+  std::optional<CostUsage> cost = {};
 };
 
 // What is known of a choice when its answer is written at once.

@@ -275,6 +275,16 @@ std::optional<std::vector<LoraChoice>> ReadLora(ParamReader& reader) {
   return choices;
 }
 
+// Ours: {"usage": true, "layers": true}.
+void ReadTern(ParamReader& reader, const SchemaOptions& options, GenerationParams* params) {
+  const Json* tern = reader.Object("tern");
+  if (tern == nullptr) return;
+  ParamReader inner(*tern, "tern.");
+  params->cost_usage = inner.Bool("usage").value_or(false);
+  params->cost_layers = inner.Bool("layers").value_or(false);
+  CheckUnknown(inner, options);
+}
+
 // lowest_max_tokens: 0 where scoring a prompt without an answer makes sense.
 GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
   GenerationParams params;
@@ -435,6 +445,7 @@ ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   ChatRequest request;
   request.prompt = ReadChatPrompt(reader);
   request.params = ReadCommon(reader, 1);
+  ReadTern(reader, options, &request.params);
   const bool logprobs = reader.Bool("logprobs").value_or(false);
   const auto top = reader.Integer("top_logprobs", 0, kMaxLogprobs);
   if (top && *top > 0 && !logprobs) {
@@ -453,6 +464,7 @@ CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& 
   request.prompts = ReadPrompts(reader);
   request.echo = reader.Bool("echo").value_or(false);
   request.params = ReadCommon(reader, request.echo ? 0 : 1);
+  ReadTern(reader, options, &request.params);
   if (const auto top = reader.Integer("logprobs", 0, kMaxLogprobs)) {
     request.params.sampling.logprobs = static_cast<int32_t>(*top);
   }

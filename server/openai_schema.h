@@ -35,6 +35,8 @@ struct GenerationParams {
   std::vector<std::string> dry_breakers;  // a token that contains one ends a repetition
   bool stream = false;
   bool include_usage = false;
+  bool cost_usage = false;   // tern.usage: usage.tern says what the request has cost
+  bool cost_layers = false;  // tern.layers: with the skip rate of each layer
   bool skip_special_tokens = true;
   int32_t priority = 0;
   std::string cache_salt;

@@ -3,6 +3,10 @@
 // away leaves nothing behind.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "tests/integration/test_app.h"
 
 namespace server {
@@ -399,6 +403,82 @@ TEST(ServerLimits, QueuedRequestOfAGoneClientNeverRuns) {
   second.Close();
   EXPECT_TRUE(Eventually([&] { return app.Metric("tern_requests_waiting") == 0; }));
   EXPECT_EQ(app.Metric("tern_requests_running"), 1);
+}
+
+// What is told to requests that ran side by side sums to what the server counted meanwhile.
+TEST_F(Server, CostsOfRequestsSumToTheServers) {
+  constexpr double kTolerance = 1e-9;
+  const char* const energy_name = "tern_energy_proxy_joules_total";
+  ASSERT_TRUE(Eventually([] { return app().Metric("tern_requests_running") == 0; }));
+  const double energy_before = app().Metric(energy_name);
+  const double fabric_before = app().Metric("tern_fabric_seconds_total");
+  constexpr int kRequests = 6;
+  std::vector<std::future<json>> answers;
+  for (int i = 0; i < kRequests; ++i) {
+    answers.push_back(std::async(std::launch::async, [i] {
+      json body = ChatBody(std::string(static_cast<size_t>(i) * 20, 'x') + " Hi!", 8 + 4 * i);
+      body["tern"] = {{"usage", true}};
+      body["ignore_eos"] = true;
+      body["n"] = 1 + i % 2;
+      if (i % 2 == 0) return app().PostOk("/v1/chat/completions", body)["usage"];
+      body["stream"] = true;
+      body["stream_options"] = {{"include_usage", true}};
+      const EventStream stream(app().Post("/v1/chat/completions", body).body);
+      return stream.chunks.back()["usage"];
+    }));
+  }
+  double energy = 0;
+  double fabric = 0;
+  for (std::future<json>& answer : answers) {
+    const json cost = answer.get().at("tern");
+    EXPECT_GT(cost["bytes_per_token"].get<double>(), 0);
+    EXPECT_GT(cost["host_seconds"].get<double>(), 0);
+    EXPECT_GT(cost["decode_seconds"].get<double>(), 0);
+    EXPECT_GT(cost["first_token_seconds"].get<double>(), 0);
+    EXPECT_GT(cost["skip_rate"].get<double>(), 0);
+    EXPECT_LT(cost["skip_rate"].get<double>(), 1);
+    EXPECT_FALSE(cost.contains("layer_skip_rates"));
+    energy += cost["energy_proxy_joules"].get<double>();
+    fabric += cost["fabric_seconds"].get<double>();
+  }
+  EXPECT_TRUE(Eventually([&] {
+    return std::abs(app().Metric(energy_name) - energy_before - energy) < kTolerance * energy;
+  })) << app().Metric(energy_name) - energy_before
+      << " J counted, " << energy << " J told";
+  EXPECT_NEAR(app().Metric("tern_fabric_seconds_total") - fabric_before, fabric, 1e-6 * fabric);
+}
+
+TEST_F(Server, SkipRatesOfLayersWhenAskedFor) {
+  json body = ChatBody("Do you like movies?");
+  EXPECT_FALSE(app().PostOk("/v1/chat/completions", body)["usage"].contains("tern"));
+  body["tern"] = {{"usage", true}, {"layers", true}};
+  const json cost = app().PostOk("/v1/chat/completions", body)["usage"]["tern"];
+  const json& rates = cost["layer_skip_rates"];
+  constexpr size_t kLayersOfDemoModel = 8;
+  ASSERT_EQ(rates.size(), kLayersOfDemoModel);
+  double low = 1;
+  double high = 0;
+  for (const json& rate : rates) {
+    low = std::min(low, rate.get<double>());
+    high = std::max(high, rate.get<double>());
+  }
+  EXPECT_GT(low, 0);
+  EXPECT_LT(high, 1);
+  EXPECT_LT(low, high);
+  // Layers have the same shape, and the head of this model is dense: the whole is their mean.
+  const double mean =
+      std::accumulate(rates.begin(), rates.end(), 0.0,
+                      [](double sum, const json& rate) { return sum + rate.get<double>(); }) /
+      static_cast<double>(rates.size());
+  EXPECT_NEAR(cost["skip_rate"].get<double>(), mean, 1e-9);
+}
+
+TEST_F(Server, TernOptionsAreChecked) {
+  json body = ChatBody("Hi!");
+  body["tern"] = {{"usage", "yes"}};
+  EXPECT_EQ(ErrorCode(app().Post("/v1/chat/completions", body)), "400 invalid_type tern.usage");
+  body["tern"] = true;
+  EXPECT_EQ(ErrorCode(app().Post("/v1/chat/completions", body)), "400 invalid_type tern");
 }
 
 }  // namespace

@@ -170,6 +170,37 @@ test("the system prompt and the model are sent", async () => {
   });
 });
 
+test("each answer says what the Fabric did for it", async () => {
+  await withPage({}, async (page) => {
+    await ready(page);
+    const answer = page.waitForResponse((one) => one.url().endsWith("/chat/completions"));
+    await send(page, "Do you like movies?");
+    await answered(page);
+    const frames = (await (await answer).text()).split("\n\n").filter((line) => line.includes('"usage":{'));
+    const { tern: cost, completion_tokens } = JSON.parse(frames[0].slice(6)).usage;
+    await page.getByRole("button", { name: "What the Fabric did" }).click();
+    const figure = (name) => page.locator(".figures div", { hasText: name }).locator("dd").innerText();
+    assert.equal(await figure("Skipped"), `${(cost.skip_rate * 100).toFixed(1)} %`);
+    const share = cost.fabric_seconds / (cost.fabric_seconds + cost.host_seconds);
+    assert.equal(await figure("Fabric time"), `${(share * 100).toFixed(1)} %`);
+    assert.match(await figure("Bytes per token"), /^[\d.]+ MB$/);
+    const energy = /^([\d.]+) µJ$/.exec(await figure("Energy proxy"));
+    assert.ok(Math.abs(Number(energy[1]) * 1e-6 - cost.energy_proxy_joules) < 0.01 * cost.energy_proxy_joules);
+    // One cell for each layer; the strip says the range in words.
+    assert.equal(await page.locator(".heat").count(), cost.layer_skip_rates.length);
+    assert.match(await page.locator(".heat-strip svg").getAttribute("aria-label"),
+      new RegExp(`^${cost.layer_skip_rates.length} layers, from [\\d.]+ % to [\\d.]+ % skipped$`));
+    const rate = /^([\d.,]+) tok\/s/.exec(await lastAnswer(page).locator(".stats").innerText());
+    const expected = (completion_tokens - 1) / cost.decode_seconds;
+    assert.ok(Math.abs(Number(rate[1].replace(",", "")) - expected) <= Math.max(1, 0.01 * expected));
+    // It is kept with the conversation.
+    await page.reload();
+    await ready(page);
+    await page.getByRole("button", { name: "What the Fabric did" }).click();
+    assert.equal(await page.locator(".heat").count(), cost.layer_skip_rates.length);
+  });
+});
+
 test("stop: the text stays, and the server stops too", async () => {
   await withPage({}, async (page) => {
     await ready(page);

@@ -94,6 +94,7 @@ async function load(seconds) {
 }
 
 try {
+  await shoot("web_chat", DESKTOP, talk);
   await shoot("web_dark", { ...DESKTOP, colorScheme: "dark" }, showMarkdown);
   await shoot("web_phone", PHONE, talk);
   await shoot("web_telemetry", { viewport: { width: 1120, height: 1020 } }, async (page) => {

@@ -111,6 +111,7 @@ export class Api {
       ...request,
       stream: true,
       stream_options: { include_usage: true },
+      tern: { usage: true, layers: true },
     };
     const response = await this.fetch("/v1/chat/completions", {
       method: "POST",
