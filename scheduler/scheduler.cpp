@@ -152,6 +152,7 @@ Rank Scheduler::Impl::RankOf(const Sequence& sequence) const {
 void Scheduler::Impl::Cancel(RequestId request, FinishReason reason, const std::string& error) {
   const auto it = groups.find(request);
   if (it == groups.end()) return;
+  ReserveEndings();
   // Backwards, so that the prompt is not handed from choice to choice. The group goes with the
   // last.
   const std::vector<uint64_t> live = it->second.live;
@@ -161,6 +162,7 @@ void Scheduler::Impl::Cancel(RequestId request, FinishReason reason, const std::
 void Scheduler::Impl::CancelChoice(RequestId request, uint32_t choice, FinishReason reason) {
   const auto it = groups.find(request);
   if (it == groups.end()) return;
+  ReserveEndings();
   for (const uint64_t id : it->second.live) {
     Entry& entry = entries.at(id);
     if (entry.sequence.choice == choice) return Finish(entry, reason, {});
@@ -168,6 +170,8 @@ void Scheduler::Impl::CancelChoice(RequestId request, uint32_t choice, FinishRea
 }
 
 void Scheduler::Impl::Start(Entry& entry, double now) {
+  // First what may find no memory: a sequence is in one of the lists whatever happens.
+  if (running.size() == running.capacity()) running.reserve(2 * running.size() + 1);
   Sequence& sequence = entry.sequence;
   waiting.Erase(sequence, RankOf(sequence));
   CountStart(entry);
@@ -245,6 +249,11 @@ void Scheduler::Impl::HandOnPrompt(const Entry& leaver) {
   if (heir != nullptr) tables.Share(leaver.sequence, heir->sequence, shared);
 }
 
+void Scheduler::Impl::ReserveEndings() {
+  finished.reserve(finished.size() + entries.size());
+  finished_ids.reserve(finished.capacity());
+}
+
 void Scheduler::Impl::Finish(Entry& entry, FinishReason reason, std::string error) {
   Sequence& sequence = entry.sequence;
   Group& group = *entry.group;
@@ -280,6 +289,7 @@ void Scheduler::Impl::LeaveQueue(Group& group) {
 
 void Scheduler::Impl::Commit(const StepPlan& plan, const StepResult& result) {
   assert(plan.rows.size() == result.rows.size());
+  ReserveEndings();
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     try {
       CommitRow(plan.rows[i], result.rows[i]);

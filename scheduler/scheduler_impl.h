@@ -83,6 +83,9 @@ struct Scheduler::Impl {
   void Preempt(Entry& entry, StepPlan* plan);
   bool DropIdleBlocks(const Entry* keep);
   void HandOnPrompt(const Entry& leaver);
+  // Room in `finished` for every sequence: Finish() must not ask for memory half-way. Whoever takes
+  // the list takes the room too.
+  void ReserveEndings();
   void Finish(Entry& entry, FinishReason reason, std::string error);
   void LeaveQueue(Group& group);
   void CommitRow(const PlannedRow& row, const RowResult& result);

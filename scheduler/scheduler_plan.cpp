@@ -10,9 +10,7 @@ namespace scheduler {
 
 StepPlan Scheduler::Impl::Plan(double now) {
   StepPlan plan;
-  // Every sequence can end without asking for memory.
-  finished.reserve(finished.size() + entries.size());
-  finished_ids.reserve(finished.capacity());
+  ReserveEndings();
   ExpireQueue(now);
   uint32_t budget = options.max_batch_tokens;
   ScheduleRunning(&plan, &budget);

@@ -20,5 +20,14 @@ void* operator new(size_t size) {
   return memory;
 }
 
+// A sanitizer's own would allocate elsewhere than operator delete below frees.
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
