@@ -187,7 +187,7 @@ void TernaryMatrix::CountNonZeros() {
             sums += digits_of[line[row * kStepCols + j]];
           }
           for (uint32_t k = 0; k < digits; ++k) {
-            counts[first + k * kStepCols + j] += (sums >> (8 * k)) & 0xFF;
+            counts[first + k * kStepCols + j] += static_cast<uint32_t>((sums >> (8 * k)) & 0xFF);
           }
         }
       }
