@@ -78,20 +78,23 @@ void RowScreen::MeasureRow(uint32_t row) {
   const kernels::QuantizedTile tile = matrix_->Tile();
   const kernels::QuantizedFormat& f = tile.format;
   const uint32_t dropped = kernels::DroppedBits(f, 1);
-  const double middle = kernels::IsDoubled(f, 1) ? ((1 << dropped) - 1) / 2.0
-                                                 : static_cast<double>(1 << (dropped - 1));
+  const double step = std::ldexp(1.0, static_cast<int>(dropped));
+  const double middle = (kernels::IsDoubled(f, 1) ? step - 1 : step) / 2;
   const double largest_code = std::max(f.zero, (1 << kernels::CodeBits(f)) - 1 - f.zero);
   const uint8_t* plane = tile.planes[1] + row * tile.plane_strides[1];
   double residual = 0;
   double longest = 0;
   for (uint32_t col = 0; col < tile.cols; col += kVector) {
-    double scale = HalfToFloat(tile.scales[row * tile.scale_stride + col / f.super_block]);
-    if (f.sub_scales) scale *= tile.sub_scales[row * tile.sub_stride + col / f.sub_block];
+    const size_t super_block = row * tile.scale_stride + col / f.super_block;
+    const size_t sub_block = row * tile.sub_stride + col / f.sub_block;
+    double scale = HalfToFloat(tile.scales[super_block]);
+    if (f.sub_scales) scale *= tile.sub_scales[sub_block];
     const FieldSums sums = SumFields(plane, dropped, col);
     residual += scale * scale * (sums.squares - 2 * middle * sums.sum + kVector * middle * middle);
     longest += scale * scale * kVector * largest_code * largest_code;
   }
-  const double roundings = tile.cols / kernels::kQuantizedBlock + 4.0;
+  const uint32_t roundings_of_blocks = tile.cols / kernels::kQuantizedBlock;
+  const double roundings = roundings_of_blocks + 4.0;
   const double u = 0x1p-24;
   const double gamma = roundings * u / (1.0 - roundings * u);
   // A sketch's code may lie outside the matrix's own range by half a step.

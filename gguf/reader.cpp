@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cinttypes>
 #include <cstdio>
 #include <optional>
 #include <utility>
@@ -20,9 +21,7 @@ constexpr char kSplitTensors[] = "split.tensors.count";
 
 std::string SplitSuffix(uint64_t number, uint64_t count) {
   char suffix[64];
-  std::snprintf(suffix, sizeof suffix, "-%05llu-of-%05llu.gguf",
-                static_cast<unsigned long long>(number + 1),
-                static_cast<unsigned long long>(count));
+  std::snprintf(suffix, sizeof suffix, "-%05" PRIu64 "-of-%05" PRIu64 ".gguf", number + 1, count);
   return suffix;
 }
 

@@ -132,6 +132,7 @@ class HeaderBuilder {
 
 void RefuseDuplicateNames(const std::vector<const TensorInfo*>& tensors) {
   std::vector<std::string_view> names;
+  names.reserve(tensors.size());
   for (const TensorInfo* info : tensors) names.push_back(info->name);
   std::sort(names.begin(), names.end());
   const auto duplicate = std::adjacent_find(names.begin(), names.end());

@@ -43,6 +43,10 @@ else
     git rev-parse HEAD)
   files=$(git diff --name-only --diff-filter=d "$base" -- $folders | grep '\.cpp$' || true)
 fi
+# Kernels of other machines have no compile command here.
+files=$(for file in $files; do
+  ! grep -qF "/$file\"" build/release/compile_commands.json || echo "$file"
+done)
 if [ -n "$files" ]; then
   echo "check.sh: clang-tidy" >&2
   # shellcheck disable=SC2086
