@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "gguf/types.h"
@@ -22,7 +23,7 @@ struct BlockCodec {
   TensorType type;
   // Decodes `count` consecutive blocks of TypeLayout::block_cols weights each.
   void (*decode)(const uint8_t* blocks, uint64_t count, float* out);
-  // Encodes `count` blocks, rounding to nearest; nullptr when the type has no encoder.
+  // Encodes `count` blocks of finite values.
   void (*encode)(const float* values, uint64_t count, uint8_t* blocks);
   // Takes `count` blocks apart; nullptr when they hold floats.
   void (*split)(const uint8_t* blocks, uint64_t count, BlockParts out) = nullptr;
@@ -36,7 +37,13 @@ const BlockCodec* FindFloatCodec(TensorType type);
 const BlockCodec* FindLegacyCodec(TensorType type);
 const BlockCodec* FindKQuantCodec(TensorType type);
 
+// What a nibble of IQ4_NL and IQ4_XS stands for, before the scale.
+inline constexpr std::array<float, 16> kNonlinearLevels = {
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 // 32 weights of IQ4_NL and IQ4_XS: scale times one of 16 unevenly spaced levels per nibble.
 void DecodeNonlinear(const uint8_t* nibbles, float scale, float* out);
+// Their 32 codes as 16 bytes: code i in the low half of byte i, code 16 + i in the high one.
+void PackNibbles(const uint8_t* codes, uint8_t* nibbles);
 
 }  // namespace gguf

@@ -49,12 +49,6 @@ void DequantizeRow(const TensorInfo& info, std::span<const std::byte> bytes,
   codec->decode(data + row * blocks_per_row * layout.block_bytes, blocks_per_row, out.data());
 }
 
-bool HasEncoder(TensorType type) {
-  if (FindTernaryFormat(type, I2SLayout::kX86) != nullptr) return true;
-  const BlockCodec* codec = FindBlockCodec(type);
-  return codec != nullptr && codec->encode != nullptr;
-}
-
 bool HasBlockCodes(TensorType type) {
   const BlockCodec* codec = FindBlockCodec(type);
   return codec != nullptr && codec->split != nullptr;
@@ -88,10 +82,7 @@ std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t col
     return EncodeTernaryFromFloats(type, rows, cols, values);
   }
   const BlockCodec* codec = FindBlockCodec(type);
-  if (codec == nullptr || codec->encode == nullptr) {
-    throw FormatError("tensor type " + std::string(TypeName(type)) +
-                      " has no encoder: use F32, F16, BF16, Q4_0 to Q8_0, Q6_K or a ternary type");
-  }
+  assert(codec != nullptr);  // each type is of a family
   CheckRange(type, values);
   std::vector<std::byte> bytes(size);
   codec->encode(values.data(), rows * cols / FindTypeLayout(type)->block_cols,

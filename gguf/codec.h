@@ -79,15 +79,13 @@ struct TernaryScales {
 // std::nullopt when `type` does not store trits. The four-level types do, as long as no code is 3.
 std::optional<TernaryScales> TernaryScalesOf(TensorType type);
 
-// True when EncodeTensor() takes `type`.
-bool HasEncoder(TensorType type);
-
 // Encodes rows of a tensor. Ternary types take trits * scale exactly when the scales fit the type
-// (fp16 for the block types), which ternary repacking checks; other types round to nearest.
+// (fp16 for the block types), which ternary repacking checks; Q2_K to Q6_K, IQ4_NL and IQ4_XS
+// search for scales of small error (gguf/level_search.h); other types round to nearest.
 //
 // Returns the tensor's bytes. values: [rows, cols] row-major.
-// Errors: FormatError when cols is not a multiple of what the type needs, or the type has no
-// encoder.
+// Errors: FormatError when cols is not a multiple of what the type needs, or a value is not finite
+// or larger than the type holds.
 std::vector<std::byte> EncodeTensor(TensorType type, uint64_t rows, uint64_t cols,
                                     std::span<const float> values);
 

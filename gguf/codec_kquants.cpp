@@ -1,15 +1,19 @@
 #include <algorithm>
-#include <array>
-#include <cmath>
 
 #include "gguf/block_codec.h"
 #include "gguf/bytes.h"
+#include "gguf/level_search.h"
 
 namespace gguf {
 namespace {
 
 // Superblocks of 256 weights whose sub-blocks have small integer scales.
 constexpr int kBlock = 256;
+
+// Into bytes that were zero.
+void SetBits(int bits, int shift, uint8_t* byte) {
+  *byte = static_cast<uint8_t>(*byte | bits << shift);
+}
 
 // Where the first of 16 weights of a sub-block of Q2_K and Q3_K lies; the others follow bytewise.
 struct TwoBitPlace {
@@ -40,6 +44,30 @@ void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
   }
 }
 
+void EncodeQ2_K(const float* values, uint64_t count, uint8_t* block) {
+  constexpr int kBytes = 84;
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = 16,
+                                 .lowest_level = 0,
+                                 .highest_level = 3,
+                                 .lowest_scale = 0,
+                                 .highest_scale = 15,
+                                 .highest_min = 15};
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+    const LevelBlock chosen = ChooseLevels(kShape, values);
+    std::fill(block, block + kBytes, uint8_t{0});
+    StoreHalf(chosen.scale, block + 80);
+    StoreHalf(chosen.minimum, block + 82);
+    for (int sub = 0; sub < 16; ++sub) {
+      block[sub] = static_cast<uint8_t>(chosen.sub_scales[sub] | chosen.sub_mins[sub] << 4);
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        SetBits(chosen.codes[16 * sub + i], at.shift, block + 16 + at.byte + i);
+      }
+    }
+  }
+}
+
 void SplitQ2_K(const uint8_t* block, uint64_t count, BlockParts out) {
   constexpr int kBytes = 84;
   for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
@@ -64,6 +92,11 @@ int Q3Scale(const uint8_t* scales, int i) {
   return (low | high << 4) - 32;
 }
 
+void SetQ3Scale(int scale, int i, uint8_t* scales) {
+  SetBits((scale + 32) & 15, i / 8 * 4, scales + i % 8);
+  SetBits((scale + 32) >> 4, i / 4 * 2, scales + 8 + i % 4);
+}
+
 // Q3_K: u8 hmask[32], u8 qs[64], u8 scales[12], f16 d.
 // Two low bits as in Q2_K; bit 4 h + l of hmask[m] adds 4; w = d sc (q - 4).
 void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
@@ -78,6 +111,30 @@ void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
         const int low = (qs[at.byte + i] >> at.shift) & 3;
         const int high = (block[sub % 2 * 16 + i] >> (sub / 2)) & 1;
         out[16 * sub + i] = scale * static_cast<float>(low + high * 4 - 4);
+      }
+    }
+  }
+}
+
+void EncodeQ3_K(const float* values, uint64_t count, uint8_t* block) {
+  constexpr int kBytes = 110;
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = 16,
+                                 .lowest_level = -4,
+                                 .highest_level = 3,
+                                 .lowest_scale = -32,
+                                 .highest_scale = 31};
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+    const LevelBlock chosen = ChooseLevels(kShape, values);
+    std::fill(block, block + kBytes, uint8_t{0});
+    StoreHalf(chosen.scale, block + 108);
+    for (int sub = 0; sub < 16; ++sub) {
+      SetQ3Scale(chosen.sub_scales[sub], sub, block + 96);
+      const TwoBitPlace at = PlaceTwoBit(sub);
+      for (int i = 0; i < 16; ++i) {
+        const int code = chosen.codes[16 * sub + i];
+        SetBits(code & 3, at.shift, block + 32 + at.byte + i);
+        SetBits(code >> 2, sub / 2, block + sub % 2 * 16 + i);
       }
     }
   }
@@ -114,6 +171,18 @@ ScaleMin UnpackScaleMin(const uint8_t* packed, int i) {
                                                                                        << 4};
 }
 
+void PackScaleMin(ScaleMin values, int i, uint8_t* packed) {
+  if (i < 4) {
+    SetBits(values.scale, 0, packed + i);
+    SetBits(values.minimum, 0, packed + i + 4);
+    return;
+  }
+  SetBits(values.scale & 15, 0, packed + i + 4);
+  SetBits(values.minimum & 15, 4, packed + i + 4);
+  SetBits(values.scale >> 4, 6, packed + i - 4);
+  SetBits(values.minimum >> 4, 6, packed + i);
+}
+
 // Q4_K: f16 d, f16 dmin, u8 scales[12], u8 qs[128].
 // Q5_K: the same with u8 qh[32] before qs.
 // Weight 64 k + 32 h + m: half h (low first) of qs[32 k + m]; its fifth bit is bit 2 k + h of
@@ -135,6 +204,34 @@ void DecodeQ45_K(const uint8_t* block, uint64_t count, float* out) {
         int q = (low[i] >> (sub % 2 * 4)) & 15;
         if (kFifthBit) q += ((block[kHigh + i] >> sub) & 1) * 16;
         out[32 * sub + i] = scale * static_cast<float>(q) - minimum;
+      }
+    }
+  }
+}
+
+template <bool kFifthBit>
+void EncodeQ45_K(const float* values, uint64_t count, uint8_t* block) {
+  constexpr int kHigh = 16;
+  constexpr int kLow = kFifthBit ? 48 : 16;
+  constexpr int kBytes = kLow + 128;
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = 32,
+                                 .lowest_level = 0,
+                                 .highest_level = kFifthBit ? 31 : 15,
+                                 .lowest_scale = 0,
+                                 .highest_scale = 63,
+                                 .highest_min = 63};
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+    const LevelBlock chosen = ChooseLevels(kShape, values);
+    std::fill(block, block + kBytes, uint8_t{0});
+    StoreHalf(chosen.scale, block);
+    StoreHalf(chosen.minimum, block + 2);
+    for (int sub = 0; sub < 8; ++sub) {
+      PackScaleMin({chosen.sub_scales[sub], chosen.sub_mins[sub]}, sub, block + 4);
+      for (int i = 0; i < 32; ++i) {
+        const int code = chosen.codes[32 * sub + i];
+        SetBits(code & 15, sub % 2 * 4, block + kLow + sub / 2 * 32 + i);
+        if (kFifthBit) SetBits(code >> 4, sub, block + kHigh + i);
       }
     }
   }
@@ -212,44 +309,25 @@ void SplitQ6_K(const uint8_t* block, uint64_t count, BlockParts out) {
   }
 }
 
-// The value of largest magnitude of 16, over -32: so that it takes the lowest level.
-float Q6SubScale(const float* values) {
-  float extreme = 0;
-  for (int i = 0; i < 16; ++i) {
-    if (std::fabs(values[i]) > std::fabs(extreme)) extreme = values[i];
-  }
-  return extreme / -32.0f;
-}
-
-// Writes the levels of one sub-block of 16 into zeroed bytes.
-void EncodeQ6Levels(const float* values, float step, int sub, uint8_t* block) {
-  const Q6Place at = PlaceQ6(sub);
-  for (int i = 0; i < 16; ++i) {
-    const float level = step == 0 ? 0 : std::nearbyint(values[i] / step);
-    const int q = static_cast<int>(std::clamp(level, -32.0f, 31.0f)) + 32;
-    uint8_t& low = block[at.low_byte + i];
-    uint8_t& high = block[at.high_byte + i];
-    low = static_cast<uint8_t>(low | (q & 15) << at.low_shift);
-    high = static_cast<uint8_t>(high | (q >> 4) << at.high_shift);
-  }
-}
-
 void EncodeQ6_K(const float* values, uint64_t count, uint8_t* block) {
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = 16,
+                                 .lowest_level = -32,
+                                 .highest_level = 31,
+                                 .lowest_scale = -128,
+                                 .highest_scale = 127};
   for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, values += kBlock) {
-    std::array<float, 16> sub_scales;
-    float extreme = 0;
-    for (size_t sub = 0; sub < 16; ++sub) {
-      sub_scales[sub] = Q6SubScale(values + 16 * sub);
-      if (std::fabs(sub_scales[sub]) > std::fabs(extreme)) extreme = sub_scales[sub];
-    }
-    const float d = RoundToHalf(extreme / -128.0f);
+    const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kQ6Bytes, uint8_t{0});
-    StoreHalf(d, block + kQ6D);
+    StoreHalf(chosen.scale, block + kQ6D);
     for (int sub = 0; sub < 16; ++sub) {
-      const float ratio = d == 0 ? 0 : sub_scales[static_cast<size_t>(sub)] / d;
-      const float scale = std::clamp(std::nearbyint(ratio), -128.0f, 127.0f);
-      block[kQ6Scales + sub] = static_cast<uint8_t>(static_cast<int8_t>(scale));
-      EncodeQ6Levels(values + 16 * sub, d * scale, sub, block);
+      block[kQ6Scales + sub] = static_cast<uint8_t>(chosen.sub_scales[sub]);
+      const Q6Place at = PlaceQ6(sub);
+      for (int i = 0; i < 16; ++i) {
+        const int code = chosen.codes[16 * sub + i];
+        SetBits(code & 15, at.low_shift, block + at.low_byte + i);
+        SetBits(code >> 4, at.high_shift, block + at.high_byte + i);
+      }
     }
   }
 }
@@ -272,6 +350,29 @@ void DecodeIQ4_XS(const uint8_t* block, uint64_t count, float* out) {
   }
 }
 
+void EncodeIQ4_XS(const float* values, uint64_t count, uint8_t* block) {
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = 32,
+                                 .lowest_level = -127,
+                                 .highest_level = 113,
+                                 .lowest_scale = -32,
+                                 .highest_scale = 31,
+                                 .levels = &kNonlinearLevels};
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, values += kBlock) {
+    const LevelBlock chosen = ChooseLevels(kShape, values);
+    std::fill(block, block + kIq4Bytes, uint8_t{0});
+    StoreHalf(chosen.scale, block);
+    uint32_t high = 0;
+    for (int s = 0; s < 8; ++s) {
+      const int scale = chosen.sub_scales[s] + 32;
+      SetBits(scale & 15, s % 2 * 4, block + 4 + s / 2);
+      high |= static_cast<uint32_t>(scale >> 4) << (2 * s);
+      PackNibbles(chosen.codes.data() + 32 * s, block + 8 + 16 * s);
+    }
+    Store(static_cast<uint16_t>(high), block + 2);
+  }
+}
+
 void SplitIQ4_XS(const uint8_t* block, uint64_t count, BlockParts out) {
   for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out.codes += kBlock) {
     *out.scales++ = Load<uint16_t>(block);
@@ -285,12 +386,12 @@ void SplitIQ4_XS(const uint8_t* block, uint64_t count, BlockParts out) {
 }
 
 constexpr BlockCodec kCodecs[] = {
-    {TensorType::kQ2_K, DecodeQ2_K, nullptr, SplitQ2_K, 16, true},
-    {TensorType::kQ3_K, DecodeQ3_K, nullptr, SplitQ3_K, 16, false},
-    {TensorType::kQ4_K, DecodeQ45_K<false>, nullptr, SplitQ45_K<false>, 32, true},
-    {TensorType::kQ5_K, DecodeQ45_K<true>, nullptr, SplitQ45_K<true>, 32, true},
+    {TensorType::kQ2_K, DecodeQ2_K, EncodeQ2_K, SplitQ2_K, 16, true},
+    {TensorType::kQ3_K, DecodeQ3_K, EncodeQ3_K, SplitQ3_K, 16, false},
+    {TensorType::kQ4_K, DecodeQ45_K<false>, EncodeQ45_K<false>, SplitQ45_K<false>, 32, true},
+    {TensorType::kQ5_K, DecodeQ45_K<true>, EncodeQ45_K<true>, SplitQ45_K<true>, 32, true},
     {TensorType::kQ6_K, DecodeQ6_K, EncodeQ6_K, SplitQ6_K, 16, false},
-    {TensorType::kIQ4_XS, DecodeIQ4_XS, nullptr, SplitIQ4_XS, 32, false},
+    {TensorType::kIQ4_XS, DecodeIQ4_XS, EncodeIQ4_XS, SplitIQ4_XS, 32, false},
 };
 
 }  // namespace

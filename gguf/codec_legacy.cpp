@@ -4,6 +4,7 @@
 
 #include "gguf/block_codec.h"
 #include "gguf/bytes.h"
+#include "gguf/level_search.h"
 
 namespace gguf {
 namespace {
@@ -113,10 +114,26 @@ void SplitQ8_0(const uint8_t* block, uint64_t count, BlockParts out) {
 }
 
 // IQ4_NL: f16 d, nibbles as above, each naming one of 16 unevenly spaced levels.
+constexpr int kIq4NlBytes = 18;
+
 void DecodeIQ4_NL(const uint8_t* block, uint64_t count, float* out) {
-  constexpr int kBytes = 18;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4NlBytes, out += kBlock) {
     DecodeNonlinear(block + 2, LoadHalf(block), out);
+  }
+}
+
+void EncodeIQ4_NL(const float* values, uint64_t count, uint8_t* block) {
+  constexpr LevelShape kShape = {.values = kBlock,
+                                 .sub_block = kBlock,
+                                 .lowest_level = -127,
+                                 .highest_level = 113,
+                                 .lowest_scale = 1,
+                                 .highest_scale = 1,
+                                 .levels = &kNonlinearLevels};
+  for (uint64_t b = 0; b < count; ++b, block += kIq4NlBytes, values += kBlock) {
+    const LevelBlock chosen = ChooseLevels(kShape, values);
+    StoreHalf(chosen.scale, block);
+    PackNibbles(chosen.codes.data(), block + 2);
   }
 }
 
@@ -131,18 +148,20 @@ constexpr BlockCodec kCodecs[] = {
      Nibbles<true, true>::Split, 0, true},
     {TensorType::kQ8_0, DecodeQ8_0, EncodeQ8_0, SplitQ8_0, 0, false},
     // The nibbles lie as those of Q4_0.
-    {TensorType::kIQ4_NL, DecodeIQ4_NL, nullptr, Nibbles<false, false>::Split, 0, false},
+    {TensorType::kIQ4_NL, DecodeIQ4_NL, EncodeIQ4_NL, Nibbles<false, false>::Split, 0, false},
 };
 
 }  // namespace
 
 void DecodeNonlinear(const uint8_t* nibbles, float scale, float* out) {
-  constexpr std::array<float, 16> kLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                             1,    13,   25,  38,  53,  69,  89,  113};
   for (size_t i = 0; i < 16; ++i) {
-    out[i] = scale * kLevels[nibbles[i] & 15];
-    out[i + 16] = scale * kLevels[nibbles[i] >> 4];
+    out[i] = scale * kNonlinearLevels[nibbles[i] & 15];
+    out[i + 16] = scale * kNonlinearLevels[nibbles[i] >> 4];
   }
+}
+
+void PackNibbles(const uint8_t* codes, uint8_t* nibbles) {
+  for (int i = 0; i < 16; ++i) nibbles[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
 }
 
 const BlockCodec* FindLegacyCodec(TensorType type) {

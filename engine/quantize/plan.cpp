@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -33,6 +34,10 @@ constexpr std::array kTernaryTypes = {
     TensorType::kTQ2_0,  TensorType::kTQ1_0,  TensorType::kI2_S,
     TensorType::kQ2_0,   TensorType::kPQ2_0,  TensorType::kPTQ1_0,
     TensorType::kIQ2_BN, TensorType::kIQ1_BN, TensorType::kIQ2_BN_R4};
+
+// What matrices take that the 256 columns of Q2_K to Q6_K and IQ4_XS do not fit, best first.
+constexpr std::array kSmallBlockTypes = {TensorType::kQ8_0,   TensorType::kQ5_1, TensorType::kQ5_0,
+                                         TensorType::kIQ4_NL, TensorType::kQ4_1, TensorType::kQ4_0};
 
 std::string Name(TensorType type) { return std::string(gguf::TypeName(type)); }
 
@@ -81,13 +86,15 @@ bool Fits(TensorType type, const TensorInfo& info) {
   return gguf::LayoutByteSize(*gguf::FindTypeLayout(type), info.rows(), info.cols()).has_value();
 }
 
-std::string FittingTypes(const TensorInfo& info) {
+// Of the kind of `wanted`: trits, or blocks of more levels.
+std::string FittingTypes(const TensorInfo& info, TensorType wanted) {
+  const bool ternary = gguf::TernaryScalesOf(wanted).has_value();
   std::string names;
-  for (const TensorType type : kTernaryTypes) {
-    if (!Fits(type, info)) continue;
-    names += (names.empty() ? "" : ", ") + Name(type);
+  for (const TensorType type : ternary ? std::span<const TensorType>(kTernaryTypes)
+                                       : std::span<const TensorType>(kSmallBlockTypes)) {
+    if (Fits(type, info)) names += Name(type) + ", ";
   }
-  return names.empty() ? "no ternary type" : names;
+  return names.empty() && ternary ? "no ternary type, " : names;
 }
 
 class Planner {
@@ -158,10 +165,6 @@ class Planner {
       planned.copy = true;
       return planned;
     }
-    if (!gguf::HasEncoder(planned.target)) {
-      throw QuantizeError("Tensor " + Quoted(info.name) + " cannot become " + Name(planned.target) +
-                          ", which has no encoder here.");
-    }
     if (!gguf::TernaryScalesOf(planned.target)) return planned;
     planned.repack = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
     if (!planned.repack) planned.ranges = RangesFor(planned.target);
@@ -178,8 +181,8 @@ class Planner {
       message += " and of " + std::to_string(layout.group_rows) + " rows";
     }
     if (options_.fallback) message += ", and the fallback " + Name(*options_.fallback) + " no less";
-    throw QuantizeError(message + ": choose a type that fits (" + FittingTypes(info) +
-                        ", F16) for the model or as the fallback.");
+    throw QuantizeError(message + ": choose a type that fits (" + FittingTypes(info, wanted) +
+                        "F16) for the model or as the fallback.");
   }
 
   ScaleRanges RangesFor(TensorType type) const {
@@ -227,12 +230,13 @@ std::vector<PlannedTensor> PlanTensors(const gguf::File& file, const QuantizeOpt
 }
 
 std::optional<uint32_t> FileTypeOf(TensorType type) {
-  // llama.cpp's llama_ftype; 40 for I2_S as in BitNet's fork; 128 and 129 as in PrismML's files;
-  // 136, 137 and 337 as in ik_llama.cpp.
+  // llama.cpp's llama_ftype (of its mixtures the one with most of the type, "S"); 40 for I2_S as in
+  // BitNet's fork; 128 and 129 as in PrismML's files; 136, 137 and 337 as in ik_llama.cpp.
   constexpr std::pair<TensorType, uint32_t> kNumbers[] = {
       {TensorType::kF32, 0},        {TensorType::kF16, 1},      {TensorType::kQ4_0, 2},
       {TensorType::kQ4_1, 3},       {TensorType::kQ8_0, 7},     {TensorType::kQ5_0, 8},
-      {TensorType::kQ5_1, 9},       {TensorType::kQ2_K, 10},    {TensorType::kQ6_K, 18},
+      {TensorType::kQ5_1, 9},       {TensorType::kQ2_K, 10},    {TensorType::kQ3_K, 11},
+      {TensorType::kQ4_K, 14},      {TensorType::kQ5_K, 16},    {TensorType::kQ6_K, 18},
       {TensorType::kIQ4_NL, 25},    {TensorType::kIQ4_XS, 30},  {TensorType::kBF16, 32},
       {TensorType::kTQ1_0, 36},     {TensorType::kTQ2_0, 37},   {TensorType::kI2_S, 40},
       {TensorType::kQ1_0, 40},      {TensorType::kQ2_0, 41},    {TensorType::kPQ2_0, 128},

@@ -65,8 +65,8 @@ struct PlannedTensor {
 // model (norms, expert routers, the small state-space matrices). Everything that no option names is
 // kept.
 // Lifetime: views `file`.
-// Errors: QuantizeError for a type that does not fit a tensor, has no encoder or cannot hold the
-// granularity, for a rule that matches nothing, and when there is no projection.
+// Errors: QuantizeError for a type that does not fit a tensor or cannot hold the granularity, for a
+// rule that matches nothing, and when there is no projection.
 std::vector<PlannedTensor> PlanTensors(const gguf::File& file, const QuantizeOptions& options);
 
 // general.file_type of a model whose projections are of `type`, as the field's runtimes number

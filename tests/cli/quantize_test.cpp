@@ -13,6 +13,7 @@
 
 #include "gguf/reader.h"
 #include "tests/cli/process.h"
+#include "tests/support/split_file.h"
 
 namespace cli {
 namespace {
@@ -35,6 +36,11 @@ ProcessResult Quantize(const std::string& input, const std::string& output,
   if (!output.empty()) arguments.push_back(output);
   arguments.insert(arguments.end(), extra.begin(), extra.end());
   return RunTern(arguments);
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // Text of our own, long enough for two chunks of 64 tokens.
@@ -132,6 +138,84 @@ TEST(Quantize, SharedFloatModelBecomesTheBundledOne) {
   EXPECT_EQ(compared, 56);
 }
 
+struct BlockType {
+  const char* name;
+  double relative_error;  // of the embedding, at most
+};
+
+// The embedding is the head too: both ends of the model run on the type.
+TEST(Quantize, EveryBlockTypeOfTheEmbeddingRuns) {
+  const json expected = LogprobsOf(Bundled());
+  for (const BlockType& type : {BlockType{"Q8_0", 0.006},
+                                {"Q6_K", 0.019},
+                                {"Q5_1", 0.041},
+                                {"Q5_K", 0.038},
+                                {"Q5_0", 0.046},
+                                {"IQ4_NL", 0.079},
+                                {"IQ4_XS", 0.080},
+                                {"Q4_K", 0.075},
+                                {"Q4_1", 0.083},
+                                {"Q4_0", 0.095},
+                                {"Q3_K", 0.157},
+                                {"Q2_K", 0.285}}) {
+    const FreshPath output;
+    const ProcessResult made =
+        Quantize(Bundled(), output.path(), {"--type", "I2_S", "--embeddings", type.name, "--json"});
+    ASSERT_EQ(made.exit_code, 0) << type.name << made.err;
+    for (const json& tensor : json::parse(made.out)["tensors"]) {
+      if (tensor["name"] != "token_embd.weight") continue;
+      EXPECT_EQ(tensor["type"], type.name);
+      EXPECT_EQ(tensor["method"], "encoded");
+      EXPECT_GT(tensor["relative_error"], 0.0);
+      EXPECT_LT(tensor["relative_error"], type.relative_error) << type.name;
+    }
+    const json logprobs = LogprobsOf(output.path());
+    ASSERT_EQ(logprobs.size(), expected.size()) << type.name;
+    EXPECT_NE(logprobs, expected) << type.name;
+  }
+}
+
+// Trits are three of the levels of any type, so block types hold a ternary model too, if not as
+// well.
+TEST(Quantize, ProjectionsTakeBlockTypes) {
+  for (const auto& [type, number] : {std::pair{"Q4_K", 14u}, {"IQ4_NL", 25u}, {"Q2_K", 10u}}) {
+    const FreshPath output;
+    const ProcessResult made = Quantize(Bundled(), output.path(), {"--type", type, "--json"});
+    ASSERT_EQ(made.exit_code, 0) << type << made.err;
+    EXPECT_LT(json::parse(made.out)["total"]["relative_error"], 0.06) << type;
+    EXPECT_EQ(LogprobsOf(output.path()).size(), 6u) << type;
+    const gguf::File file = gguf::File::Open(output.path());
+    EXPECT_EQ(file.metadata().GetUint("general.file_type"), number) << type;
+    EXPECT_EQ(gguf::TypeName(file.FindTensor("blk.0.attn_q.weight")->type), type);
+  }
+}
+
+TEST(Quantize, SplitModelsAreTheWholeFromAnyPart) {
+  const FreshPath prefix, from_whole;
+  const std::vector<std::string> parts =
+      support::WriteSplit(gguf::File::Open(Bundled()), prefix.path(), 3);
+  const std::vector<std::string> options = {"--type", "TQ1_0", "--embeddings", "Q4_K"};
+  ASSERT_EQ(Quantize(Bundled(), from_whole.path(), options).exit_code, 0);
+  EXPECT_EQ(LogprobsOf(parts[0]), LogprobsOf(Bundled()));
+  for (const std::string& part : {parts[0], parts[2]}) {
+    const FreshPath output;
+    const ProcessResult made = Quantize(part, output.path(), options);
+    ASSERT_EQ(made.exit_code, 0) << part << made.err;
+    EXPECT_EQ(ReadFile(output.path()), ReadFile(from_whole.path())) << part;
+    // No part of the input is a fit output.
+    const ProcessResult onto_part = Quantize(part, parts[1], {"--force"});
+    EXPECT_EQ(onto_part.exit_code, 2);
+    EXPECT_THAT(onto_part.err, HasSubstr("is the input file"));
+  }
+  fs::remove(parts[1]);
+  const FreshPath output;
+  const ProcessResult incomplete = Quantize(parts[0], output.path(), options);
+  EXPECT_EQ(incomplete.exit_code, 1);
+  EXPECT_THAT(incomplete.err, HasSubstr("-00002-of-00003.gguf: No such file"));
+  EXPECT_FALSE(fs::exists(output.path()));
+  for (const std::string& part : parts) fs::remove(part);
+}
+
 TEST(Quantize, PerplexityBeforeAndAfterIsThatOfTheFiles) {
   const ScratchFile text("txt", Story());
   const FreshPath output;
@@ -215,7 +299,6 @@ TEST(Quantize, HostileOptionsAreRefusedInOneSentence) {
       {{"--type", "Q1_0"}, "a weight is 0"},
       {{"--head", "Q6_K"}, "no output.weight"},
       {{"--tensor-type", "nothing.*=F16"}, "nothing.*"},
-      {{"--type", "Q4_K"}, "no encoder"},
       {{"--text", "/nonexistent.txt"}, "/nonexistent.txt"}};
   for (const auto& [options, word] : failures) {
     const ProcessResult result = Quantize(Bundled(), output.path(), options);

@@ -1,6 +1,7 @@
 // Dequantisation equals the reference vectors bit for bit, and half floats convert exactly.
 #include "gguf/codec.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -182,16 +183,13 @@ TEST_P(Encoder, KeepsZerosAndIsStable) {
 // Half a step, where the step is the range over the levels: symmetric types span [-1, 1) so the end
 // opposite to the extreme may be clipped by a whole step; those with a minimum span 2 over
 // levels-1. A thousandth covers the rounding of the float16 scale.
-INSTANTIATE_TEST_SUITE_P(
-    Types, Encoder,
-    testing::Values(Rounding{"Q4_0", TensorType::kQ4_0, 1.0f / 8 + 1e-3f},
-                    Rounding{"Q4_1", TensorType::kQ4_1, 1.0f / 15 + 1e-3f},
-                    Rounding{"Q5_0", TensorType::kQ5_0, 1.0f / 16 + 1e-3f},
-                    Rounding{"Q5_1", TensorType::kQ5_1, 1.0f / 31 + 1e-3f},
-                    Rounding{"Q8_0", TensorType::kQ8_0, 0.5f / 127 + 1e-3f},
-                    // The sub-block's scale is itself rounded to 1/128 of the largest.
-                    Rounding{"Q6_K", TensorType::kQ6_K, 1.0f / 32 + 0.5f / 128 + 1e-3f}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Types, Encoder,
+                         testing::Values(Rounding{"Q4_0", TensorType::kQ4_0, 1.0f / 8 + 1e-3f},
+                                         Rounding{"Q4_1", TensorType::kQ4_1, 1.0f / 15 + 1e-3f},
+                                         Rounding{"Q5_0", TensorType::kQ5_0, 1.0f / 16 + 1e-3f},
+                                         Rounding{"Q5_1", TensorType::kQ5_1, 1.0f / 31 + 1e-3f},
+                                         Rounding{"Q8_0", TensorType::kQ8_0, 0.5f / 127 + 1e-3f}),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(EncodeTensor, TernaryTypesKeepExactTernaryWeights) {
   std::mt19937 random(5);
@@ -230,15 +228,23 @@ std::string EncodeRefusal(TensorType type, uint64_t cols, float value) {
 
 TEST(EncodeTensor, RefusesWhatTheTypeCannotHold) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const TensorType type : {TensorType::kQ8_0, TensorType::kQ6_K, TensorType::kTQ1_0,
-                                TensorType::kI2_S, TensorType::kF16}) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const TensorType type :
+       {TensorType::kF16, TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0,
+        TensorType::kQ5_1, TensorType::kQ8_0, TensorType::kQ2_K, TensorType::kQ3_K,
+        TensorType::kQ4_K, TensorType::kQ5_K, TensorType::kQ6_K, TensorType::kIQ4_NL,
+        TensorType::kIQ4_XS, TensorType::kTQ1_0, TensorType::kI2_S}) {
     EXPECT_NE(EncodeRefusal(type, 256, nan), "") << TypeName(type);
+    EXPECT_NE(EncodeRefusal(type, 256, -infinity), "") << TypeName(type);
+  }
+  for (const TensorType type : {TensorType::kQ4_K, TensorType::kIQ4_NL, TensorType::kQ8_0}) {
+    EXPECT_THAT(EncodeRefusal(type, 256, 65536.0f), testing::HasSubstr("numbers up to 65504"));
   }
   EXPECT_NE(EncodeRefusal(TensorType::kQ8_0, 256, 1e9f), "");
   EXPECT_NE(EncodeRefusal(TensorType::kTQ2_0, 256, 1e9f), "");
   EXPECT_EQ(EncodeRefusal(TensorType::kI2_S, 256, 1e9f), "");
-  EXPECT_NE(EncodeRefusal(TensorType::kQ4_K, 256, 1.0f), "");  // no encoder
-  EXPECT_NE(EncodeRefusal(TensorType::kQ8_0, 40, 1.0f), "");   // no whole blocks
+  EXPECT_NE(EncodeRefusal(TensorType::kQ8_0, 40, 1.0f), "");  // no whole blocks
+  EXPECT_NE(EncodeRefusal(TensorType::kQ4_K, 128, 1.0f), "");
 }
 
 }  // namespace

@@ -425,6 +425,9 @@ TEST(Plan, WhatDoesNotFitIsRefusedOrTakesTheFallback) {
   EXPECT_THAT(RefusalOf(model, {.type = TensorType::kIQ2_BN_R4}), HasSubstr("of 4 rows"));
   EXPECT_THAT(RefusalOf(model, {.type = TensorType::kTQ2_0, .fallback = TensorType::kI2_S}),
               HasSubstr("the fallback I2_S no less"));
+  EXPECT_THAT(RefusalOf(model, {.type = TensorType::kQ4_K}),
+              testing::AllOf(HasSubstr("Q4_K needs a multiple of 256 columns"),
+                             HasSubstr("(Q8_0, Q5_1, Q5_0, IQ4_NL, Q4_1, Q4_0, F16)")));
   const gguf::File file = gguf::File::Parse(model);
   const QuantizeReport report =
       Quantizer(file, {.type = TensorType::kTQ2_0, .fallback = TensorType::kQ2_0}).Measure({});
@@ -494,7 +497,7 @@ TEST(Write, StoppedWriteLeavesNothingAndKeepsTheOldFile) {
 }
 
 TEST(Write, WeightsThatAreNotFiniteNameTheTensor) {
-  for (const TensorType type : {TensorType::kTQ2_0, TensorType::kQ8_0}) {
+  for (const TensorType type : {TensorType::kTQ2_0, TensorType::kQ8_0, TensorType::kQ4_K}) {
     gguf::Writer writer;
     writer.metadata().Set("general.architecture", support::TextValue("llama"));
     std::vector<float> values(512, 1.5F);
