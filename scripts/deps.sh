@@ -21,8 +21,8 @@ test_packages="
 # Node clients of the API tests, the web page's build and its browser, Prometheus, formatting and
 # static checks, fuzzers, the Debian package, the aarch64 kernels. Tests skip without them. (Debian's prometheus starts a service; to have only the programs, mask prometheus.service first.)
 optional_packages="
-  ccache chromium clang clang-format clang-tidy dpkg-dev g++-aarch64-linux-gnu nodejs npm prometheus
-  qemu-user-static"
+  ccache chromium clang clang-format clang-tidy dpkg-dev g++-aarch64-linux-gnu libclang-rt-dev nodejs npm
+  prometheus qemu-user-static"
 
 [ $# -gt 0 ] || set -- build test
 

@@ -211,15 +211,7 @@ TEST(TokenizerHostile, SurvivesMutatedBpeMetadata) {
 }
 
 std::vector<Metadata> ByteFallbackVocabularies() {
-  const std::vector<TestToken> words = {{"\xE2\x96\x81", 1, -1},
-                                        {"a", 1, -2},
-                                        {"\xE2\x96\x81"
-                                         "a",
-                                         1, -3},
-                                        {"\xC3\xA9", 1, -4},
-                                        {"a\xC3\xA9", 1, -5},
-                                        {"\xE2\x96\x81\xE2\x96\x81", 1, -6},
-                                        {"a\xE2\x96\x81", 1, -7}};
+  const std::vector<TestToken> words = SpmWords();
   Metadata without_prefix = SpmMetadata(words);
   SetBool(&without_prefix, "tokenizer.ggml.add_space_prefix", false);
   std::vector<Metadata> all = {SpmMetadata(words), without_prefix, SpmMetadata({})};

@@ -76,6 +76,19 @@ inline gguf::Metadata SpmMetadata(const std::vector<TestToken>& words, bool byte
   return metadata;
 }
 
+// Some words with spaces, two bytes and both, for SpmMetadata().
+inline std::vector<TestToken> SpmWords() {
+  return {{"\xE2\x96\x81", 1, -1},
+          {"a", 1, -2},
+          {"\xE2\x96\x81"
+           "a",
+           1, -3},
+          {"\xC3\xA9", 1, -4},
+          {"a\xC3\xA9", 1, -5},
+          {"\xE2\x96\x81\xE2\x96\x81", 1, -6},
+          {"a\xE2\x96\x81", 1, -7}};
+}
+
 // Byte-level BPE: token b is the byte b; then the merges' results, then `specials`.
 gguf::Metadata BpeMetadata(const std::vector<std::string>& merges,
                            const std::vector<TestToken>& specials, const std::string& pre);
