@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "gguf/reader.h"
 #include "gguf/writer.h"
 #include "tests/support/gguf_builder.h"
+#include "tests/support/gguf_seeds.h"
 
 namespace gguf {
 namespace {
@@ -63,6 +65,46 @@ TEST(HostileHeader, EveryPrefixOfAValidFileIsRefused) {
   for (size_t size = 0; size < bytes.size(); ++size) {
     EXPECT_NE(Refusal(std::span(bytes).first(size)), "") << size;
   }
+}
+
+// What was read before an error is given back once: for AddressSanitizer.
+TEST(HostileHeader, Cve2024_32878_ErrorsAfterEveryKindOfValue) {
+  const auto strings = [](GgufBuilder* builder) {
+    builder->Array("v", ValueType::kString, 2).String("first").String("second");
+  };
+  const auto nested = [](GgufBuilder* builder) {
+    builder->Array("v", ValueType::kArray, 1);
+    builder->Put(static_cast<uint32_t>(ValueType::kString)).Put(uint64_t{1}).String("inner");
+  };
+  const auto text = [](GgufBuilder* builder) { builder->Text("v", std::string(100, 't')); };
+  const auto number = [](GgufBuilder* builder) { builder->Uint32("v", 1); };
+  const std::vector<std::function<void(GgufBuilder*)>> values = {strings, nested, text, number};
+  for (const auto& value : values) {
+    GgufBuilder bad_type(0, 2), cut_array(0, 2), cut_tensor(1, 1);
+    value(&bad_type);
+    bad_type.Key("bad", static_cast<ValueType>(99)).Data(64);
+    EXPECT_THAT(Refusal(bad_type), HasSubstr("unknown metadata value type 99"));
+    value(&cut_array);
+    cut_array.Array("cut", ValueType::kString, 3).String("one").Put(uint64_t{1000}).Data(64);
+    EXPECT_THAT(Refusal(cut_array), HasSubstr("the file ends inside"));
+    value(&cut_tensor);
+    cut_tensor.Tensor("t", {8, 8, 8, 8, 8}, kF32, 0).Data(64);
+    EXPECT_THAT(Refusal(cut_tensor), HasSubstr("5 dimensions"));
+  }
+}
+
+// Empty is not absent: nothing here is a null pointer to anyone.
+TEST(HostileHeader, Cve2024_41130_EmptyStringsArraysAndNames) {
+  GgufBuilder builder(1, 3);
+  builder.Text("text", "").Array("strings", ValueType::kString, 0);
+  builder.Array("numbers", ValueType::kUint32, 0).Tensor("", {4}, kF32, 0).Data(16);
+  const File file = File::Parse(builder.bytes());
+  support::ReadWholeFile(file);
+  EXPECT_EQ(file.metadata().GetString("text"), "");
+  EXPECT_EQ(file.metadata().FindStrings("strings")->size(), 0u);
+  EXPECT_EQ(file.tensors()[0].name, "");
+  GgufBuilder nothing(0, 0);
+  EXPECT_TRUE(File::Parse(nothing.bytes()).tensors().empty());
 }
 
 TEST(HostileHeader, Cve2024_23605_EntryCountBeyondTheFile) {
@@ -265,7 +307,9 @@ TEST(HostileTensor, RowsThatAreNotWholeGroups) {
   EXPECT_THAT(Refusal(builder), HasSubstr("expected a multiple of 64 columns and of 4 rows"));
 }
 
-TEST(HostileTensor, ManyTensorsLoadInLinearTime) {
+// Neither the number of tensors nor lengths of strings have a limit of their own: the size of the
+// file bounds them.
+TEST(HostileTensor, Issue15711_ManyTensorsLoadInLinearTime) {
   // Quadratic duplicate or overlap checks would take minutes here.
   constexpr uint64_t kCount = 200000;
   GgufBuilder builder(kCount, 0);

@@ -156,6 +156,38 @@ TEST(ChatTemplate, TagsThatNeedOtherTemplatesAreRefused) {
   }
 }
 
+// Values are data: no attribute, filter or global leads to the program behind them.
+TEST(ChatTemplate, Cve2024_34359_NothingLeadsBehindTheValues) {
+  for (const char* source : {
+           "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+           "{{ [].__class__.__base__ }}",
+           "{{ ({}|attr('__class__')).__bases__ }}",
+           "{{ messages.__init__.__globals__ }}",
+           "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+           "{{ lipsum.__globals__['os'].popen('id').read() }}",
+           "{{ namespace.__init__.__globals__ }}",
+           "{{ raise_exception.__globals__ }}",
+           "{{ self.__init__.__globals__.__builtins__ }}",
+           "{{ ''.join.__self__.__class__ }}",
+           "{{ '{0.__class__}'.format(messages) }}",
+           "{{ '%s'.__mod__.__self__ }}",
+           "{{ request.application.__globals__ }}",
+           "{% macro m() %}{% endmacro %}{{ m.__globals__ }}",
+           "{{ loop.__class__ }}",
+           "{{ (1).__class__.__base__.__subclasses__() }}",
+       }) {
+    const std::string error = ErrorOf(source);
+    EXPECT_THAT(error, testing::AnyOf(HasSubstr("unsafe"), HasSubstr("undefined"),
+                                      HasSubstr("has no attribute"), testing::Eq("rendered ")))
+        << source;
+  }
+}
+
+TEST(ChatTemplate, Issue22900_DollarBraceIsText) {
+  EXPECT_EQ(Render("${ x } ${{ 'y' }} ${"), "${ x } $y ${");
+  EXPECT_EQ(Render("{{ '${' ~ \"${a}\" }}"), "${${a}");
+}
+
 struct Attack {
   const char* name;
   std::string source;

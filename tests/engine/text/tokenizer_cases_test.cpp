@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -67,6 +68,7 @@ TEST_P(TokenizerCorpus, EncodesCasesToExpectedIdsAndBack) {
   ASSERT_GE(cases.size(), 40U);
   ASSERT_LE(cases.size(), ids.size());
 
+  size_t tokens = 0;
   for (size_t i = 0; i < cases.size(); ++i) {
     const std::vector<TokenId> encoded = tokenizer->Encode(cases[i], {.add_special = false});
     EXPECT_EQ(encoded, ids[i]) << "case " << i << ": " << cases[i];
@@ -77,7 +79,9 @@ TEST_P(TokenizerCorpus, EncodesCasesToExpectedIdsAndBack) {
     for (const TokenId token : encoded) streamed += detokenizer.Push(token);
     streamed += detokenizer.Flush();
     EXPECT_EQ(streamed, cases[i]) << "case " << i;
+    tokens += encoded.size();
   }
+  std::printf("%s: %zu cases, %zu tokens, both directions\n", GetParam(), cases.size(), tokens);
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerCorpus,

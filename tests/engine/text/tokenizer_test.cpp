@@ -335,7 +335,8 @@ TEST(TokenizerErrors, RefusesMissingOrMistypedArrays) {
   EXPECT_THAT(ErrorOf<gguf::FormatError>(metadata), HasSubstr("tokenizer.ggml.token_type"));
 }
 
-TEST(TokenizerErrors, RefusesMalformedBytePieces) {
+// Pr25969: "<0x-1>" was an index before the table, "<0xZZ>" an exception that nobody caught.
+TEST(TokenizerErrors, Pr25969_RefusesMalformedBytePieces) {
   for (const char* piece : {"<0xZZ>", "<0x-1>", "<0x1>", "", "<0x123>", "0x41"}) {
     EXPECT_THAT(ErrorOf<gguf::FormatError>(SpmMetadata({{piece, 6}})), HasSubstr("tokens[259]"))
         << piece;
@@ -362,9 +363,34 @@ TEST(TokenizerErrors, RefusesMalformedMerges) {
   EXPECT_THAT(ErrorOf<gguf::FormatError>(metadata), HasSubstr("tokenizer.ggml.merges"));
 }
 
-TEST(TokenizerErrors, RefusesHugePieces) {
+TEST(TokenizerErrors, Cve2025_49847_RefusesHugePieces) {
   EXPECT_THAT(ErrorOf<gguf::FormatError>(SpmMetadata({{std::string(2049, 'a'), 1}})),
               HasSubstr("tokens[259] has 2049 bytes, expected at most 2048"));
+}
+
+// A million crafted tokens wrapped a sum of lengths in 32 bits elsewhere: the sum is bounded here.
+TEST(TokenizerErrors, RefusesVocabulariesOfTooManyBytes) {
+  const std::vector<TestToken> words(16384, {std::string(2048, 'a'), 1});
+  EXPECT_THAT(ErrorOf<gguf::FormatError>(SpmMetadata(words)),
+              HasSubstr("bytes in all, expected at most 33554432"));
+}
+
+TEST(TokenizerErrors, Pr26690_RefusesScoresAndTypesOfOtherKinds) {
+  gguf::Metadata metadata = AbcVocabulary();
+  const std::vector<uint64_t> bytes(267, 1);
+  metadata.Set("tokenizer.ggml.scores",
+               {gguf::ValueType::kArray, gguf::MetadataArray{gguf::ValueType::kUint8, bytes}});
+  EXPECT_THAT(ErrorOf<gguf::FormatError>(metadata), HasSubstr("tokenizer.ggml.scores"));
+  metadata = AbcVocabulary();
+  SetFloats(&metadata, "tokenizer.ggml.token_type", std::vector<double>(267, 1));
+  EXPECT_THAT(ErrorOf<gguf::FormatError>(metadata), HasSubstr("tokenizer.ggml.token_type"));
+}
+
+// Counts are sizes of vectors: a text with more tokens than any buffer was meant for just has them.
+TEST(Tokenizer, Cve2025_52566_ManyTokensAreCountedAsTheyAre) {
+  const auto tokenizer = Tokenizer::FromMetadata(SpmMetadata({}));
+  const std::string text(3'000'000, '\xFF');
+  EXPECT_GE(tokenizer->Encode(text, {.add_special = false}).size(), text.size());
 }
 
 TEST(Tokenizer, DuplicateAndEmptyPiecesAreHarmless) {
