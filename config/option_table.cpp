@@ -413,8 +413,12 @@ void AddEngineOptions(std::vector<Option>* table) {
                             "where only the best logits count, and gives the same bits"),
                        TERN_FIELD(engine.head),
                        {{"full", HeadMode::kFull}, {"strict", HeadMode::kStrict}}));
-  add(Choice<KvType>(info("kv_type", "--kv-type", "TYPE", "storage of K and V: f32 | f16"),
-                     TERN_FIELD(engine.kv_type), {{"f32", KvType::kF32}, {"f16", KvType::kF16}}));
+  add(Choice<KvType>(
+      info("kv_type", "--kv-type", "TYPE",
+           "storage of K and V: f32 | f16 | q8 | t2; q8 takes half of f16 and loses "
+           "little, t2 (ternary) an eighth and costs quality (docs/quality.md)"),
+      TERN_FIELD(engine.kv_type),
+      {{"f32", KvType::kF32}, {"f16", KvType::kF16}, {"q8", KvType::kQ8}, {"t2", KvType::kT2}}));
   add(Integer(info("kv_block_size", "--kv-block-size", "N", "tokens per KV block, times 16"),
               TERN_FIELD(engine.kv_block_size), 16, 4096));
   add(Bytes(info("kv_bytes", "--kv-bytes", "BYTES", "size of the KV pool; 0 = from free memory"),

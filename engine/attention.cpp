@@ -61,8 +61,7 @@ void Attention::Plan(const StepRows& rows) {
                         .block_table = source.block_table.data()});
       work += uint64_t{positions} * tokens;
       most_partitions = std::max(most_partitions, tiles_.back().partitions);
-      planned_bytes_ +=
-          uint64_t{positions} * kv_heads_ * head_dim_ * 2 * cache_.geometry().ElementBytes();
+      planned_bytes_ += uint64_t{positions} * kv_heads_ * 2 * cache_.geometry().RowBytes();
     }
   }
   for (uint32_t tile = 0; tile < tiles_.size(); ++tile) {
@@ -170,17 +169,25 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   std::fill_n(state.accumulator, size_t{total} * head_dim_, 0.0F);
 
   const KvGeometry& geometry = cache_.geometry();
-  const size_t row_bytes = head_dim_ * geometry.ElementBytes();
+  const bool scaled = fabric::KvScaleBytes(geometry.type) > 0;
   fabric::AttentionChunk chunk;
-  chunk.element = geometry.type == KvType::kF32 ? fabric::KvElement::kF32 : fabric::KvElement::kF16;
+  chunk.element = geometry.type;
   chunk.head_dim = head_dim_;
   chunk.scale = scale_;
-  // Tokens [first_token, first_token + tokens) with positions [from, from + count) of the chunk.
-  const auto attend = [&](uint32_t first_token, uint32_t tokens, const std::byte* keys,
-                          const std::byte* values, uint32_t from, uint32_t count) {
+  const size_t row_bytes = fabric::KvCodeBytes(geometry.type, head_dim_);
+  // Tokens [first_token, first_token + tokens) with `count` positions of a block from `from` on.
+  const auto attend = [&](uint32_t first_token, uint32_t tokens, BlockId block, uint32_t from,
+                          uint32_t count) {
     const size_t first = size_t{first_token} * group_;
-    chunk.keys = keys + from * row_bytes;
-    chunk.values = values + from * row_bytes;
+    const auto rows = [&](const void* codes) {
+      return static_cast<const std::byte*>(codes) + from * row_bytes;
+    };
+    chunk.keys = rows(cache_.Keys(layer, block, job.kv_head));
+    chunk.values = rows(cache_.Values(layer, block, job.kv_head));
+    if (scaled) {
+      chunk.key_scales = cache_.KeyScales(layer, block, job.kv_head) + from;
+      chunk.value_scales = cache_.ValueScales(layer, block, job.kv_head) + from;
+    }
     chunk.count = count;
     chunk.group = tokens * group_;
     chunk.queries = queries + first * head_dim_;
@@ -197,21 +204,17 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   const uint32_t end = std::min((partition + 1) * kPartition, last_position + 1);
   for (uint32_t position = begin; position < end; position += fabric::kAttentionChunk) {
     const BlockId block = tile.block_table[position / geometry.block_size];
-    const size_t offset = (position % geometry.block_size) * row_bytes;
-    const auto* keys =
-        static_cast<const std::byte*>(cache_.Keys(layer, block, job.kv_head)) + offset;
-    const auto* values =
-        static_cast<const std::byte*>(cache_.Values(layer, block, job.kv_head)) + offset;
+    const uint32_t offset = position % geometry.block_size;
     const auto attend_part = [&](uint32_t token) {
       const uint32_t own = tile.first_position + token;
       const uint32_t from = std::max(FirstVisible(own), position);
       const uint32_t to = std::min(own, position + fabric::kAttentionChunk - 1);
-      if (from <= to) attend(token, 1, keys, values, from - position, to - from + 1);
+      if (from <= to) attend(token, 1, block, offset + from - position, to - from + 1);
     };
     const TokenRange whole = SeeingWhole(tile, position);
     for (uint32_t token = 0; token < whole.begin; ++token) attend_part(token);
     if (whole.begin < whole.end) {
-      attend(whole.begin, whole.end - whole.begin, keys, values, 0, fabric::kAttentionChunk);
+      attend(whole.begin, whole.end - whole.begin, block, offset, fabric::kAttentionChunk);
     }
     for (uint32_t token = whole.end; token < tile.tokens; ++token) attend_part(token);
   }

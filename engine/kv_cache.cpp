@@ -9,26 +9,38 @@ namespace engine {
 KvCache::KvCache(const KvGeometry& geometry, uint32_t blocks)
     : geometry_(geometry),
       blocks_(blocks),
-      head_(size_t{geometry.block_size} * geometry.head_dim * geometry.ElementBytes()),
+      codes_(geometry.block_size * fabric::KvCodeBytes(geometry.type, geometry.head_dim)),
+      head_(geometry.block_size * geometry.RowBytes()),
       half_(head_ * geometry.kv_heads),
       bytes_(size_t{geometry.layers} * blocks * 2 * half_) {}
 
 void KvCache::Write(uint32_t layer, BlockId block, uint32_t offset, const float* keys,
                     const float* values) noexcept {
   const size_t head_dim = geometry_.head_dim;
-  const size_t row_bytes = head_dim * geometry_.ElementBytes();
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
-    std::byte* key = bytes_.data() + Offset(layer, block, head) + offset * row_bytes;
-    std::byte* value = key + half_;
-    const float* key_row = keys + head * head_dim;
-    const float* value_row = values + head * head_dim;
-    if (geometry_.type == KvType::kF32) {
-      std::memcpy(key, key_row, row_bytes);
-      std::memcpy(value, value_row, row_bytes);
-    } else {
-      fabric::FloatsToHalves(key_row, head_dim, reinterpret_cast<uint16_t*>(key));
-      fabric::FloatsToHalves(value_row, head_dim, reinterpret_cast<uint16_t*>(value));
-    }
+    std::byte* bytes = bytes_.data() + Offset(layer, block, head);
+    WriteRow(bytes, offset, keys + head * head_dim);
+    WriteRow(bytes + half_, offset, values + head * head_dim);
+  }
+}
+
+void KvCache::WriteRow(std::byte* head, uint32_t offset, const float* row) noexcept {
+  const size_t dim = geometry_.head_dim;
+  std::byte* codes = head + offset * fabric::KvCodeBytes(geometry_.type, dim);
+  auto* scale = reinterpret_cast<uint16_t*>(head + codes_) + offset;
+  switch (geometry_.type) {
+    case KvType::kF32:
+      std::memcpy(codes, row, dim * sizeof(float));
+      break;
+    case KvType::kF16:
+      fabric::FloatsToHalves(row, dim, reinterpret_cast<uint16_t*>(codes));
+      break;
+    case KvType::kQ8:
+      *scale = fabric::QuantizeKvQ8(row, dim, reinterpret_cast<int8_t*>(codes));
+      break;
+    case KvType::kT2:
+      *scale = fabric::QuantizeKvT2(row, dim, reinterpret_cast<uint8_t*>(codes));
+      break;
   }
 }
 

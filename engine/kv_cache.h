@@ -10,8 +10,11 @@ namespace engine {
 
 // The bytes of all KV blocks. Which block belongs to whom is the scheduler's business.
 //
-// Layout:  [layers][blocks][K, V][kv_heads][block_size][head_dim]: what one query head reads of one
-//          block is contiguous, and so is what a copied or swapped block holds of one layer.
+// Layout:  [layers][blocks][K, V][kv_heads][codes [block_size][head_dim], scales [block_size]]:
+// what
+//          one query head reads of one block is contiguous, and so is what a copied or swapped
+//          block holds of one layer. Codes are those of fabric::KvElement; only kQ8 and kT2 have
+//          scales.
 // Threads: one writer per (layer, block, position); readers of other positions may run beside it.
 class KvCache {
  public:
@@ -22,12 +25,19 @@ class KvCache {
   uint32_t blocks() const { return blocks_; }
   size_t bytes() const { return bytes_.size(); }
 
-  // [block_size, head_dim] of geometry().type.
+  // [block_size] rows of fabric::KvCodeBytes(), without their scales.
   const void* Keys(uint32_t layer, BlockId block, uint32_t kv_head) const {
     return bytes_.data() + Offset(layer, block, kv_head);
   }
   const void* Values(uint32_t layer, BlockId block, uint32_t kv_head) const {
     return bytes_.data() + Offset(layer, block, kv_head) + half_;
+  }
+  // [block_size] halves. REQUIRES: the type has scales.
+  const uint16_t* KeyScales(uint32_t layer, BlockId block, uint32_t kv_head) const {
+    return ScalesOf(bytes_.data() + Offset(layer, block, kv_head));
+  }
+  const uint16_t* ValueScales(uint32_t layer, BlockId block, uint32_t kv_head) const {
+    return ScalesOf(bytes_.data() + Offset(layer, block, kv_head) + half_);
   }
 
   // Rounds one position's keys and values, [kv_heads, head_dim] each, to the storage type. Queries
@@ -48,10 +58,17 @@ class KvCache {
     return (size_t{layer} * blocks_ + block) * (2 * half_) + kv_head * head_;
   }
 
+  const uint16_t* ScalesOf(const std::byte* head) const {
+    return reinterpret_cast<const uint16_t*>(head + codes_);
+  }
+  // Rounds one row to the storage type, `offset` rows into a head.
+  void WriteRow(std::byte* head, uint32_t offset, const float* row) noexcept;
+
   KvGeometry geometry_;
   uint32_t blocks_;
-  size_t head_;  // bytes of one head's keys in a block
-  size_t half_;  // bytes of all heads' keys in a block
+  size_t codes_;  // bytes of the codes of one head's keys in a block
+  size_t head_;   // bytes of one head's keys in a block
+  size_t half_;   // bytes of all heads' keys in a block
   fabric::AlignedBuffer<std::byte> bytes_;
 };
 

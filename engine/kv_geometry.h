@@ -3,13 +3,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/vector_ops.h"
+
 namespace engine {
 
 // A block of KV storage: `block_size` consecutive token positions, all layers. The scheduler counts
 // blocks; the engine owns their bytes.
 using BlockId = uint32_t;
 
-enum class KvType : uint8_t { kF32, kF16 };
+using KvType = fabric::KvElement;
 
 struct KvGeometry {
   uint32_t layers = 0;  // with keys and values
@@ -23,11 +25,12 @@ struct KvGeometry {
   uint32_t state_slots = 0;
 
   bool recurrent() const { return state_slots > 0; }
-  size_t ElementBytes() const { return type == KvType::kF32 ? 4 : 2; }
-  // K and V of one block over all layers.
-  size_t BytesPerBlock() const {
-    return size_t{2} * layers * kv_heads * head_dim * block_size * ElementBytes();
+  // Keys or values of one head and position, their scale included.
+  size_t RowBytes() const {
+    return fabric::KvCodeBytes(type, head_dim) + fabric::KvScaleBytes(type);
   }
+  // K and V of one block over all layers.
+  size_t BytesPerBlock() const { return size_t{2} * layers * kv_heads * block_size * RowBytes(); }
   // Blocks that hold `tokens` positions.
   uint32_t BlocksFor(uint64_t tokens) const {
     return static_cast<uint32_t>((tokens + block_size - 1) / block_size);

@@ -87,6 +87,14 @@ void HalvesToFloats(const uint16_t* x, size_t n, float* y) noexcept {
   Ops().halves_to_floats(x, n, y);
 }
 
+uint16_t QuantizeKvQ8(const float* x, size_t n, int8_t* codes) noexcept {
+  return Ops().quantize_kv_q8(x, n, codes);
+}
+
+uint16_t QuantizeKvT2(const float* x, size_t n, uint8_t* codes) noexcept {
+  return Ops().quantize_kv_t2(x, n, codes);
+}
+
 void AttendChunk(const AttentionChunk& chunk) noexcept { Ops().attend_chunk(chunk); }
 
 void MergeAttention(uint32_t group, uint32_t head_dim, const float* later_max,

@@ -77,20 +77,64 @@ void DeltaRule(const DeltaRuleStep& step) noexcept;
 void FloatsToHalves(const float* x, size_t n, uint16_t* y) noexcept;
 void HalvesToFloats(const uint16_t* x, size_t n, float* y) noexcept;
 
-// How K and V are stored.
-enum class KvElement : uint8_t { kF32, kF16 };
+// How K and V are stored: floats, halves, or codes with one fp16 scale per row (one token's keys or
+// values of one head).
+enum class KvElement : uint8_t {
+  kF32,
+  kF16,
+  kQ8,  // int8 codes
+  kT2,  // ternary codes in two bits: code i of a row at bits 2 * (i % 4) of byte i / 4; 0 is 0, 1
+        // is 1 and 3 is -1. Rows are padded with zeros to multiples of 16 codes.
+};
+
+// A row's codes take this many bytes.
+constexpr size_t KvCodeBytes(KvElement element, size_t n) {
+  switch (element) {
+    case KvElement::kF32:
+      return n * 4;
+    case KvElement::kF16:
+      return n * 2;
+    case KvElement::kQ8:
+      return n;
+    case KvElement::kT2:
+      return (n + 15) / 16 * 4;
+  }
+  return 0;
+}
+constexpr size_t KvScaleBytes(KvElement element) {
+  return element == KvElement::kQ8 || element == KvElement::kT2 ? 2 : 0;
+}
+
+// Quantises one row of 0 < n < 2^16 floats and returns its fp16 scale: x[i] is about codes[i] *
+// scale. codes: KvCodeBytes(). Elements too small for the smallest half become zeros; a scale above
+// the largest half becomes that one. A row with NaN or infinity gets zeros with the scale NaN,
+// which attention carries on. Threads: any.
+//
+// Q8: the scale is max|x| / 127, rounded up to a half; codes are rounded to nearest even.
+uint16_t QuantizeKvQ8(const float* x, size_t n, int8_t* codes) noexcept;
+// T2: the elements of the largest magnitudes become +-1, as many as give the row and its codes the
+// best cosine; the scale is their mean magnitude, which is the best for these codes. Magnitudes are
+// sorted into 64 equal ranges up to the largest, and a range is taken as a whole.
+uint16_t QuantizeKvT2(const float* x, size_t n, uint8_t* codes) noexcept;
 
 // Positions that attention takes at a time; running maxima are updated once per chunk, so chunk
 // borders must lie at absolute multiples of this.
 inline constexpr uint32_t kAttentionChunk = 16;
 
-// One chunk of online-softmax attention for the `group` query heads that share a KV head.
+// One chunk of online-softmax attention for the `group` query heads that share a KV head. A score
+// is the sum of query times code, times the key's scale, times `scale`; a value counts by its
+// weight times its scale. kT2: values whose weight is below kLeastT2Weight of the largest so far
+// count as zero (with every head alone: the bits do not depend on the group), and are not read when
+// they do so with all heads that are computed together.
+inline constexpr float kLeastT2Weight = 1e-6F;
 struct AttentionChunk {
   KvElement element = KvElement::kF32;
-  const void* keys = nullptr;      // [count, head_dim], contiguous
-  const void* values = nullptr;    // [count, head_dim], contiguous
-  uint32_t count = 0;              // 1..kAttentionChunk visible positions
-  const float* queries = nullptr;  // [group, head_dim]
+  const void* keys = nullptr;              // [count] rows of KvCodeBytes(), contiguous
+  const void* values = nullptr;            // the same
+  const uint16_t* key_scales = nullptr;    // [count] halves; kQ8 and kT2 only
+  const uint16_t* value_scales = nullptr;  // the same
+  uint32_t count = 0;                      // 1..kAttentionChunk visible positions
+  const float* queries = nullptr;          // [group, head_dim]
   uint32_t group = 0;
   uint32_t head_dim = 0;         // any multiple of 2; fast at multiples of 16
   float scale = 0;               // multiplies q.k

@@ -8,6 +8,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -132,31 +135,103 @@ void Dense(benchmark::State& state) {
   state.SetLabel(std::string(fabric::kernels::ActiveKernels().name));
 }
 
-// 16 positions of 128-wide heads: bytes are those of K and V.
+constexpr std::array kKvNames = {"f32", "f16", "q8", "t2"};
+
+// K and V of one position in one head.
+struct KvRow {
+  fabric::KvElement element;
+  size_t codes;
+  size_t bytes;
+};
+KvRow RowOf(fabric::KvElement element, uint32_t dim) {
+  const size_t codes = fabric::KvCodeBytes(element, dim);
+  return {element, codes, codes + fabric::KvScaleBytes(element)};
+}
+
+// Keys or values of `chunks` chunks, each its codes and then its scales, as in a cache: 32 random
+// ones over and over.
+std::vector<std::byte> RandomRows(const KvRow& row, size_t chunks, uint32_t dim) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<std::byte> bytes(chunks * fabric::kAttentionChunk * row.bytes);
+  std::vector<float> x(dim);
+  const size_t drawn = std::min<size_t>(chunks, 32) * fabric::kAttentionChunk;
+  for (size_t i = 0; i < drawn; ++i) {
+    const size_t at = i % fabric::kAttentionChunk;
+    std::byte* chunk = bytes.data() + (i - at) * row.bytes;
+    void* codes = chunk + at * row.codes;
+    auto* scale = reinterpret_cast<uint16_t*>(chunk + fabric::kAttentionChunk * row.codes) + at;
+    for (float& value : x) value = normal(random);
+    switch (row.element) {
+      case fabric::KvElement::kF32:
+        std::memcpy(codes, x.data(), row.codes);
+        break;
+      case fabric::KvElement::kF16:
+        fabric::FloatsToHalves(x.data(), dim, static_cast<uint16_t*>(codes));
+        break;
+      case fabric::KvElement::kQ8:
+        *scale = fabric::QuantizeKvQ8(x.data(), dim, static_cast<int8_t*>(codes));
+        break;
+      case fabric::KvElement::kT2:
+        *scale = fabric::QuantizeKvT2(x.data(), dim, static_cast<uint8_t*>(codes));
+        break;
+    }
+  }
+  for (size_t i = drawn * row.bytes; i < bytes.size(); ++i) bytes[i] = bytes[i - drawn * row.bytes];
+  return bytes;
+}
+
+// One query token, `group` heads of 128 that share K and V, over `positions`; K and V come from as
+// many places in turn as make up 128 MiB, or from the cache. Bytes are those of K and V.
 void Attend(benchmark::State& state) {
   const auto group = static_cast<uint32_t>(state.range(0));
+  const auto element = static_cast<fabric::KvElement>(state.range(1));
+  const auto positions = static_cast<size_t>(state.range(2));
+  const bool from_memory = state.range(3) != 0;
   constexpr uint32_t kDim = 128;
-  std::vector<uint16_t> kv(size_t{2} * fabric::kAttentionChunk * kDim, 0x3000);
-  std::vector<float> queries(size_t{group} * kDim, 0.1F);
-  std::vector<float> max(group, -1e30F);
+  const KvRow row = RowOf(element, kDim);
+  const size_t chunks = positions / fabric::kAttentionChunk;
+  const size_t chunk_bytes = fabric::kAttentionChunk * row.bytes;
+  const size_t places =
+      from_memory ? std::max<size_t>(1, (size_t{64} << 20) / (chunks * chunk_bytes)) : 1;
+  const std::vector<std::byte> keys = RandomRows(row, places * chunks, kDim);
+  const std::vector<std::byte> values = keys;
+  std::vector<float> queries(size_t{group} * kDim);
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  for (float& value : queries) value = normal(random);
+  std::vector<float> max(group);
   std::vector<float> sum(group);
   std::vector<float> accumulator(queries.size());
-  const fabric::AttentionChunk chunk{.element = fabric::KvElement::kF16,
-                                     .keys = kv.data(),
-                                     .values = kv.data() + kv.size() / 2,
-                                     .count = fabric::kAttentionChunk,
-                                     .queries = queries.data(),
-                                     .group = group,
-                                     .head_dim = kDim,
-                                     .scale = 0.1F,
-                                     .max = max.data(),
-                                     .sum = sum.data(),
-                                     .accumulator = accumulator.data()};
+  size_t place = 0;
   for (auto _ : state) {
-    fabric::AttendChunk(chunk);
+    max.assign(group, -1e30F);
+    sum.assign(group, 0);
+    accumulator.assign(accumulator.size(), 0);
+    for (size_t chunk = 0; chunk < chunks; ++chunk) {
+      const size_t offset = (place * chunks + chunk) * chunk_bytes;
+      const size_t scales = offset + fabric::kAttentionChunk * row.codes;
+      fabric::AttendChunk(
+          {.element = element,
+           .keys = keys.data() + offset,
+           .values = values.data() + offset,
+           .key_scales = reinterpret_cast<const uint16_t*>(keys.data() + scales),
+           .value_scales = reinterpret_cast<const uint16_t*>(values.data() + scales),
+           .count = fabric::kAttentionChunk,
+           .queries = queries.data(),
+           .group = group,
+           .head_dim = kDim,
+           .scale = 0.088F,
+           .max = max.data(),
+           .sum = sum.data(),
+           .accumulator = accumulator.data()});
+    }
+    place = (place + 1) % places;
     benchmark::DoNotOptimize(accumulator.data());
   }
-  Report(state, 1, kv.size() * 2, uint64_t{2} * group * kDim * fabric::kAttentionChunk);
+  Report(state, 1, 2 * chunks * chunk_bytes, uint64_t{2} * group * kDim * positions);
+  state.SetLabel(std::string(kKvNames[static_cast<size_t>(element)]) + " " +
+                 std::string(fabric::kernels::ActiveKernels().name));
 }
 
 void MachineLimits(benchmark::State& state) {
@@ -184,7 +259,11 @@ BENCHMARK(Dense)
     ->ArgNames({"threads", "tokens", "type"})
     ->ArgsProduct({{1}, {1, 8}, {0, 1, 2}})
     ->Unit(benchmark::kMicrosecond);
-BENCHMARK(Attend)->Arg(1)->Arg(4)->Arg(32);
+BENCHMARK(Attend)
+    ->ArgNames({"group", "element", "positions", "memory"})
+    ->ArgsProduct({{1, 4, 32}, {0, 1, 2, 3}, {16}, {0}})
+    ->ArgsProduct({{1, 4}, {0, 1, 2, 3}, {2048, 4096}, {1}})
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 

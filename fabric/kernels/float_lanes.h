@@ -19,7 +19,8 @@ namespace fabric::kernels {
 // V has: kRowBlock, kTokenBlock (register blocking of Dense), kHeadBlock, kKeyBlock (of attention),
 //   and static
 //   Zero, Set(float), Load(const float*), Store(float*, V), LoadHalf/LoadBFloat16(const uint8_t*),
-//   StoreHalf(uint16_t*, V),
+//   StoreHalf(uint16_t*, V), LoadInt8(const int8_t*),
+//   LoadTrits(const uint8_t*): 16 codes of KvElement::kT2 from 4 bytes,
 //   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max(a, b) = a > b ? a : b, Min(a, b) likewise <,
 //   Scale(x, n) = x * 2^n, rounded once, for integral -160 <= n <= 129 and 0.5 < x < 2,
 //   Sum(V) = the tree: lane j += lane j + 8, then + 4, + 2, + 1;
@@ -371,17 +372,140 @@ struct FloatLanes {
     ForVectors(n, [&](size_t i, size_t count) { StoreN(y + i, LoadHalves(x + i, count), count); });
   }
 
-  // K or V rows as vectors of 16 floats.
+  static constexpr uint16_t kNanHalf = 0x7E00;
+  static constexpr uint16_t kLargestHalf = 0x7BFF;
+  static uint16_t ToHalf(float x) noexcept {
+    uint16_t halves[kLanes];
+    V::StoreHalf(halves, V::Set(x));
+    return halves[0];
+  }
+  static float FromHalf(uint16_t half) noexcept {
+    float x = 0;
+    HalvesToFloats(&half, 1, &x);
+    return x;
+  }
+  static uint16_t QuantizeKvQ8(const float* x, size_t n, int8_t* codes) noexcept {
+    const uint32_t magnitude = MaxMagnitude(x, n);
+    if (magnitude >= kInfinityBits) {
+      ZeroCodes(codes, 0, n);
+      return kNanHalf;
+    }
+    const float wanted = __builtin_bit_cast(float, magnitude) / 127.0F;
+    uint16_t half = ToHalf(wanted);
+    // Up, so that no code is beyond 127.
+    if (FromHalf(half) < wanted) ++half;
+    if (half > kLargestHalf) half = kLargestHalf;
+    const float scale = FromHalf(half);
+    if (half == 0) {
+      ZeroCodes(codes, 0, n);
+      return half;
+    }
+    for (size_t i = 0; i < n; ++i) {
+      float code = x[i] / scale;
+      code = code > 127.0F ? 127.0F : code;
+      code = code < -127.0F ? -127.0F : code;
+      codes[i] = static_cast<int8_t>((code + kRounder) - kRounder);
+    }
+    return half;
+  }
+
+  // Magnitudes as fractions of the largest in 16 bits, so that sums are exact in any order.
+  static constexpr float kKvFraction = 65535.0F;
+  static constexpr size_t kKvRanges = 64;
+  static uint32_t KvFraction(float x, float factor) noexcept {
+    const float fraction = (x < 0 ? -x : x) * factor;
+    return static_cast<uint32_t>(fraction > kKvFraction ? kKvFraction : fraction);
+  }
+  // Elements of at least `least` become +-1.
+  struct KvSupport {
+    uint32_t least;
+    uint32_t count;
+    uint32_t sum;
+  };
+  static KvSupport BestSupport(const float* x, size_t n, float factor) noexcept {
+    uint32_t counts[kKvRanges] = {};
+    uint32_t sums[kKvRanges] = {};
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t fraction = KvFraction(x[i], factor);
+      ++counts[fraction / (65536 / kKvRanges)];
+      sums[fraction / (65536 / kKvRanges)] += fraction;
+    }
+    // The cosine is sum / (sqrt(count) |x|).
+    KvSupport best = {0, 0, 0};
+    float best_square = 0;
+    uint32_t count = 0;
+    uint32_t sum = 0;
+    for (size_t range = kKvRanges; range-- > 0;) {
+      if (counts[range] == 0) continue;
+      count += counts[range];
+      sum += sums[range];
+      const float square =
+          static_cast<float>(sum) * static_cast<float>(sum) / static_cast<float>(count);
+      if (square > best_square) {
+        best = {static_cast<uint32_t>(range * (65536 / kKvRanges)), count, sum};
+        best_square = square;
+      }
+    }
+    return best;
+  }
+  static uint16_t QuantizeKvT2(const float* x, size_t n, uint8_t* codes) noexcept {
+    for (size_t i = 0; i < (n + 15) / 16 * 4; ++i) codes[i] = 0;
+    const uint32_t magnitude = MaxMagnitude(x, n);
+    if (magnitude >= kInfinityBits) return kNanHalf;
+    const float largest = __builtin_bit_cast(float, magnitude);
+    // Rounds to zero as a half, whatever the support.
+    if (largest < 0x1p-25F) return 0;
+    const float factor = kKvFraction / largest;
+    const KvSupport support = BestSupport(x, n, factor);
+    const float mean =
+        static_cast<float>(support.sum) / (static_cast<float>(support.count) * kKvFraction);
+    uint16_t half = ToHalf(largest * mean);
+    if (half > kLargestHalf) half = kLargestHalf;
+    if (half == 0) return half;
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t code = KvFraction(x[i], factor) < support.least ? 0 : (x[i] < 0 ? 3 : 1);
+      codes[i / 4] = static_cast<uint8_t>(codes[i / 4] | code << (i % 4 * 2));
+    }
+    return half;
+  }
+
+  // K or V rows as vectors of 16 floats: codes where there are scales.
   struct F32Rows {
+    static constexpr bool kScaled = false;
+    static constexpr float kLeastWeight = 0.0F;
     const float* data;
     size_t dim;
     V Load(size_t row, size_t i, size_t n) const noexcept { return LoadN(data + row * dim + i, n); }
   };
   struct F16Rows {
+    static constexpr bool kScaled = false;
+    static constexpr float kLeastWeight = 0.0F;
     const uint16_t* data;
     size_t dim;
     V Load(size_t row, size_t i, size_t n) const noexcept {
       return LoadHalves(data + row * dim + i, n);
+    }
+  };
+  struct Q8Rows {
+    static constexpr bool kScaled = true;
+    static constexpr float kLeastWeight = 0.0F;
+    const int8_t* data;
+    size_t dim;
+    V Load(size_t row, size_t i, size_t n) const noexcept {
+      const int8_t* codes = data + row * dim + i;
+      if (n == kLanes) return V::LoadInt8(codes);
+      int8_t first[kLanes] = {};
+      for (size_t lane = 0; lane < n; ++lane) first[lane] = codes[lane];
+      return V::LoadInt8(first);
+    }
+  };
+  struct T2Rows {
+    static constexpr bool kScaled = true;
+    static constexpr float kLeastWeight = kLeastT2Weight;
+    const uint8_t* data;
+    size_t row_bytes;
+    V Load(size_t row, size_t i, size_t) const noexcept {
+      return V::LoadTrits(data + row * row_bytes + i / 4);
     }
   };
 
@@ -429,11 +553,13 @@ struct FloatLanes {
     alignas(64) float weights[kHeads][kAttentionChunk];
     V rescale[kHeads];
     const float* queries = c.queries + head * dim;
+    const float scale = Rows::kScaled ? 1.0F : c.scale;
     size_t j = 0;
     for (; j + V::kKeyBlock <= c.count; j += V::kKeyBlock) {
-      ScoreBlock<kHeads, V::kKeyBlock>(keys, j, queries, dim, c.scale, weights);
+      ScoreBlock<kHeads, V::kKeyBlock>(keys, j, queries, dim, scale, weights);
     }
-    for (; j < c.count; ++j) ScoreBlock<kHeads, 1>(keys, j, queries, dim, c.scale, weights);
+    for (; j < c.count; ++j) ScoreBlock<kHeads, 1>(keys, j, queries, dim, scale, weights);
+    if constexpr (Rows::kScaled) ScaleScores<kHeads>(c, weights);
 
     for (int h = 0; h < kHeads; ++h) {
       float* max = c.max + head + h;
@@ -447,23 +573,61 @@ struct FloatLanes {
       *max = largest;
       rescale[h] = V::Set(shrink);
     }
+    ValueRows rows;
+    rows.count = c.count;
+    if constexpr (Rows::kScaled) rows = ScaleWeights<kHeads, Rows>(c, weights);
     float* accumulators = c.accumulator + head * dim;
     ForVectors(dim, [&](size_t i, size_t count) {
-      AddValues<kHeads>(values, c.count, i, count, weights, rescale, accumulators + i, dim);
+      AddValues<kHeads>(values, rows, i, count, weights, rescale, accumulators + i, dim);
     });
+  }
+  template <int kHeads>
+  static void ScaleScores(const AttentionChunk& c, float (*scores)[kAttentionChunk]) noexcept {
+    float scales[kAttentionChunk];
+    HalvesToFloats(c.key_scales, c.count, scales);
+    for (int h = 0; h < kHeads; ++h) {
+      for (size_t i = 0; i < c.count; ++i) scores[h][i] = scores[h][i] * scales[i] * c.scale;
+    }
+  }
+  // Which rows of a chunk have a weight that is not zero; all of the first `count` without a list.
+  struct ValueRows {
+    size_t count = 0;
+    uint8_t index[kAttentionChunk] = {};
+  };
+  template <int kHeads, class Rows>
+  static ValueRows ScaleWeights(const AttentionChunk& c,
+                                float (*weights)[kAttentionChunk]) noexcept {
+    float scales[kAttentionChunk];
+    HalvesToFloats(c.value_scales, c.count, scales);
+    ValueRows rows;
+    for (size_t i = 0; i < c.count; ++i) {
+      bool used = false;
+      for (int h = 0; h < kHeads; ++h) {
+        // A scale that is NaN is not lost.
+        const bool dropped = weights[h][i] < Rows::kLeastWeight && scales[i] == scales[i];
+        weights[h][i] = dropped ? 0.0F : weights[h][i] * scales[i];
+        used = used || weights[h][i] != 0.0F;
+      }
+      const bool kept = used || Rows::kLeastWeight == 0.0F;
+      if (kept) rows.index[rows.count++] = static_cast<uint8_t>(i);
+    }
+    return rows;
   }
   // accumulator[h] = accumulator[h] * rescale[h] + sum of weights[h][j] * v_j, ascending in j, for
   // 16 dimensions from i on.
   template <int kHeads, class Rows>
-  static void AddValues(const Rows& values, size_t rows, size_t i, size_t count,
+  static void AddValues(const Rows& values, const ValueRows& rows, size_t i, size_t count,
                         const float (*weights)[kAttentionChunk], const V* rescale,
                         float* accumulators, size_t dim) noexcept {
     V acc[kHeads];
 #pragma GCC unroll 4
     for (size_t h = 0; h < kHeads; ++h) {
       acc[h] = V::Mul(LoadN(accumulators + h * dim, count), rescale[h]);
+      // A weight of zero turns -0 into 0, and the same must come of not adding it.
+      if constexpr (Rows::kLeastWeight > 0) acc[h] = V::Add(acc[h], V::Zero());
     }
-    for (size_t row = 0; row < rows; ++row) {
+    for (size_t at = 0; at < rows.count; ++at) {
+      const size_t row = Rows::kLeastWeight > 0 ? rows.index[at] : at;
       const V value = values.Load(row, i, count);
 #pragma GCC unroll 4
       for (size_t h = 0; h < kHeads; ++h) {
@@ -482,12 +646,23 @@ struct FloatLanes {
     for (; head < c.group; ++head) AttendHeads<1>(c, keys, values, head);
   }
   static void AttendChunk(const AttentionChunk& c) noexcept {
-    if (c.element == KvElement::kF32) {
-      AttendRows(c, F32Rows{static_cast<const float*>(c.keys), c.head_dim},
-                 F32Rows{static_cast<const float*>(c.values), c.head_dim});
-    } else {
-      AttendRows(c, F16Rows{static_cast<const uint16_t*>(c.keys), c.head_dim},
-                 F16Rows{static_cast<const uint16_t*>(c.values), c.head_dim});
+    const size_t dim = c.head_dim;
+    switch (c.element) {
+      case KvElement::kF32:
+        return AttendRows(c, F32Rows{static_cast<const float*>(c.keys), dim},
+                          F32Rows{static_cast<const float*>(c.values), dim});
+      case KvElement::kF16:
+        return AttendRows(c, F16Rows{static_cast<const uint16_t*>(c.keys), dim},
+                          F16Rows{static_cast<const uint16_t*>(c.values), dim});
+      case KvElement::kQ8:
+        return AttendRows(c, Q8Rows{static_cast<const int8_t*>(c.keys), dim},
+                          Q8Rows{static_cast<const int8_t*>(c.values), dim});
+      case KvElement::kT2: {
+        // KvCodeBytes(), which is an inline function and stays out of here.
+        const size_t row_bytes = (dim + kLanes - 1) / kLanes * 4;
+        return AttendRows(c, T2Rows{static_cast<const uint8_t*>(c.keys), row_bytes},
+                          T2Rows{static_cast<const uint8_t*>(c.values), row_bytes});
+      }
     }
   }
 
@@ -620,6 +795,8 @@ struct FloatLanes {
             .delta_rule = DeltaRule,
             .floats_to_halves = FloatsToHalves,
             .halves_to_floats = HalvesToFloats,
+            .quantize_kv_q8 = QuantizeKvQ8,
+            .quantize_kv_t2 = QuantizeKvT2,
             .attend_chunk = AttendChunk,
             .merge_attention = MergeAttention,
             .finish_attention = FinishAttention,

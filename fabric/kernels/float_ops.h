@@ -31,6 +31,8 @@ struct FloatOps {
   void (*delta_rule)(const DeltaRuleStep&) noexcept;
   void (*floats_to_halves)(const float*, size_t, uint16_t*) noexcept;
   void (*halves_to_floats)(const uint16_t*, size_t, float*) noexcept;
+  uint16_t (*quantize_kv_q8)(const float*, size_t, int8_t*) noexcept;
+  uint16_t (*quantize_kv_t2)(const float*, size_t, uint8_t*) noexcept;
   void (*attend_chunk)(const AttentionChunk&) noexcept;
   void (*merge_attention)(uint32_t, uint32_t, const float*, const float*, const float*, float*,
                           float*, float*) noexcept;

@@ -38,6 +38,23 @@ struct Avx2Lanes {
   static Avx2Lanes LoadBFloat16(const uint8_t* p) {
     return {WidenBFloat16(Load128(p)), WidenBFloat16(Load128(p + 16))};
   }
+  static __m256 WidenInt8(__m128i codes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)); }
+  static Avx2Lanes LoadInt8(const int8_t* p) {
+    const __m128i codes = Load128(reinterpret_cast<const uint8_t*>(p));
+    return {WidenInt8(codes), WidenInt8(_mm_srli_si128(codes, 8))};
+  }
+  // Each lane shifts its code to the two lowest bits, which choose from the table.
+  static __m256 Trits(__m256i codes, __m256i shifts) {
+    const __m256 table = _mm256_setr_ps(0, 1, 0, -1, 0, 1, 0, -1);
+    return _mm256_permutevar_ps(table, _mm256_srlv_epi32(codes, shifts));
+  }
+  static Avx2Lanes LoadTrits(const uint8_t* p) {
+    int32_t codes;
+    __builtin_memcpy(&codes, p, sizeof codes);
+    const __m256i all = _mm256_set1_epi32(codes);
+    return {Trits(all, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14)),
+            Trits(all, _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30))};
+  }
   static void StoreHalf(uint16_t* y, Avx2Lanes a) {
     constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm256_cvtps_ph(a.low, kNearest));

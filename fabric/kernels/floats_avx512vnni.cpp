@@ -29,6 +29,20 @@ struct Avx512Lanes {
   static Avx512Lanes LoadBFloat16(const uint8_t* p) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Load256(p)), 16))};
   }
+  static Avx512Lanes LoadInt8(const int8_t* p) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))};
+  }
+  // Each lane shifts its code to the two lowest bits, which choose from the table.
+  static Avx512Lanes LoadTrits(const uint8_t* p) {
+    int32_t codes;
+    __builtin_memcpy(&codes, p, sizeof codes);
+    const __m512i shifts =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512 table = _mm512_setr4_ps(0, 1, 0, -1);
+    const __m512i shifted = _mm512_srlv_epi32(_mm512_set1_epi32(codes), shifts);
+    return {_mm512_permutevar_ps(table, shifted)};
+  }
   static void StoreHalf(uint16_t* y, Avx512Lanes a) {
     const __m256i halves = _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), halves);

@@ -44,6 +44,13 @@ struct ScalarLanes {
   static ScalarLanes LoadBFloat16(const uint8_t* p) {
     return Make([p](size_t i) { return BFloat16ToFloat(LoadU16(p, i)); });
   }
+  static ScalarLanes LoadInt8(const int8_t* p) {
+    return Make([p](size_t i) { return static_cast<float>(p[i]); });
+  }
+  static ScalarLanes LoadTrits(const uint8_t* p) {
+    static constexpr float kTrit[4] = {0.0F, 1.0F, 0.0F, -1.0F};
+    return Make([p](size_t i) { return kTrit[(p[i / 4] >> (i % 4 * 2)) & 3]; });
+  }
   static void StoreHalf(uint16_t* y, const ScalarLanes& v) {
     for (size_t i = 0; i < kLanes; ++i) y[i] = FloatToHalf(v.lane[i]);
   }

@@ -236,7 +236,7 @@ TEST(ConfigErrors, UnknownVariableOfAKnownSectionIsRefused) {
 
 TEST(ConfigErrors, FlagIsNamed) {
   EXPECT_EQ(ErrorOf({.flags = {{"--kv-type", {"q3"}}}}),
-            "--kv-type must be one of f32 | f16, not \"q3\".");
+            "--kv-type must be one of f32 | f16 | q8 | t2, not \"q3\".");
   EXPECT_THAT(ErrorOf({.flags = {{"-t,--threads", {"-1"}}}}),
               testing::StartsWith("--threads must"));
   EXPECT_THAT(ErrorOf({.flags = {{"--kv-bytes", {"99999999999GiB"}}}}),

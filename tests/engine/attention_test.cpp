@@ -88,6 +88,8 @@ class Scene {
     const size_t dim = shape_.head_dim;
     const size_t kv_width = shape_.kv_heads * dim;
     const uint32_t group = shape_.heads / shape_.kv_heads;
+    const std::vector<float> stored_keys = Stored(keys_);
+    const std::vector<float> stored_values = Stored(values_);
     std::vector<double> out(shape_.heads * dim);
     for (uint32_t head = 0; head < shape_.heads; ++head) {
       const float* query = queries_.data() + (size_t{position} * shape_.heads + head) * dim;
@@ -99,13 +101,13 @@ class Scene {
       for (uint32_t p = first; p <= position; ++p) {
         double dot = 0;
         for (size_t d = 0; d < dim; ++d)
-          dot += double{query[d]} * Stored(keys_[p * kv_width + kv + d]);
+          dot += double{query[d]} * stored_keys[p * kv_width + kv + d];
         weights[p] = std::exp(dot / std::sqrt(static_cast<double>(dim)));
         sum += weights[p];
       }
       for (uint32_t p = first; p <= position; ++p) {
         for (size_t d = 0; d < dim; ++d) {
-          out[head * dim + d] += weights[p] / sum * Stored(values_[p * kv_width + kv + d]);
+          out[head * dim + d] += weights[p] / sum * stored_values[p * kv_width + kv + d];
         }
       }
     }
@@ -113,12 +115,33 @@ class Scene {
   }
 
  private:
-  double Stored(float x) const {
-    if (shape_.type == KvType::kF32) return x;
-    uint16_t half = 0;
-    fabric::FloatsToHalves(&x, 1, &half);
-    fabric::HalvesToFloats(&half, 1, &x);
-    return x;
+  // Rounded to the storage type, row by row.
+  std::vector<float> Stored(const std::vector<float>& x) const {
+    std::vector<float> stored = x;
+    const size_t dim = shape_.head_dim;
+    std::vector<uint16_t> halves(dim);
+    std::vector<int8_t> q8(dim);
+    std::vector<uint8_t> t2(dim + 15);
+    for (float* row = stored.data(); row < stored.data() + stored.size(); row += dim) {
+      uint16_t half = 0;
+      float scale = 1;
+      if (shape_.type == KvType::kF16) {
+        fabric::FloatsToHalves(row, dim, halves.data());
+        fabric::HalvesToFloats(halves.data(), dim, row);
+      } else if (shape_.type == KvType::kQ8) {
+        half = fabric::QuantizeKvQ8(row, dim, q8.data());
+        fabric::HalvesToFloats(&half, 1, &scale);
+        for (size_t d = 0; d < dim; ++d) row[d] = static_cast<float>(q8[d]) * scale;
+      } else if (shape_.type == KvType::kT2) {
+        half = fabric::QuantizeKvT2(row, dim, t2.data());
+        fabric::HalvesToFloats(&half, 1, &scale);
+        for (size_t d = 0; d < dim; ++d) {
+          const int code = (t2[d / 4] >> (d % 4 * 2)) & 3;
+          row[d] = static_cast<float>(code == 3 ? -1 : code) * scale;
+        }
+      }
+    }
+    return stored;
   }
 
   Shape shape_;
@@ -136,7 +159,10 @@ const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},      {4, 2, 64, 32, KvTyp
                          {8, 1, 100, 48, KvType::kF16},     {40, 1, 32, 16, KvType::kF32},
                          {4, 2, 64, 16, KvType::kF16, 1},   {4, 2, 64, 16, KvType::kF32, 12},
                          {8, 1, 20, 48, KvType::kF32, 16},  {4, 2, 64, 16, KvType::kF16, 100},
-                         {4, 4, 32, 32, KvType::kF32, 256}, {20, 5, 32, 16, KvType::kF16, 300}};
+                         {4, 4, 32, 32, KvType::kF32, 256}, {20, 5, 32, 16, KvType::kF16, 300},
+                         {20, 5, 128, 16, KvType::kQ8},     {8, 1, 100, 48, KvType::kQ8, 100},
+                         {20, 5, 128, 16, KvType::kT2},     {8, 1, 100, 48, KvType::kT2, 100},
+                         {3, 3, 20, 32, KvType::kT2}};
 
 TEST(Attention, EqualsTheFormula) {
   for (const Shape& shape : kShapes) {

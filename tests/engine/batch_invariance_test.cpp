@@ -104,13 +104,18 @@ TEST_P(BatchInvariance, CopiedBlockServesLikeTheOriginal) {
   Engine& engine = *rig.engine;
   const std::vector<TokenId> tokens = RandomTokens(40, shape.vocabulary, 4);
   const LogitRows expected = RunAlone(engine, tokens, 39);
-  for (BlockId block = 0; block < 3; ++block) engine.CopyBlock(block, block + 10);
+  // The last block through other memory, as swapping and saving do.
+  for (BlockId block = 0; block < 2; ++block) engine.CopyBlock(block, block + 10);
+  std::vector<std::byte> bytes(engine.kv_geometry().BytesPerBlock());
+  engine.SaveBlock(2, bytes.data());
+  engine.LoadBlock(bytes.data(), 12);
   std::vector<Walker> walkers = {{.tokens = tokens, .blocks = {10, 11, 12}, .computed = 39}};
   WalkToTheEnd(engine, walkers, 3);
   EXPECT_TRUE(walkers[0].logits == expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(KvTypes, BatchInvariance, ::testing::Values(KvType::kF32, KvType::kF16));
+INSTANTIATE_TEST_SUITE_P(KvTypes, BatchInvariance,
+                         ::testing::Values(KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kT2));
 
 }  // namespace
 }  // namespace engine

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 
 #include "fabric/cpu/isa.h"
@@ -42,12 +43,14 @@ std::string DigestUnder(const std::string& isa) {
 }
 
 TEST(IsaInvariance, PrintsItsDigest) {
-  // Past the first border of attention's partitions.
+  // Floats and halves past the first border of attention's partitions.
   const std::vector<TokenId> tokens = testing::RandomTokens(270, 4096, 21);
   uint64_t digest = 0;
-  for (const KvType type : {KvType::kF32, KvType::kF16}) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kT2}) {
+    const bool codes = type == KvType::kQ8 || type == KvType::kT2;
+    const auto text = std::span(tokens).first(codes ? 48 : 270);
     testing::Rig rig(testing::BundledModel(), testing::SmallOptions(type));
-    digest = digest * 31 + Digest(testing::RunAlone(*rig.engine, tokens, 260));
+    digest = digest * 31 + Digest(testing::RunAlone(*rig.engine, text, text.size() - 10));
   }
   std::printf("%s%016llx on %s\n", kMark, static_cast<unsigned long long>(digest),
               std::string(fabric::IsaName(fabric::ActiveIsa())).c_str());

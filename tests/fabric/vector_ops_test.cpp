@@ -5,11 +5,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "fabric/half.h"
@@ -396,6 +399,195 @@ TEST(VectorOps, FloatsRoundToHalvesAlikeOnEveryIsa) {
   }
 }
 
+constexpr KvElement kKvElements[] = {KvElement::kF32, KvElement::kF16, KvElement::kQ8,
+                                     KvElement::kT2};
+
+// Rows as the cache stores them.
+struct StoredRows {
+  std::vector<uint8_t> codes;
+  std::vector<uint16_t> scales;
+};
+
+StoredRows Store(const FloatOps& ops, KvElement element, const float* x, uint32_t rows,
+                 uint32_t dim) {
+  const size_t row_bytes = KvCodeBytes(element, dim);
+  StoredRows stored;
+  stored.codes.assign(row_bytes * rows, 0xAA);
+  if (KvScaleBytes(element) > 0) stored.scales.resize(rows);
+  for (uint32_t r = 0; r < rows; ++r, x += dim) {
+    uint8_t* codes = stored.codes.data() + r * row_bytes;
+    switch (element) {
+      case KvElement::kF32:
+        std::memcpy(codes, x, row_bytes);
+        break;
+      case KvElement::kF16:
+        ops.floats_to_halves(x, dim, reinterpret_cast<uint16_t*>(codes));
+        break;
+      case KvElement::kQ8:
+        stored.scales[r] = ops.quantize_kv_q8(x, dim, reinterpret_cast<int8_t*>(codes));
+        break;
+      case KvElement::kT2:
+        stored.scales[r] = ops.quantize_kv_t2(x, dim, codes);
+        break;
+    }
+  }
+  return stored;
+}
+
+// What stored rows stand for, by the definition of their type.
+std::vector<float> Meaning(KvElement element, const StoredRows& stored, uint32_t rows,
+                           uint32_t dim) {
+  std::vector<float> values;
+  for (uint32_t r = 0; r < rows; ++r) {
+    const uint8_t* codes = stored.codes.data() + r * KvCodeBytes(element, dim);
+    const float scale = stored.scales.empty() ? 1.0F : HalfToFloat(stored.scales[r]);
+    for (uint32_t i = 0; i < dim; ++i) {
+      if (element == KvElement::kF32) {
+        values.push_back(reinterpret_cast<const float*>(codes)[i]);
+      } else if (element == KvElement::kF16) {
+        values.push_back(HalfToFloat(reinterpret_cast<const uint16_t*>(codes)[i]));
+      } else if (element == KvElement::kQ8) {
+        values.push_back(static_cast<float>(static_cast<int8_t>(codes[i])) * scale);
+      } else {
+        const int code = (codes[i / 4] >> (i % 4 * 2)) & 3;
+        EXPECT_NE(code, 2);
+        values.push_back(static_cast<float>(code == 3 ? -1 : code) * scale);
+      }
+    }
+  }
+  return values;
+}
+
+double Cosine(const float* a, const float* b, size_t n) {
+  double ab = 0;
+  double aa = 0;
+  double bb = 0;
+  for (size_t i = 0; i < n; ++i) {
+    ab += double{a[i]} * b[i];
+    aa += double{a[i]} * a[i];
+    bb += double{b[i]} * b[i];
+  }
+  return ab / std::sqrt(aa * bb);
+}
+
+TEST(KvQuantisers, GiveTheSameBytesOnEveryIsa) {
+  for (const KvElement element : {KvElement::kQ8, KvElement::kT2}) {
+    for (const uint32_t dim : {1U, 2U, 15U, 16U, 20U, 64U, 100U, 128U, 256U}) {
+      for (const float spread : {1.0F, 1e-6F, 1e-7F, 3e7F, 1e30F}) {
+        const auto x = Normal(size_t{7} * dim, dim, spread);
+        const StoredRows expected = Store(Scalar(), element, x.data(), 7, dim);
+        for (const KernelTable& table : kernels::SupportedKernels()) {
+          const StoredRows got = Store(table.floats, element, x.data(), 7, dim);
+          ASSERT_EQ(got.codes, expected.codes) << table.name << ' ' << dim << ' ' << spread;
+          ASSERT_EQ(got.scales, expected.scales) << table.name << ' ' << dim << ' ' << spread;
+        }
+      }
+    }
+  }
+}
+
+TEST(KvQuantisers, Q8IsWithinHalfAStepOfEveryElement) {
+  for (const float spread : {1e-5F, 1e-3F, 1.0F, 1000.0F}) {
+    const auto x = Normal(size_t{50} * 128, 61, spread);
+    const StoredRows stored = Store(Scalar(), KvElement::kQ8, x.data(), 50, 128);
+    const auto y = Meaning(KvElement::kQ8, stored, 50, 128);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float scale = HalfToFloat(stored.scales[i / 128]);
+      ASSERT_LE(std::fabs(x[i] - y[i]), 0.5001F * scale) << spread;
+    }
+    for (uint32_t row = 0; row < 50; ++row) {
+      float largest = 0;
+      for (uint32_t i = 0; i < 128; ++i) largest = std::max(largest, std::fabs(x[row * 128 + i]));
+      // Normal halves have a relative step of 2^-10, the others an absolute one of 2^-24.
+      const float scale = HalfToFloat(stored.scales[row]);
+      ASSERT_GE(scale, largest / 127.0F);
+      ASSERT_LE(scale, largest / 127.0F * 1.001F + 0x1p-24F);
+    }
+  }
+}
+
+// The best cosine that any ternary row has, by trying every number of elements.
+double BestTernaryCosine(const float* x, size_t n) {
+  std::vector<double> magnitudes;
+  double squares = 0;
+  for (size_t i = 0; i < n; ++i) {
+    magnitudes.push_back(std::fabs(x[i]));
+    squares += double{x[i]} * x[i];
+  }
+  std::sort(magnitudes.rbegin(), magnitudes.rend());
+  double best = 0;
+  double sum = 0;
+  for (size_t k = 1; k <= n; ++k) {
+    sum += magnitudes[k - 1];
+    best = std::max(best, sum / std::sqrt(static_cast<double>(k) * squares));
+  }
+  return best;
+}
+
+TEST(KvQuantisers, T2ComesCloseToTheBestTernaryRow) {
+  for (const uint32_t dim : {16U, 64U, 80U, 128U}) {
+    auto x = Normal(size_t{200} * dim, 62, 3.0F);
+    // Half of the rows with one element far beyond the others.
+    for (size_t row = 0; row < 100; ++row) x[row * dim + row % dim] *= 8.0F;
+    const StoredRows stored = Store(Scalar(), KvElement::kT2, x.data(), 200, dim);
+    const auto y = Meaning(KvElement::kT2, stored, 200, dim);
+    double worst = 0;
+    for (size_t row = 0; row < 200; ++row) {
+      const float* from = x.data() + row * dim;
+      const float* to = y.data() + row * dim;
+      worst = std::max(worst, BestTernaryCosine(from, dim) - Cosine(from, to, dim));
+      // The scale is the mean magnitude of what it stands for.
+      double sum = 0;
+      int count = 0;
+      for (uint32_t i = 0; i < dim; ++i) {
+        if (to[i] == 0) continue;
+        ASSERT_EQ(std::signbit(from[i]), std::signbit(to[i]));
+        sum += std::fabs(from[i]);
+        ++count;
+      }
+      ASSERT_NEAR(HalfToFloat(stored.scales[row]), sum / count, 1e-3 * sum / count);
+    }
+    EXPECT_LT(worst, 0.01) << dim;
+  }
+}
+
+TEST(KvQuantisers, KeepNonFiniteRowsVisibleAndTakeEveryMagnitude) {
+  for (const KernelTable& table : kernels::SupportedKernels()) {
+    for (const KvElement element : {KvElement::kQ8, KvElement::kT2}) {
+      for (const float bad : {kInfinity, -kInfinity, std::nanf("")}) {
+        auto x = Normal(40, 63);
+        x[39] = bad;
+        const StoredRows stored = Store(table.floats, element, x.data(), 1, 40);
+        EXPECT_TRUE(std::isnan(HalfToFloat(stored.scales[0])));
+        EXPECT_EQ(stored.codes, std::vector<uint8_t>(stored.codes.size(), 0));
+      }
+      for (const float tiny : {0.0F, -0.0F, 1e-45F, 1e-9F}) {
+        const std::vector<float> x(40, tiny);
+        const StoredRows stored = Store(table.floats, element, x.data(), 1, 40);
+        for (const float y : Meaning(element, stored, 1, 40)) EXPECT_EQ(y, 0.0F);
+      }
+      const std::vector<float> huge(40, -3e38F);
+      const StoredRows stored = Store(table.floats, element, huge.data(), 1, 40);
+      EXPECT_EQ(HalfToFloat(stored.scales[0]), 65504.0F);
+      for (const float y : Meaning(element, stored, 1, 40)) {
+        EXPECT_EQ(y, element == KvElement::kQ8 ? -127.0F * 65504.0F : -65504.0F);
+      }
+    }
+  }
+}
+
+TEST(KvQuantisers, BytesOfARow) {
+  const auto row_bytes = [](KvElement element, size_t n) {
+    return KvCodeBytes(element, n) + KvScaleBytes(element);
+  };
+  EXPECT_EQ(row_bytes(KvElement::kF32, 128), 512U);
+  EXPECT_EQ(row_bytes(KvElement::kF16, 128), 256U);
+  EXPECT_EQ(row_bytes(KvElement::kQ8, 128), 130U);
+  EXPECT_EQ(row_bytes(KvElement::kT2, 128), 34U);  // 15.06 times less than f32
+  EXPECT_EQ(row_bytes(KvElement::kT2, 64), 18U);   // 14.2 times
+  EXPECT_EQ(row_bytes(KvElement::kT2, 20), 10U);
+}
+
 struct AttentionCase {
   uint32_t positions;
   uint32_t group;
@@ -419,19 +611,13 @@ void Attend(const FloatOps& ops, const AttentionCase& c, const std::vector<float
   for (uint32_t at = begin; at < end; at += kAttentionChunk) {
     const uint32_t count = std::min(kAttentionChunk, end - at);
     const size_t first = size_t{at} * c.head_dim;
-    const size_t size = size_t{count} * c.head_dim;
-    std::vector<float> keys(k.begin() + static_cast<ptrdiff_t>(first),
-                            k.begin() + static_cast<ptrdiff_t>(first + size));
-    std::vector<float> values(v.begin() + static_cast<ptrdiff_t>(first),
-                              v.begin() + static_cast<ptrdiff_t>(first + size));
-    std::vector<uint16_t> half_keys(size);
-    std::vector<uint16_t> half_values(size);
-    Scalar().floats_to_halves(keys.data(), size, half_keys.data());
-    Scalar().floats_to_halves(values.data(), size, half_values.data());
-    const bool half = c.element == KvElement::kF16;
+    const StoredRows keys = Store(Scalar(), c.element, k.data() + first, count, c.head_dim);
+    const StoredRows values = Store(Scalar(), c.element, v.data() + first, count, c.head_dim);
     ops.attend_chunk({.element = c.element,
-                      .keys = half ? static_cast<const void*>(half_keys.data()) : keys.data(),
-                      .values = half ? static_cast<const void*>(half_values.data()) : values.data(),
+                      .keys = keys.codes.data(),
+                      .values = values.codes.data(),
+                      .key_scales = keys.scales.data(),
+                      .value_scales = values.scales.data(),
                       .count = count,
                       .queries = q.data(),
                       .group = c.group,
@@ -443,65 +629,153 @@ void Attend(const FloatOps& ops, const AttentionCase& c, const std::vector<float
   }
 }
 
+// Attention over all positions, the same on every instruction set.
+std::vector<float> AttendAll(const AttentionCase& c, const std::vector<float>& k,
+                             const std::vector<float>& v, const std::vector<float>& q) {
+  return SameOnEveryIsa([&](const FloatOps& ops) {
+    AttentionState state(c);
+    Attend(ops, c, k, v, q, 0, c.positions, &state);
+    std::vector<float> result(state.accumulator.size());
+    ops.finish_attention(c.group, c.head_dim, state.sum.data(), state.accumulator.data(),
+                         result.data());
+    return result;
+  });
+}
+
+// The formula in double over what the cache holds.
+std::vector<double> NaiveAttention(const AttentionCase& c, const std::vector<float>& k,
+                                   const std::vector<float>& v, const std::vector<float>& q) {
+  const auto held = [&](const std::vector<float>& x) {
+    const StoredRows stored = Store(Scalar(), c.element, x.data(), c.positions, c.head_dim);
+    return Meaning(c.element, stored, c.positions, c.head_dim);
+  };
+  const auto keys = held(k);
+  const auto values = held(v);
+  std::vector<double> out(size_t{c.group} * c.head_dim);
+  for (uint32_t h = 0; h < c.group; ++h) {
+    std::vector<double> scores(c.positions);
+    for (uint32_t p = 0; p < c.positions; ++p) {
+      for (uint32_t d = 0; d < c.head_dim; ++d) {
+        scores[p] +=
+            0.25 * double{q[size_t{h} * c.head_dim + d]} * double{keys[size_t{p} * c.head_dim + d]};
+      }
+    }
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (double& score : scores) sum += score = std::exp(score - largest);
+    for (uint32_t p = 0; p < c.positions; ++p) {
+      for (uint32_t d = 0; d < c.head_dim; ++d) {
+        out[size_t{h} * c.head_dim + d] +=
+            scores[p] / sum * double{values[size_t{p} * c.head_dim + d]};
+      }
+    }
+  }
+  return out;
+}
+
 TEST(Attention, EqualsSoftmaxAndIsTheSameOnEveryIsa) {
-  const AttentionCase cases[] = {{1, 1, 2, KvElement::kF32},     {5, 4, 64, KvElement::kF16},
-                                 {16, 7, 80, KvElement::kF32},   {33, 5, 100, KvElement::kF16},
-                                 {64, 32, 128, KvElement::kF16}, {47, 3, 30, KvElement::kF32}};
+  const AttentionCase cases[] = {
+      {1, 1, 2, KvElement::kF32},    {5, 4, 64, KvElement::kF16},    {16, 7, 80, KvElement::kF32},
+      {33, 5, 100, KvElement::kF16}, {64, 32, 128, KvElement::kF16}, {47, 3, 30, KvElement::kF32},
+      {1, 1, 2, KvElement::kQ8},     {33, 5, 100, KvElement::kQ8},   {64, 32, 128, KvElement::kQ8},
+      {47, 3, 30, KvElement::kQ8},   {1, 1, 2, KvElement::kT2},      {33, 5, 100, KvElement::kT2},
+      {64, 32, 128, KvElement::kT2}, {47, 3, 30, KvElement::kT2}};
   for (const AttentionCase& c : cases) {
     const size_t size = size_t{c.positions} * c.head_dim;
-    auto k = Normal(size, 15);
-    auto v = Normal(size, 16);
+    const auto k = Normal(size, 15);
+    const auto v = Normal(size, 16);
     const auto q = Normal(size_t{c.group} * c.head_dim, 17);
-    const auto out = SameOnEveryIsa([&](const FloatOps& ops) {
-      AttentionState state(c);
-      Attend(ops, c, k, v, q, 0, c.positions, &state);
-      std::vector<float> result(state.accumulator.size());
-      ops.finish_attention(c.group, c.head_dim, state.sum.data(), state.accumulator.data(),
-                           result.data());
-      return result;
-    });
-    if (c.element == KvElement::kF16) {
-      for (float& x : k) x = HalfToFloat(FloatToHalf(x));
-      for (float& x : v) x = HalfToFloat(FloatToHalf(x));
+    const auto out = AttendAll(c, k, v, q);
+    const auto expected = NaiveAttention(c, k, v, q);
+    for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5);
+  }
+}
+
+TEST(Attention, RandomShapesOfEveryTypeEqualSoftmax) {
+  Random random(64);
+  double worst[4] = {};
+  for (int i = 0; i < 1000; ++i) {
+    const AttentionCase c{.positions = 1 + random() % 60,
+                          .group = 1 + random() % 9,
+                          .head_dim = 2 * (1 + random() % 70),
+                          .element = kKvElements[random() % 4]};
+    const size_t size = size_t{c.positions} * c.head_dim;
+    // Flat softmax, usual ones, and ones where few positions count.
+    const float spread = std::ldexp(1.0F, static_cast<int>(random() % 6) - 3);
+    const auto k = Normal(size, random(), spread);
+    const auto v = Normal(size, random());
+    const auto q = Normal(size_t{c.group} * c.head_dim, random());
+    const auto out = AttendAll(c, k, v, q);
+    const auto expected = NaiveAttention(c, k, v, q);
+    for (size_t j = 0; j < out.size(); ++j) {
+      ASSERT_NEAR(out[j], expected[j], 1e-3)
+          << c.positions << ' ' << c.group << ' ' << c.head_dim << ' ' << int(c.element);
+      double& most = worst[static_cast<size_t>(c.element)];
+      most = std::max(most, std::fabs(out[j] - expected[j]));
     }
-    for (uint32_t h = 0; h < c.group; ++h) {
-      std::vector<double> expected(c.head_dim);
-      double sum = 0;
-      for (uint32_t p = 0; p < c.positions; ++p) {
-        double score = 0;
-        for (uint32_t d = 0; d < c.head_dim; ++d) {
-          score += double{q[size_t{h} * c.head_dim + d]} * k[size_t{p} * c.head_dim + d];
+  }
+  std::printf("largest error: f32 %.1e, f16 %.1e, q8 %.1e, t2 %.1e\n", worst[0], worst[1], worst[2],
+              worst[3]);
+}
+
+// Scores of many sizes, so that many values are left out for some heads and not for others.
+TEST(Attention, AHeadsBitsDoNotDependOnItsGroup) {
+  for (const KvElement element : kKvElements) {
+    for (const float spread : {1.0F, 4.0F}) {
+      const AttentionCase c{40, 9, 64, element};
+      const auto k = Normal(size_t{40} * 64, 18, spread);
+      const auto v = Normal(size_t{40} * 64, 19);
+      const auto q = Normal(size_t{9} * 64, 20);
+      for (const KernelTable& table : kernels::SupportedKernels()) {
+        AttentionState all(c);
+        Attend(table.floats, c, k, v, q, 0, 40, &all);
+        for (uint32_t h = 0; h < 9; ++h) {
+          const AttentionCase one{40, 1, 64, element};
+          AttentionState alone(one);
+          const std::vector<float> query(q.begin() + h * 64, q.begin() + (h + 1) * 64);
+          Attend(table.floats, one, k, v, query, 0, 40, &alone);
+          const std::vector<float> row(all.accumulator.begin() + h * 64,
+                                       all.accumulator.begin() + (h + 1) * 64);
+          ASSERT_EQ(Bits(alone.accumulator), Bits(row)) << table.name;
+          ASSERT_EQ(alone.sum[0], all.sum[h]);
         }
-        const double weight = std::exp(0.25 * score);
-        sum += weight;
-        for (uint32_t d = 0; d < c.head_dim; ++d) {
-          expected[d] += weight * v[size_t{p} * c.head_dim + d];
-        }
-      }
-      for (uint32_t d = 0; d < c.head_dim; ++d) {
-        ASSERT_NEAR(out[size_t{h} * c.head_dim + d], expected[d] / sum, 5e-6);
       }
     }
   }
 }
 
-TEST(Attention, AHeadsBitsDoNotDependOnItsGroup) {
-  const AttentionCase c{40, 9, 64, KvElement::kF16};
-  const auto k = Normal(size_t{40} * 64, 18);
-  const auto v = Normal(size_t{40} * 64, 19);
-  const auto q = Normal(size_t{9} * 64, 20);
-  for (const KernelTable& table : kernels::SupportedKernels()) {
-    AttentionState all(c);
-    Attend(table.floats, c, k, v, q, 0, 40, &all);
-    for (uint32_t h = 0; h < 9; ++h) {
-      const AttentionCase one{40, 1, 64, KvElement::kF16};
-      AttentionState alone(one);
-      const std::vector<float> query(q.begin() + h * 64, q.begin() + (h + 1) * 64);
-      Attend(table.floats, one, k, v, query, 0, 40, &alone);
-      const std::vector<float> row(all.accumulator.begin() + h * 64,
-                                   all.accumulator.begin() + (h + 1) * 64);
-      ASSERT_EQ(Bits(alone.accumulator), Bits(row)) << table.name;
-      ASSERT_EQ(alone.sum[0], all.sum[h]);
+TEST(Attention, LeavesOutT2ValuesOfNoWeightAndNothingElse) {
+  // Scores 0 and -13 (weight 2.3e-6), or 0 and -14 (8.3e-7).
+  for (const auto& [score, counts] : {std::pair{-13.0F, true}, std::pair{-14.0F, false}}) {
+    for (const KvElement element : {KvElement::kQ8, KvElement::kT2}) {
+      const AttentionCase c{2, 1, 16, element};
+      std::vector<float> k(32);
+      k[0] = 0.0F;
+      k[16] = 4 * score;
+      std::vector<float> v(32);
+      v[1] = 1.0F;
+      v[18] = 1.0F;
+      std::vector<float> q(16);
+      q[0] = 1.0F;
+      const auto out = AttendAll(c, k, v, q);
+      EXPECT_NEAR(out[1], 1.0F, 1e-3);  // the scale is a half
+      EXPECT_EQ(out[2] != 0.0F, counts || element == KvElement::kQ8) << score;
+    }
+  }
+}
+
+TEST(Attention, ARowThatIsNotFiniteStaysSo) {
+  for (const KvElement element : kKvElements) {
+    for (const bool key : {true, false}) {
+      const AttentionCase c{20, 5, 48, element};
+      auto k = Normal(size_t{20} * 48, 65);
+      auto v = Normal(size_t{20} * 48, 66);
+      // Far away from the query, so that its weight alone would not show it.
+      for (size_t i = 0; i < 48; ++i) k[i] = -30.0F;
+      (key ? k : v)[7] = std::nanf("");
+      const std::vector<float> q(size_t{5} * 48, 1.0F);
+      const auto out = AttendAll(c, k, v, q);
+      for (uint32_t h = 0; h < 5; ++h) EXPECT_TRUE(std::isnan(out[h * 48 + 7]));
     }
   }
 }

@@ -37,6 +37,7 @@ class EngineLoopModel : public testing::Test {
     options.name = "demo";
     options.path = model_path_;
     options.scheduler = scheduler;
+    options.engine.kv_type = kv_type_;
     options.engine.context_length = context;
     options.engine.kv_bytes = kv_blocks * block_bytes_;
     auto runtime = ModelRuntime::Load(options, team_);
@@ -134,11 +135,26 @@ class EngineLoopModel : public testing::Test {
   }
 
   std::string model_path_ = kModel;
+  engine::KvType kv_type_ = engine::KvType::kF16;
   fabric::WorkerTeam team_{1};  // two would spin against whatever else the machine tests
   uint64_t block_bytes_ = 0;
 };
 
-TEST_F(EngineLoopModel, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
+// The same with every storage of keys and values.
+class EngineLoopKvTypes : public EngineLoopModel,
+                          public testing::WithParamInterface<engine::KvType> {
+ protected:
+  void SetUp() override {
+    EngineLoopModel::SetUp();
+    kv_type_ = GetParam();
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(KvTypes, EngineLoopKvTypes,
+                         testing::Values(engine::KvType::kF16, engine::KvType::kQ8,
+                                         engine::KvType::kT2));
+
+TEST_P(EngineLoopKvTypes, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
   std::vector<std::shared_ptr<RecordingSink>> alone;
   {
     const auto runtime = Load({});
@@ -219,7 +235,7 @@ TEST_F(EngineLoopModel, RecurrentModelGivesItsSoloBitsAfterPreemptionAndForEvery
 }
 
 // Prefixes that end inside a block, at its end, and beyond the first attention partition.
-TEST_F(EngineLoopModel, FoundPromptsGiveTheBitsOfComputedOnes) {
+TEST_P(EngineLoopKvTypes, FoundPromptsGiveTheBitsOfComputedOnes) {
   constexpr uint32_t kLong = 512;
   std::vector<TokenId> text;
   for (uint32_t i = 0; i < 330; ++i) text.push_back(static_cast<TokenId>(300 + (i * i * 7) % 2500));
@@ -254,7 +270,7 @@ TEST_F(EngineLoopModel, FoundPromptsGiveTheBitsOfComputedOnes) {
   EXPECT_EQ(loop.Stats(*runtime).scheduler.kv_blocks_used, 0U);
 }
 
-TEST_F(EngineLoopModel, APrefixCacheSurvivesARestart) {
+TEST_P(EngineLoopKvTypes, APrefixCacheSurvivesARestart) {
   const std::string path =
       (std::filesystem::temp_directory_path() / ("tern-kv-" + std::to_string(getpid()))).string();
   std::vector<Request> requests;
@@ -282,18 +298,21 @@ TEST_F(EngineLoopModel, APrefixCacheSurvivesARestart) {
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(again[i]->events().at(0).cached_tokens, requests[i].prompt.size() - 1);
   }
-  // Another context length is no matter; another block size is another cache.
+  // Another context length is no matter; another block size or KV type is another cache.
   ModelRuntime::Options other = runtime->options();
   other.engine.kv_block_size = 32;
   const auto changed = ModelRuntime::Load(other, team_);
   EXPECT_THROW(changed->RestorePrefixes(path), PrefixStoreError);
   EXPECT_EQ(changed->scheduler().stats().kv_blocks_cached, 0U);
+  other = runtime->options();
+  other.engine.kv_type = engine::KvType::kF32;
+  EXPECT_THROW(ModelRuntime::Load(other, team_)->RestorePrefixes(path), PrefixStoreError);
   std::filesystem::remove(path);
   std::filesystem::remove(path + ".key");
 }
 
 // Texts that repeat themselves, so that there is something to guess; greedy, sampled, penalised.
-TEST_F(EngineLoopModel, DraftsChangeNoBit) {
+TEST_P(EngineLoopKvTypes, DraftsChangeNoBit) {
   constexpr uint32_t kLong = 256;
   std::vector<Request> requests;
   for (uint32_t i = 0; i < 8; ++i) {
@@ -325,7 +344,7 @@ TEST_F(EngineLoopModel, DraftsChangeNoBit) {
 }
 
 // Sixteen requests in a quarter of the blocks that they need together.
-TEST_F(EngineLoopModel, AQuarterOfTheBlocksGivesTheSameBitsBySwapAndByRecomputation) {
+TEST_P(EngineLoopKvTypes, AQuarterOfTheBlocksGivesTheSameBitsBySwapAndByRecomputation) {
   constexpr uint32_t kShort = 128;  // 8 blocks
   std::vector<Request> requests;
   uint32_t needed = 0;
