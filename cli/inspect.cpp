@@ -146,7 +146,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
           {"memory",
            {{"weights_bytes", weights.resident_bytes},
             {"kv_bytes_per_token", kv.BytesPerBlock() / kv.block_size},
-            {"kv_bytes_full_context", kv.BytesPerBlock() * kv.BlocksFor(context)},
+            {"kv_bytes_full_context", kv.BytesPerBlock() * kv.MostBlocks(context, kv.block_size)},
             {"state_bytes_per_sequence",
              shape.recurrent() ? engine::StateCache::BytesPerSlot(shape) : 0},
             {"context_length", context},

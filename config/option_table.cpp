@@ -419,6 +419,14 @@ void AddEngineOptions(std::vector<Option>* table) {
            "little, t2 (ternary) an eighth and costs quality (docs/quality.md)"),
       TERN_FIELD(engine.kv_type),
       {{"f32", KvType::kF32}, {"f16", KvType::kF16}, {"q8", KvType::kQ8}, {"t2", KvType::kT2}}));
+  add(Integer(info("sliding_window", "--sliding-window", "N",
+                   "tokens that a token sees beside the sinks, its own included; what is behind is "
+                   "given back, so contexts may be longer than the KV pool; 0 = all; models with "
+                   "windows of their own keep those"),
+              TERN_FIELD(engine.sliding_window), 0, 1 << 24));
+  add(Integer(info("attention_sinks", "--attention-sinks", "N",
+                   "first tokens that stay in sight of a sliding window"),
+              TERN_FIELD(engine.attention_sinks), 0, 1 << 16));
   add(Integer(info("kv_block_size", "--kv-block-size", "N", "tokens per KV block, times 16"),
               TERN_FIELD(engine.kv_block_size), 16, 4096));
   add(Bytes(info("kv_bytes", "--kv-bytes", "BYTES", "size of the KV pool; 0 = from free memory"),

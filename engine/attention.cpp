@@ -18,20 +18,26 @@ constexpr uint64_t kInlineWork = 100'000;
 // Room for states of split contexts, in floats (4 MiB); one job's worst case if that is more.
 constexpr size_t kSplitFloats = size_t{1} << 20;
 
+uint32_t PartitionsFor(uint32_t positions) {
+  return (positions + Attention::kPartition - 1) / Attention::kPartition;
+}
+
 }  // namespace
 
 Attention::Attention(const ModelConfig& config, const KvCache& cache, fabric::WorkerTeam& team,
-                     uint32_t max_context, uint32_t window)
+                     uint32_t max_context, uint32_t own_window)
     : cache_(cache),
       team_(team),
       head_dim_(config.head_dim),
       kv_heads_(config.kv_heads),
       group_(config.heads / config.kv_heads),
       tile_tokens_(std::max(1U, kTileQueries / group_)),
-      window_(window),
+      own_window_(own_window),
+      window_(cache.geometry().window),
       scale_(1.0F / std::sqrt(static_cast<float>(config.head_dim))) {
+  if (own_window > 0) window_.sinks = 0;
   const uint32_t queries = tile_tokens_ * group_;
-  const size_t partitions = (size_t{max_context} + kPartition - 1) / kPartition;
+  const size_t partitions = PartitionsFor(max_context);
   // Whole cache lines per worker, so that none writes into another's.
   worker_floats_ = (size_t{queries} * head_dim_ + 2 * StateFloats(queries) + 15) / 16 * 16;
   split_floats_ = std::max(kSplitFloats, partitions * StateFloats(queries));
@@ -52,12 +58,16 @@ void Attention::Plan(const StepRows& rows) {
       const uint32_t tokens = std::min(tile_tokens_, count - first);
       const uint32_t end = source.first_position + first + tokens;
       const uint32_t begin = FirstVisible(source.first_position + first);
-      const uint32_t positions = end - begin;
+      const uint32_t sinks = std::min(window_.sinks, begin);
+      const uint32_t positions = end - begin + sinks;
+      const uint32_t first_partition = begin / kPartition;
+      const uint32_t sink_partitions = std::min(PartitionsFor(sinks), first_partition);
       tiles_.push_back({.first_token = rows.first_token[row - rows.begin] + first,
                         .tokens = tokens,
                         .first_position = source.first_position + first,
-                        .first_partition = begin / kPartition,
-                        .partitions = (end + kPartition - 1) / kPartition - begin / kPartition,
+                        .sink_partitions = sink_partitions,
+                        .first_partition = first_partition,
+                        .partitions = PartitionsFor(end) - first_partition + sink_partitions,
                         .block_table = source.block_table.data()});
       work += uint64_t{positions} * tokens;
       most_partitions = std::max(most_partitions, tiles_.back().partitions);
@@ -107,7 +117,7 @@ void Attention::AttendSplit(uint32_t layer, const float* queries, float* out) {
       if (end > begin && floats + tile.partitions * state > split_floats_) break;
       job_states_.push_back(floats);
       for (uint32_t partition = 0; partition < tile.partitions; ++partition) {
-        pieces_.push_back({static_cast<uint32_t>(end), tile.first_partition + partition, floats});
+        pieces_.push_back({static_cast<uint32_t>(end), tile.Partition(partition), floats});
         floats += state;
       }
     }
@@ -135,7 +145,7 @@ void Attention::AttendWave(uint32_t layer, const float* queries, float* out, siz
     float* floats = split_states() + job_states_[i - begin];
     const State state = StateAt(floats, tile_queries);
     for (uint32_t partition = 1; partition < tile.partitions; ++partition) {
-      Merge(tile, tile.first_partition + partition,
+      Merge(tile, tile.Partition(partition),
             StateAt(floats + partition * StateFloats(tile_queries), tile_queries), state);
     }
     Finish(jobs_[i], state, out);
@@ -150,10 +160,10 @@ void Attention::AttendWhole(uint32_t layer, const Job& job, const float* queries
   float* states = scratch + size_t{tile_tokens_} * group_ * head_dim_;
   const State state = StateAt(states, count);
   const State later = StateAt(states + StateFloats(count), count);
-  AttendPartition(layer, job, tile.first_partition, tile_queries, state);
+  AttendPartition(layer, job, tile.Partition(0), tile_queries, state);
   for (uint32_t i = 1; i < tile.partitions; ++i) {
-    AttendPartition(layer, job, tile.first_partition + i, tile_queries, later);
-    Merge(tile, tile.first_partition + i, later, state);
+    AttendPartition(layer, job, tile.Partition(i), tile_queries, later);
+    Merge(tile, tile.Partition(i), later, state);
   }
   Finish(job, state, out);
 }
@@ -198,20 +208,25 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   };
 
   const uint32_t last_position = tile.first_position + tile.tokens - 1;
-  const uint32_t begin =
-      std::max(partition * kPartition, FirstVisible(tile.first_position) / fabric::kAttentionChunk *
-                                           fabric::kAttentionChunk);
+  const uint32_t first_visible = FirstVisible(tile.first_position);
   const uint32_t end = std::min((partition + 1) * kPartition, last_position + 1);
-  for (uint32_t position = begin; position < end; position += fabric::kAttentionChunk) {
+  for (uint32_t position = partition * kPartition; position < end;
+       position += fabric::kAttentionChunk) {
+    const bool seen = position + fabric::kAttentionChunk > first_visible;
+    if (!seen && position >= window_.sinks) {
+      // To the chunk of the first visible position, which lies ahead.
+      const uint32_t chunks = (first_visible - position) / fabric::kAttentionChunk;
+      position += (chunks - 1) * fabric::kAttentionChunk;
+      continue;
+    }
     const BlockId block = tile.block_table[position / geometry.block_size];
     const uint32_t offset = position % geometry.block_size;
     const auto attend_part = [&](uint32_t token) {
-      const uint32_t own = tile.first_position + token;
-      const uint32_t from = std::max(FirstVisible(own), position);
-      const uint32_t to = std::min(own, position + fabric::kAttentionChunk - 1);
-      if (from <= to) attend(token, 1, block, offset + from - position, to - from + 1);
+      const Range range = Visible(tile.first_position + token, position);
+      if (range.begin == range.end) return;
+      attend(token, 1, block, offset + range.begin - position, range.end - range.begin);
     };
-    const TokenRange whole = SeeingWhole(tile, position);
+    const Range whole = SeeingWhole(tile, position);
     for (uint32_t token = 0; token < whole.begin; ++token) attend_part(token);
     if (whole.begin < whole.end) {
       attend(whole.begin, whole.end - whole.begin, block, offset, fabric::kAttentionChunk);
@@ -220,12 +235,25 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
   }
 }
 
-Attention::TokenRange Attention::SeeingWhole(const Tile& tile, uint32_t position) const {
+Attention::Range Attention::Visible(uint32_t own, uint32_t position) const {
+  const uint32_t chunk_end = position + fabric::kAttentionChunk;
+  const uint32_t first = FirstVisible(own);
+  // Sinks end before the window begins, or are part of it.
+  const uint32_t begin = first < chunk_end ? std::max(first, position) : position;
+  const uint32_t end = first < chunk_end ? std::min(own + 1, chunk_end)
+                                         : std::min(std::max(window_.sinks, position), chunk_end);
+  return {begin, std::max(begin, end)};
+}
+
+Attention::Range Attention::SeeingWhole(const Tile& tile, uint32_t position) const {
   const auto token_at = [&](uint32_t at) {
     return at > tile.first_position ? std::min(at - tile.first_position, tile.tokens) : 0;
   };
   const uint32_t begin = token_at(position + fabric::kAttentionChunk - 1);
-  const uint32_t end = window_ == 0 ? tile.tokens : token_at(position + window_);
+  uint32_t end = tile.tokens;
+  if (own_window_ > 0) end = std::min(end, token_at(position + own_window_));
+  const bool sinks = position + fabric::kAttentionChunk <= window_.sinks;
+  if (window_.tokens > 0 && !sinks) end = std::min(end, token_at(position + window_.tokens));
   return {begin, std::max(begin, end)};
 }
 

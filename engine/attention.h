@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,10 +23,12 @@ class Attention {
  public:
   static constexpr uint32_t kPartition = 256;
 
-  // max_context: longest sequence, which bounds the partitions of one query. window: positions that
-  // a query sees, its own included; 0 = all before it. Keys and values out of sight are not read.
+  // max_context: longest sequence, which bounds the partitions of one query. Keys and values out of
+  // sight are not read. What is in sight: own_window positions, the query's own included (0 = all
+  // before it), and of these what the cache's AttentionWindow leaves; its sinks only without an
+  // own window.
   Attention(const ModelConfig& config, const KvCache& cache, fabric::WorkerTeam& team,
-            uint32_t max_context, uint32_t window);
+            uint32_t max_context, uint32_t own_window);
 
   // Splits the rows into tiles: once per step, before the layers call Attend().
   void Plan(const StepRows& rows);
@@ -44,8 +47,13 @@ class Attention {
     uint32_t first_token = 0;  // in StepRows
     uint32_t tokens = 0;
     uint32_t first_position = 0;
-    uint32_t first_partition = 0;  // that the first token sees
-    uint32_t partitions = 0;       // from there on, that some token sees
+    uint32_t sink_partitions = 0;  // from 0 on, before first_partition
+    uint32_t first_partition = 0;  // of what the first token sees beside sinks
+    uint32_t partitions = 0;       // that some token sees, those of sinks included
+    // The i-th of them.
+    uint32_t Partition(uint32_t i) const {
+      return i < sink_partitions ? i : first_partition + i - sink_partitions;
+    }
     const BlockId* block_table = nullptr;
   };
   // One KV head of a tile.
@@ -76,16 +84,20 @@ class Attention {
   }
   float* split_states() { return WorkerScratch(team_.size()); }
 
-  // The first position that the query at `position` sees.
+  // The first position that the query at `position` sees beside sinks.
   uint32_t FirstVisible(uint32_t position) const {
-    return window_ == 0 || position < window_ ? 0 : position - window_ + 1;
+    const uint32_t own =
+        own_window_ == 0 || position < own_window_ ? 0 : position - own_window_ + 1;
+    return std::max(own, window_.Begin(position));
   }
-  // Tokens of the tile that see the whole of the chunk at `position`.
-  struct TokenRange {
+  struct Range {
     uint32_t begin = 0;
     uint32_t end = 0;
   };
-  TokenRange SeeingWhole(const Tile& tile, uint32_t position) const;
+  // What the query at `own` sees of the chunk at `position`.
+  Range Visible(uint32_t own, uint32_t position) const;
+  // Tokens of the tile that see the whole of the chunk at `position`.
+  Range SeeingWhole(const Tile& tile, uint32_t position) const;
 
   void AttendJobs(uint32_t layer, const float* queries, float* out);
   void AttendSplit(uint32_t layer, const float* queries, float* out);
@@ -107,7 +119,8 @@ class Attention {
   uint32_t kv_heads_;
   uint32_t group_;        // query heads per KV head
   uint32_t tile_tokens_;  // most tokens of a tile
-  uint32_t window_;       // 0 = none
+  uint32_t own_window_;   // 0 = none
+  AttentionWindow window_;
   float scale_;
   std::vector<Tile> tiles_;
   std::vector<Job> jobs_;

@@ -39,7 +39,8 @@ struct Candidate {
 // There is no prefill or decode flag.
 //
 //   positions   first_position .. first_position + tokens.size()
-//   block_table blocks of the whole sequence from position 0; entry p / block_size holds position p
+//   block_table blocks of the whole sequence from position 0; entry p / block_size holds p;
+//               entries whose positions no token of the row sees (AttentionWindow) are not read
 //   outputs     ascending indices into tokens
 //
 // REQUIRES: block_table covers the last position; no two rows write the same block.

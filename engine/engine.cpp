@@ -35,6 +35,16 @@ uint32_t ResolveStateSlots(const ModelConfig& config, const EngineOptions& optio
       std::max<uint64_t>(1, std::min<uint64_t>(fitting, options.max_sequences)));
 }
 
+AttentionWindow ResolveWindow(const EngineOptions& options) {
+  if (options.sliding_window == 0) return {};
+  if (options.sliding_window < fabric::kAttentionChunk) {
+    throw ModelError("The sliding window must be at least " +
+                     std::to_string(fabric::kAttentionChunk) + " tokens, but it is " +
+                     std::to_string(options.sliding_window) + ".");
+  }
+  return {.tokens = options.sliding_window, .sinks = options.attention_sinks};
+}
+
 KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& options) {
   if (options.kv_block_size == 0 || options.kv_block_size % fabric::kAttentionChunk != 0 ||
       options.kv_block_size > 4096) {
@@ -47,14 +57,18 @@ KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& optio
           .head_dim = config.head_dim,
           .block_size = options.kv_block_size,
           .type = options.kv_type,
-          .state_slots = ResolveStateSlots(config, options)};
+          .state_slots = ResolveStateSlots(config, options),
+          .window = ResolveWindow(options)};
 }
 
-uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint64_t kv_bytes) {
+uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint64_t kv_bytes,
+                       uint32_t max_batch_tokens) {
   const uint64_t block = geometry.BytesPerBlock();
-  const uint64_t context_bytes = block * geometry.BlocksFor(context_length);
+  // With a sliding window, what one context has in sight: longer rows only make prompts faster.
+  uint64_t context_bytes = block * geometry.MostBlocks(context_length, fabric::kAttentionChunk);
   uint64_t pool = kv_bytes;
   if (pool == 0) {
+    context_bytes = block * geometry.MostBlocks(context_length, max_batch_tokens);
     pool = std::max(context_bytes, std::min(std::max(kAutoBytes, kAutoContexts * context_bytes),
                                             AvailableMemoryBytes() / 2));
   }
@@ -62,7 +76,7 @@ uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint
     throw ModelError("The KV pool of " + std::to_string(pool) +
                      " bytes cannot hold one full context of " + std::to_string(context_length) +
                      " tokens, which takes " + std::to_string(context_bytes) +
-                     " bytes; enlarge the pool or shorten the context.");
+                     " bytes; enlarge the pool, or shorten the context or its sliding window.");
   }
   return static_cast<uint32_t>(std::min<uint64_t>(pool / block, UINT32_MAX));
 }
@@ -75,7 +89,8 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
       context_length_(ResolveContext(model_->config(), options)),
       max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {
   const KvGeometry geometry = ResolveGeometry(model_->config(), options);
-  const uint32_t blocks = ResolveBlocks(geometry, context_length_, options.kv_bytes);
+  const uint32_t blocks =
+      ResolveBlocks(geometry, context_length_, options.kv_bytes, max_batch_tokens_);
   backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, options, context_length_,
                                           device, team);
 }

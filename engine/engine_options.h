@@ -30,9 +30,12 @@ struct EngineOptions {
   // A head of fewer bytes is always computed in full: the caches hold it.
   uint64_t screened_head_bytes = uint64_t{32} << 20;
   KvType kv_type = KvType::kF16;
-  uint32_t kv_block_size = 16;      // tokens per block, multiple of 16
-  uint64_t kv_bytes = 0;            // size of the KV pool; 0 = from the machine's free memory
-  uint32_t context_length = 0;      // longest sequence; 0 = the model's own
+  uint32_t kv_block_size = 16;  // tokens per block, multiple of 16
+  uint64_t kv_bytes = 0;        // size of the KV pool; 0 = from the machine's free memory
+  uint32_t context_length = 0;  // longest sequence; 0 = the model's own
+  // Sliding-window attention (engine/kv_geometry.h) where the model has no window of its own.
+  uint32_t sliding_window = 0;      // 0 = a token sees all before it
+  uint32_t attention_sinks = 4;     // first positions that stay in sight
   uint32_t max_batch_tokens = 512;  // rows of the activation workspace
   uint32_t max_sequences = 64;      // slots for recurrent states, if the model has them
   std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4

@@ -78,7 +78,8 @@ std::string KvIdentity(const ModelRuntime::Options& options, const engine::KvGeo
     identity += "," + FileIdentity(lora.path);
   for (const uint32_t number :
        {geometry.layers, geometry.kv_heads, geometry.head_dim, geometry.block_size,
-        static_cast<uint32_t>(geometry.type), static_cast<uint32_t>(options.engine.activation)}) {
+        static_cast<uint32_t>(geometry.type), geometry.window.tokens, geometry.window.sinks,
+        static_cast<uint32_t>(options.engine.activation)}) {
     identity += ";" + std::to_string(number);
   }
   return identity + ";" + options.engine.i2s_layout;

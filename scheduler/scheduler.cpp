@@ -48,11 +48,13 @@ Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::K
       context_length(context),
       recurrent(geometry.recurrent()),
       tables({.capacity = kv_blocks,
-              .block_size = geometry.block_size,
+              .geometry = geometry,
+              .most_row_tokens = BlockTables::MostRowTokens(geometry, kv_blocks, context,
+                                                            options.max_batch_tokens),
               .prefix_cache = options.prefix_cache != PrefixCacheMode::kOff,
               .cache_key = cache_key,
               .swap_slots = SwapSlots(options, geometry)}) {
-  assert(kv_blocks >= tables.BlocksFor(context));
+  assert(kv_blocks >= geometry.MostBlocks(context, 1));
   running.reserve(options.max_sequences);
   for (uint32_t slot = geometry.state_slots; slot > 0; --slot) free_state_slots.push_back(slot - 1);
 }
@@ -236,12 +238,12 @@ bool Scheduler::Impl::DropIdleBlocks(const Entry* keep) {
 // sibling has them, so that the prompt is computed once however short the choices are.
 void Scheduler::Impl::HandOnPrompt(const Entry& leaver) {
   const uint32_t shared = leaver.group->shared_tokens();
-  if (recurrent || shared == 0 || leaver.sequence.num_computed < shared) return;
+  if (recurrent || shared == 0 || !tables.CanShare(leaver.sequence, shared)) return;
   Entry* heir = nullptr;
   for (const uint64_t id : leaver.group->live) {
     Entry& sibling = entries.at(id);
     if (&sibling == &leaver) continue;
-    if (sibling.sequence.num_computed >= shared) return;
+    if (tables.CanShare(sibling.sequence, shared)) return;
     const bool idle = sibling.sequence.state == SequenceState::kWaiting &&
                       sibling.sequence.blocks.empty() && sibling.sequence.swap_slots.empty();
     if (idle && heir == nullptr) heir = &sibling;
@@ -318,6 +320,7 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   sequence.tokens.insert(sequence.tokens.end(), result.accepted.begin(), result.accepted.end());
   tables.Trim(sequence);
   tables.Index(sequence);
+  tables.DropUnseen(sequence);
   CountPrompt(group, sequence.num_computed);
   counters.generated_tokens += accepted;
   waiting.Charge(sequence.tenant, accepted);

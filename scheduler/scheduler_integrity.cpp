@@ -21,6 +21,16 @@ void CheckReferences(const std::vector<uint32_t>& counted, const BlockPool& pool
   }
 }
 
+// Nothing that the next position sees is given back, and all that it does not see is.
+void CheckHole(const engine::KvGeometry& geometry, const Sequence& sequence) {
+  const uint32_t sinks = geometry.BlocksFor(geometry.window.sinks);
+  const uint32_t seen = geometry.window.Begin(sequence.num_computed) / geometry.block_size;
+  const bool right = seen > sinks && !sequence.blocks.empty()
+                         ? sequence.hole_begin == sinks && sequence.hole_end == seen
+                         : sequence.hole_begin == 0 && sequence.hole_end == 0;
+  if (!right) Broken("a window's hole is in the wrong place", sequence.id, sequence.hole_end);
+}
+
 }  // namespace
 
 void Scheduler::Impl::CheckIntegrity() const {
@@ -30,7 +40,10 @@ void Scheduler::Impl::CheckIntegrity() const {
   uint64_t live = 0;
   for (const auto& [id, entry] : entries) {
     const Sequence& sequence = entry.sequence;
-    for (const BlockId block : sequence.blocks) ++references[block];
+    for (size_t i = 0; i < sequence.blocks.size(); ++i) {
+      if (sequence.Holds(i)) ++references[sequence.blocks[i]];
+    }
+    CheckHole(tables.geometry(), sequence);
     for (const uint32_t slot : sequence.swap_slots) ++slots[slot];
     if (sequence.num_computed > sequence.tokens.size()) {
       Broken("a sequence has computed more than it has", id, sequence.num_computed);
@@ -38,7 +51,8 @@ void Scheduler::Impl::CheckIntegrity() const {
     if (tables.BlocksFor(sequence.num_computed) > sequence.blocks.size()) {
       Broken("a block table is shorter than what was computed", id, sequence.blocks.size());
     }
-    for (uint32_t i = 0; i < sequence.indexed_blocks; ++i) {
+    // What a window has left behind may be forgotten, and then what hangs on it.
+    for (uint32_t i = 0; i < (tables.windowed() ? 0 : sequence.indexed_blocks); ++i) {
       if (tables.cache() == nullptr || !tables.cache()->Contains(sequence.blocks[i])) {
         Broken("the prefix cache does not know a block that is in use", id, i);
       }

@@ -48,7 +48,8 @@ void Scheduler::Impl::ScheduleRunning(StepPlan* plan, uint32_t* budget) {
     Entry& entry = *running[i];
     const uint32_t pending = Pending(entry.sequence);
     const bool decode = pending == 1;
-    const uint32_t count = decode ? 1 : std::min({pending, options.prefill_chunk, *budget});
+    const uint32_t chunk = std::min(options.prefill_chunk, tables.most_row_tokens());
+    const uint32_t count = decode ? 1 : std::min({pending, chunk, *budget});
     if (count == 0) continue;
     if (!Reserve(entry, entry.sequence.num_computed + count, plan)) return;
     if (!decode) *budget -= count;
@@ -78,7 +79,8 @@ void Scheduler::Impl::AdmitWaiting(StepPlan* plan, uint32_t* budget, double now)
     if (entry == nullptr || !TakeBlocks(*entry, donor, plan)) return;
     Sequence& sequence = entry->sequence;
     Start(*entry, now);
-    const uint32_t count = std::min({Pending(sequence), options.prefill_chunk, *budget});
+    const uint32_t chunk = std::min(options.prefill_chunk, tables.most_row_tokens());
+    const uint32_t count = std::min({Pending(sequence), chunk, *budget});
     tables.Extend(sequence, sequence.num_computed + count, &plan->moves);
     *budget -= count;
     AddRow(sequence, count, plan);
@@ -92,7 +94,9 @@ void Scheduler::Impl::LengthenChunks(StepPlan* plan, uint32_t* budget) {
     if (*budget == 0) return;
     if (row.samples) continue;
     Sequence& sequence = entries.at(row.sequence).sequence;
-    const uint32_t more = std::min(Pending(sequence) - row.count, *budget);
+    if (row.count >= tables.most_row_tokens()) continue;
+    const uint32_t longest = std::min(Pending(sequence), tables.most_row_tokens());
+    const uint32_t more = std::min(longest - row.count, *budget);
     const uint32_t end = row.first + row.count + more;
     if (tables.Missing(sequence, end) > tables.available()) continue;
     tables.Extend(sequence, end, &plan->moves);
@@ -123,13 +127,13 @@ Scheduler::Impl::PromptSource Scheduler::Impl::FindPrompt(Entry& entry, const En
   for (const uint64_t id : entry.group->live) {
     Entry& sibling = entries.at(id);
     const bool is_running = sibling.sequence.state == SequenceState::kRunning;
-    const bool has_prompt = sibling.sequence.num_computed >= shared;
+    const bool has_prompt = tables.CanShare(sibling.sequence, shared);
     if (has_prompt && is_running) {
       *donor = &sibling;
       return PromptSource::kSibling;
     }
     if (has_prompt) idle = &sibling;
-    computing |= is_running;
+    computing |= is_running && sibling.sequence.num_computed < shared;
   }
   if (idle != nullptr) {
     tables.Share(idle->sequence, entry.sequence, shared);
@@ -145,14 +149,16 @@ bool Scheduler::Impl::TakeBlocks(Entry& entry, const Entry* donor, StepPlan* pla
   Sequence& sequence = entry.sequence;
   const auto end = static_cast<uint32_t>(sequence.tokens.size()) + 1;
   const bool held = !sequence.blocks.empty();
-  if (!held) TakePrefix(entry, donor, !sequence.swap_slots.empty());
-  bool fits = MakeRoom(entry, tables.Missing(sequence, end));
+  const bool swapped = !sequence.swap_slots.empty();
+  // With a window all of it lies in host memory, and hardly more than that is wanted.
+  if (!held && !(swapped && tables.windowed())) TakePrefix(entry, donor, swapped);
+  bool fits = MakeRoom(entry, tables.MissingOnTheWay(sequence, end));
   const bool partial = sequence.num_computed % tables.block_size() != 0;
   if (!fits && partial && (!held || running.empty())) {
     // What a partly used block is copied from may be the very block that is missing.
     tables.Release(sequence, false);
     TakePrefix(entry, donor, true);
-    fits = MakeRoom(entry, tables.Missing(sequence, end));
+    fits = MakeRoom(entry, tables.MissingOnTheWay(sequence, end));
     if (!fits) tables.Release(sequence, false);
   } else if (!fits && !held) {
     tables.Release(sequence, false);
@@ -166,7 +172,9 @@ void Scheduler::Impl::TakePrefix(Entry& entry, const Entry* donor, bool whole_bl
   if (donor != nullptr) {
     const uint32_t shared = group.shared_tokens();
     const uint32_t rest = whole_blocks_only ? shared % tables.block_size() : 0;
-    return tables.Share(donor->sequence, entry.sequence, shared - rest);
+    if (tables.CanShare(donor->sequence, shared - rest)) {
+      return tables.Share(donor->sequence, entry.sequence, shared - rest);
+    }
   }
   // Log-probabilities of the prompt need its logits once.
   if (group.scores_prompt && group.prompt_counted < group.prompt_tokens) return;
@@ -187,7 +195,7 @@ uint64_t Scheduler::Impl::PromisedBlocks() const {
   uint64_t blocks = 0;
   for (const Entry* entry : running) {
     const auto size = static_cast<uint32_t>(entry->sequence.tokens.size());
-    blocks += tables.Missing(entry->sequence, size + 1);
+    blocks += tables.MissingOnTheWay(entry->sequence, size + 1);
   }
   return blocks;
 }

@@ -47,7 +47,9 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 //
 // Invariant: num_computed <= tokens.size(); blocks.size() == ceil(num_computed' / block_size),
 // where num_computed' includes what the current plan will compute; the first indexed_blocks blocks
-// are full and known to the prefix cache.
+// are full and known to the prefix cache (with a sliding window they were: it may have forgotten).
+// A sliding window gives back what no token will see again: blocks [hole_begin, hole_end), whose
+// entries are 0 and name nothing.
 struct Sequence {
   uint64_t id = 0;  // unique in the scheduler
   RequestId request = 0;
@@ -59,16 +61,22 @@ struct Sequence {
   uint32_t cached_tokens = 0;  // of the request's prompt, found in the prefix cache
   uint32_t max_tokens = 0;     // generated tokens allowed; resolved, never 0
   std::vector<engine::BlockId> blocks;
+  uint32_t hole_begin = 0;
+  uint32_t hole_end = 0;
   uint32_t state_slot = 0;  // while running, where a recurrent model keeps its state
   uint32_t indexed_blocks = 0;
   std::string cache_space;           // where the prefix cache looks
-  std::vector<uint32_t> swap_slots;  // swapped out: host slots of its blocks, from the first
+  std::vector<uint32_t> swap_slots;  // swapped out: host slots of the blocks it held, in order
   uint32_t swapped_tokens = 0;       // positions that they hold
   std::string tenant;                // with whom it shares fairly; one for all without fair sharing
   int32_t priority = 0;
   double arrival = 0;
   double first_scheduled = -1;  // -1: never
 
+  bool Holds(size_t block) const { return block < hole_begin || block >= hole_end; }
+  uint32_t held_blocks() const {
+    return static_cast<uint32_t>(blocks.size()) - (hole_end - hole_begin);
+  }
   uint32_t generated() const { return static_cast<uint32_t>(tokens.size()) - prompt_tokens; }
 };
 

@@ -22,7 +22,8 @@ struct Shape {
   uint32_t head_dim;
   uint32_t block_size;
   KvType type;
-  uint32_t window = 0;
+  uint32_t own_window = 0;
+  AttentionWindow window = {};
 };
 
 // One sequence with random queries, keys and values in randomly placed blocks.
@@ -35,7 +36,8 @@ class Scene {
                 .kv_heads = shape.kv_heads,
                 .head_dim = shape.head_dim,
                 .block_size = shape.block_size,
-                .type = shape.type},
+                .type = shape.type,
+                .window = shape.window},
                positions / shape.block_size + 5),
         blocks_(cache_.blocks()) {
     std::mt19937_64 random(seed);
@@ -63,7 +65,7 @@ class Scene {
     config.heads = shape_.heads;
     config.kv_heads = shape_.kv_heads;
     config.head_dim = shape_.head_dim;
-    Attention attention(config, cache_, team, positions_, shape_.window);
+    Attention attention(config, cache_, team, positions_, shape_.own_window);
     std::vector<BatchRow> rows;
     for (uint32_t p = first; p < positions_; p += chunk) {
       rows.push_back({.tokens = std::span(tokens_).subspan(p, std::min(chunk, positions_ - p)),
@@ -96,16 +98,15 @@ class Scene {
       const size_t kv = head / group * dim;
       std::vector<double> weights(position + 1);
       double sum = 0;
-      const uint32_t first =
-          shape_.window == 0 || position < shape_.window ? 0 : position + 1 - shape_.window;
-      for (uint32_t p = first; p <= position; ++p) {
+      for (uint32_t p = 0; p <= position; ++p) {
+        if (!Sees(position, p)) continue;
         double dot = 0;
         for (size_t d = 0; d < dim; ++d)
           dot += double{query[d]} * stored_keys[p * kv_width + kv + d];
         weights[p] = std::exp(dot / std::sqrt(static_cast<double>(dim)));
         sum += weights[p];
       }
-      for (uint32_t p = first; p <= position; ++p) {
+      for (uint32_t p = 0; p <= position; ++p) {
         for (size_t d = 0; d < dim; ++d) {
           out[head * dim + d] += weights[p] / sum * stored_values[p * kv_width + kv + d];
         }
@@ -115,6 +116,19 @@ class Scene {
   }
 
  private:
+  bool Sees(uint32_t position, uint32_t p) const {
+    const AttentionWindow& window = shape_.window;
+    const bool own = shape_.own_window == 0 || p + shape_.own_window > position;
+    // The window: at most `tokens` positions, from a multiple of 16 on.
+    bool recent = window.tokens == 0 || position < window.tokens;
+    if (!recent) {
+      uint32_t begin = 0;
+      while (position - begin >= window.tokens) begin += 16;
+      recent = p >= begin;
+    }
+    const bool sink = shape_.own_window == 0 && p < window.sinks;
+    return own && (recent || sink);
+  }
   // Rounded to the storage type, row by row.
   std::vector<float> Stored(const std::vector<float>& x) const {
     std::vector<float> stored = x;
@@ -154,15 +168,29 @@ class Scene {
   std::vector<float> values_;
 };
 
-const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},      {4, 2, 64, 32, KvType::kF16},
-                         {20, 5, 128, 16, KvType::kF16},    {3, 3, 20, 16, KvType::kF32},
-                         {8, 1, 100, 48, KvType::kF16},     {40, 1, 32, 16, KvType::kF32},
-                         {4, 2, 64, 16, KvType::kF16, 1},   {4, 2, 64, 16, KvType::kF32, 12},
-                         {8, 1, 20, 48, KvType::kF32, 16},  {4, 2, 64, 16, KvType::kF16, 100},
-                         {4, 4, 32, 32, KvType::kF32, 256}, {20, 5, 32, 16, KvType::kF16, 300},
-                         {20, 5, 128, 16, KvType::kQ8},     {8, 1, 100, 48, KvType::kQ8, 100},
-                         {20, 5, 128, 16, KvType::kT2},     {8, 1, 100, 48, KvType::kT2, 100},
-                         {3, 3, 20, 32, KvType::kT2}};
+const Shape kShapes[] = {{4, 2, 64, 16, KvType::kF32},
+                         {4, 2, 64, 32, KvType::kF16},
+                         {20, 5, 128, 16, KvType::kF16},
+                         {3, 3, 20, 16, KvType::kF32},
+                         {8, 1, 100, 48, KvType::kF16},
+                         {40, 1, 32, 16, KvType::kF32},
+                         {4, 2, 64, 16, KvType::kF16, 1},
+                         {4, 2, 64, 16, KvType::kF32, 12},
+                         {8, 1, 20, 48, KvType::kF32, 16},
+                         {4, 2, 64, 16, KvType::kF16, 100},
+                         {4, 4, 32, 32, KvType::kF32, 256},
+                         {20, 5, 32, 16, KvType::kF16, 300},
+                         {20, 5, 128, 16, KvType::kQ8},
+                         {8, 1, 100, 48, KvType::kQ8, 100},
+                         {20, 5, 128, 16, KvType::kT2},
+                         {8, 1, 100, 48, KvType::kT2, 100},
+                         {3, 3, 20, 32, KvType::kT2},
+                         {4, 2, 64, 16, KvType::kF16, 0, {64, 4}},
+                         {20, 5, 32, 32, KvType::kQ8, 0, {100, 20}},
+                         {8, 1, 20, 48, KvType::kT2, 0, {16, 0}},
+                         {4, 4, 32, 16, KvType::kF32, 0, {300, 300}},
+                         {4, 2, 64, 16, KvType::kF32, 12, {64, 4}},
+                         {4, 2, 64, 16, KvType::kF32, 100, {48, 4}}};
 
 TEST(Attention, EqualsTheFormula) {
   for (const Shape& shape : kShapes) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <utility>
 
 #include "tests/engine/rig.h"
 #include "tests/engine/walkers.h"
@@ -36,6 +37,26 @@ TEST_P(BatchInvariance, RandomBatchesOfATinyModelGiveTheSoloBits) {
     for (uint64_t seed = 0; seed < 2; ++seed) {
       CheckInvariance(*rig.engine, *solo.engine, {600, 1, 17, 255, 257, 40, 300}, seed);
     }
+  }
+}
+
+TEST_P(BatchInvariance, SlidingWindowsAndSinksGiveTheSoloBits) {
+  for (const auto& [window, sinks] : {std::pair{64U, 4U}, std::pair{300U, 20U}}) {
+    EngineOptions options = SmallOptions(GetParam());
+    options.max_batch_tokens = 200;
+    options.sliding_window = window;
+    options.attention_sinks = sinks;
+    const TinyShape shape;
+    Rig solo = TinyRig(shape, options);
+    Rig rig = TinyRig(shape, options, 2);
+    CheckInvariance(*rig.engine, *solo.engine, {600, 1, 17, 255, 300}, window);
+    // The window makes a difference, and none before it begins.
+    Rig whole = TinyRig(shape, SmallOptions(GetParam()));
+    const std::vector<TokenId> tokens = RandomTokens(400, shape.vocabulary, 9);
+    const LogitRows seen = RunAlone(*solo.engine, tokens, window - 1);
+    const LogitRows all = RunAlone(*whole.engine, tokens, window - 1);
+    EXPECT_TRUE(seen[0] == all[0]);
+    EXPECT_FALSE(seen.back() == all.back());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fabric/worker_team.h"
@@ -38,6 +39,7 @@ class EngineLoopModel : public testing::Test {
     options.path = model_path_;
     options.scheduler = scheduler;
     options.engine.kv_type = kv_type_;
+    options.engine.sliding_window = sliding_window_;
     options.engine.context_length = context;
     options.engine.kv_bytes = kv_blocks * block_bytes_;
     auto runtime = ModelRuntime::Load(options, team_);
@@ -136,23 +138,27 @@ class EngineLoopModel : public testing::Test {
 
   std::string model_path_ = kModel;
   engine::KvType kv_type_ = engine::KvType::kF16;
+  uint32_t sliding_window_ = 0;
   fabric::WorkerTeam team_{1};  // two would spin against whatever else the machine tests
   uint64_t block_bytes_ = 0;
 };
 
-// The same with every storage of keys and values.
+// The same with every storage of keys and values, and with a sliding window.
 class EngineLoopKvTypes : public EngineLoopModel,
-                          public testing::WithParamInterface<engine::KvType> {
+                          public testing::WithParamInterface<std::pair<engine::KvType, uint32_t>> {
  protected:
   void SetUp() override {
     EngineLoopModel::SetUp();
-    kv_type_ = GetParam();
+    kv_type_ = GetParam().first;
+    sliding_window_ = GetParam().second;
   }
 };
 
 INSTANTIATE_TEST_SUITE_P(KvTypes, EngineLoopKvTypes,
-                         testing::Values(engine::KvType::kF16, engine::KvType::kQ8,
-                                         engine::KvType::kT2));
+                         testing::Values(std::pair{engine::KvType::kF16, 0U},
+                                         std::pair{engine::KvType::kQ8, 0U},
+                                         std::pair{engine::KvType::kT2, 0U},
+                                         std::pair{engine::KvType::kF16, 48U}));
 
 TEST_P(EngineLoopKvTypes, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) {
   std::vector<std::shared_ptr<RecordingSink>> alone;
@@ -174,7 +180,7 @@ TEST_P(EngineLoopKvTypes, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) 
   SchedulerOptions tight;
   tight.max_batch_tokens = 48;
   tight.prefill_chunk = 13;
-  const auto runtime = Load(tight, 16);
+  const auto runtime = Load(tight, sliding_window_ > 0 ? 8 : 16);
   EngineLoop loop;
   loop.Attach(runtime);
   std::vector<std::shared_ptr<RecordingSink>> together;
@@ -298,7 +304,7 @@ TEST_P(EngineLoopKvTypes, APrefixCacheSurvivesARestart) {
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(again[i]->events().at(0).cached_tokens, requests[i].prompt.size() - 1);
   }
-  // Another context length is no matter; another block size or KV type is another cache.
+  // Another context length is no matter; another block size, KV type or window is another cache.
   ModelRuntime::Options other = runtime->options();
   other.engine.kv_block_size = 32;
   const auto changed = ModelRuntime::Load(other, team_);
@@ -306,6 +312,9 @@ TEST_P(EngineLoopKvTypes, APrefixCacheSurvivesARestart) {
   EXPECT_EQ(changed->scheduler().stats().kv_blocks_cached, 0U);
   other = runtime->options();
   other.engine.kv_type = engine::KvType::kF32;
+  EXPECT_THROW(ModelRuntime::Load(other, team_)->RestorePrefixes(path), PrefixStoreError);
+  other = runtime->options();
+  other.engine.sliding_window = 64;
   EXPECT_THROW(ModelRuntime::Load(other, team_)->RestorePrefixes(path), PrefixStoreError);
   std::filesystem::remove(path);
   std::filesystem::remove(path + ".key");

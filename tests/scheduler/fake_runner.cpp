@@ -32,6 +32,7 @@ bool Contains(std::span<const TokenId> tokens, TokenId token) {
 
 FakeRunner::FakeRunner(Options options) : options_(options) {
   geometry_.block_size = options.block_size;
+  geometry_.window = options.window;
   kv_.assign(options.kv_blocks, std::vector<TokenId>(options.block_size, -1));
 }
 
@@ -78,7 +79,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
   return {outputs_, stats};
 }
 
-// Writes the row's tokens and reads the sequence back up to the row's token `tokens` - 1.
+// Writes the row's tokens and reads back what the row's token `tokens` - 1 sees of the sequence.
 std::vector<TokenId> FakeRunner::WriteAndRead(const engine::BatchRow& row, size_t tokens) {
   const uint32_t size = options_.block_size;
   for (uint32_t i = 0; i < row.tokens.size(); ++i) {
@@ -86,7 +87,9 @@ std::vector<TokenId> FakeRunner::WriteAndRead(const engine::BatchRow& row, size_
     kv_[row.block_table[position / size]][position % size] = row.tokens[i];
   }
   std::vector<TokenId> prefix;
-  for (uint32_t p = 0; p < row.first_position + tokens; ++p) {
+  const auto end = static_cast<uint32_t>(row.first_position + tokens);
+  for (uint32_t p = 0; p < end; ++p) {
+    if (p >= options_.window.sinks && p < options_.window.Begin(end - 1)) continue;
     prefix.push_back(kv_[row.block_table[p / size]][p % size]);
   }
   return prefix;

@@ -27,6 +27,7 @@ class FakeRunner : public StepRunner {
     uint32_t block_size = 4;
     uint32_t context_length = 128;
     bool gives_candidates = false;
+    engine::AttentionWindow window = {};
   };
 
   // What may be made to happen. Written before the runner is used, but for the gate.

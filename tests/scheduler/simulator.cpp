@@ -53,13 +53,25 @@ struct Cell {
   TokenId token = -1;
   uint32_t position = 0;
   std::string space;  // salt and key of the request that wrote it, as far as they separate caches
+  uint64_t text = 0;  // hash of all tokens up to here: keys and values depend on them
   bool operator==(const Cell&) const = default;
 };
+
+// Hashes of the beginnings of `tokens`, each with its last token.
+std::vector<uint64_t> TextHashes(const std::vector<TokenId>& tokens) {
+  std::vector<uint64_t> hashes;
+  uint64_t hash = 1;
+  for (const TokenId token : tokens) {
+    hashes.push_back(hash = Mix(hash + static_cast<uint64_t>(token) + 1));
+  }
+  return hashes;
+}
 
 // What the simulator knows of a choice, kept apart from the scheduler's own record.
 struct Choice {
   std::vector<TokenId> tokens;
   uint32_t computed = 0;
+  uint32_t dropped = 0;   // blocks that its window left behind
   bool decoding = false;  // took a token in the last step
   bool cancelled = false;
   bool failed = false;  // a row of it was made to fail
@@ -129,6 +141,7 @@ class Simulation {
   uint32_t block_size_ = 0;
   uint32_t context_ = 0;
   uint32_t kv_blocks_ = 0;
+  engine::KvGeometry geometry_;
   uint32_t arrivals_left_ = 0;
   uint32_t cancel_percent_ = 0;
   uint32_t fail_percent_ = 0;
@@ -149,9 +162,14 @@ class Simulation {
 void Simulation::MakeWorld() {
   constexpr uint32_t kBlockSizes[] = {1, 2, 3, 4, 8, 16};
   block_size_ = kBlockSizes[Pick(0, 5)];
-  context_ = Pick(3, Chance(20) ? 120 : 48);
-  const uint32_t least = (context_ + block_size_ - 1) / block_size_;
+  const bool windowed = Chance(33);
+  context_ = Pick(3, Chance(20) || windowed ? 160 : 48);
+  geometry_.layers = geometry_.kv_heads = geometry_.head_dim = 1;
+  geometry_.block_size = block_size_;
+  if (windowed) geometry_.window = {.tokens = Pick(16, 50), .sinks = Chance(70) ? Pick(1, 9) : 0};
+  const uint32_t least = geometry_.MostBlocks(context_, 1);
   kv_blocks_ = least + (Chance(30) ? 0 : Pick(0, 4 * least));
+  report_.windows += windowed ? 1 : 0;
   options_.max_sequences = Pick(1, 12);
   options_.max_batch_tokens = Pick(1, Chance(50) ? 16 : 64);
   options_.prefill_chunk = Pick(1, 40);
@@ -172,11 +190,8 @@ void Simulation::MakeWorld() {
   constexpr PrefixCacheMode kModes[] = {PrefixCacheMode::kOff, PrefixCacheMode::kOn,
                                         PrefixCacheMode::kOn, PrefixCacheMode::kPerKey};
   options_.prefix_cache = kModes[Pick(0, 3)];
-  engine::KvGeometry geometry;
-  geometry.layers = geometry.kv_heads = geometry.head_dim = 1;
-  geometry.block_size = block_size_;
-  if (Chance(40)) options_.swap_bytes = Pick(0, 2 * kv_blocks_) * geometry.BytesPerBlock();
-  scheduler_ = std::make_unique<Scheduler>(options_, geometry, kv_blocks_, context_);
+  if (Chance(40)) options_.swap_bytes = Pick(0, 2 * kv_blocks_) * geometry_.BytesPerBlock();
+  scheduler_ = std::make_unique<Scheduler>(options_, geometry_, kv_blocks_, context_);
   kv_.assign(kv_blocks_, std::vector<Cell>(block_size_));
 }
 
@@ -351,9 +366,14 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
     tokens += row.tokens();
     CheckRow(row);
     const Sequence& sequence = *scheduler_->Find(row.sequence);
-    for (const BlockId block : std::set(sequence.blocks.begin(), sequence.blocks.end())) {
-      ++readers[block];
+    std::set<BlockId> held;
+    for (size_t i = 0; i < sequence.blocks.size(); ++i) {
+      if (sequence.Holds(i)) held.insert(sequence.blocks[i]);
     }
+    Check(held.size() == sequence.held_blocks(), "a block is twice in a table");
+    Check(held.size() <= geometry_.MostBlocks(context_, row.tokens()),
+          "a sequence holds more than it sees");
+    for (const BlockId block : held) ++readers[block];
   }
   CheckOrder();
   CheckChunks(plan);
@@ -465,7 +485,9 @@ void Simulation::CheckChunks(const StepPlan& plan) const {
   Check(!longer || !shorter, "a chunk is longer than the limit though another row is cut");
   const size_t wanted = options_.max_batch_tokens / block_size_ + 2 * plan.rows.size();
   const bool tight = scheduler_->stats().kv_blocks_used + wanted > kv_blocks_;
-  Check(!unfinished || plan.tokens == options_.max_batch_tokens || tight,
+  // A window's rows are as long as a tight pool lets them be.
+  const bool windowed = geometry_.window.tokens > 0;
+  Check(!unfinished || plan.tokens == options_.max_batch_tokens || tight || windowed,
         "a prompt waits though there is budget");
 }
 
@@ -487,24 +509,29 @@ void Simulation::RunMovesAndWrites(const StepPlan& plan) {
   for (const PlannedRow& row : plan.rows) {
     const Sequence& sequence = *scheduler_->Find(row.sequence);
     const std::string& space = clients_.at(sequence.request).space;
-    for (uint32_t p = row.first; p < row.first + row.count; ++p) {
-      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {sequence.tokens[p], p, space};
-    }
-    for (uint32_t i = 0; i < row.drafts.size(); ++i) {
-      const uint32_t p = row.first + row.count + i;
-      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {row.drafts[i], p, space};
+    std::vector<TokenId> tokens = sequence.tokens;
+    tokens.resize(row.first + row.count);
+    tokens.insert(tokens.end(), row.drafts.begin(), row.drafts.end());
+    const std::vector<uint64_t> texts = TextHashes(tokens);
+    for (uint32_t p = row.first; p < row.first + row.tokens(); ++p) {
+      kv_[sequence.blocks[p / block_size_]][p % block_size_] = {tokens[p], p, space, texts[p]};
     }
   }
 }
 
 std::vector<TokenId> Simulation::ReadBack(const PlannedRow& row, const Sequence& sequence) const {
   std::vector<TokenId> tokens;
+  const std::vector<uint64_t> texts = TextHashes(sequence.tokens);
+  const engine::AttentionWindow& window = geometry_.window;
   for (uint32_t p = 0; p < row.first + row.count; ++p) {
+    tokens.push_back(sequence.tokens[p]);
+    if (p >= window.sinks && p < window.Begin(row.first)) continue;
+    Check(sequence.Holds(p / block_size_), "a block that a row sees was given back");
     const Cell& cell = kv_[sequence.blocks[p / block_size_]][p % block_size_];
     Check(cell.token == sequence.tokens[p] && cell.position == p,
           "the KV cache holds another token");
+    Check(cell.text == texts[p], "the KV cache holds what came after another text");
     Check(cell.space == clients_.at(sequence.request).space, "a cache space leaks into another");
-    tokens.push_back(cell.token);
   }
   return tokens;
 }
@@ -514,6 +541,7 @@ RowResult Simulation::RunRow(const PlannedRow& row, bool step_fails) {
   const Client& client = clients_.at(sequence.request);
   Choice& choice = ChoiceOf(sequence);
   std::vector<TokenId> tokens = ReadBack(row, sequence);
+  choice.dropped = std::max(choice.dropped, sequence.hole_end - sequence.hole_begin);
   RowResult result;
   if (!row.drafts.empty() && Chance(fail_percent_)) {
     ++report_.drafts;
@@ -570,6 +598,8 @@ void Simulation::TakeEndings() {
     Check(!choice.finished, "a choice ended twice");
     choice.finished = true;
     texts_.push_back(choice.tokens);
+    report_.dropped_blocks += choice.dropped;
+    report_.beyond_pool += choice.computed > kv_blocks_ * block_size_ ? 1 : 0;
     CheckEnding(client, choice, ending);
     CheckOutputs(client, ending.choice);
     if (trace_) {
@@ -650,18 +680,22 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
   failures += other.failures;
   deadlines += other.deadlines;
   choices += other.choices;
+  windows += other.windows;
+  dropped_blocks += other.dropped_blocks;
+  beyond_pool += other.beyond_pool;
   return *this;
 }
 
 std::string SimulationReport::ToString() const {
-  char text[600];
+  char text[800];
   std::snprintf(text, sizeof text,
                 "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
                 "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
                 "\"swaps\": %lu, \"cached_tokens\": %lu, \"partial_hits\": %lu, "
                 "\"evictions\": %lu, \"drafts\": %lu, \"accepted_drafts\": %lu, "
                 "\"dropped_drafts\": %lu, "
-                "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu}",
+                "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu, "
+                "\"windows\": %lu, \"dropped_blocks\": %lu, \"beyond_pool\": %lu}",
                 static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
                 static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
                 static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
@@ -671,7 +705,9 @@ std::string SimulationReport::ToString() const {
                 static_cast<unsigned long>(accepted_drafts),
                 static_cast<unsigned long>(dropped_drafts), static_cast<unsigned long>(refusals),
                 static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
-                static_cast<unsigned long>(deadlines));
+                static_cast<unsigned long>(deadlines), static_cast<unsigned long>(windows),
+                static_cast<unsigned long>(dropped_blocks),
+                static_cast<unsigned long>(beyond_pool));
   return text;
 }
 

@@ -32,22 +32,27 @@ struct SimulationReport {
   uint64_t failures = 0;  // rows and steps that were made to fail
   uint64_t deadlines = 0;
   uint64_t choices = 0;
+  uint64_t windows = 0;         // worlds with a sliding window
+  uint64_t dropped_blocks = 0;  // that a window left behind
+  uint64_t beyond_pool = 0;     // choices that grew longer than the pool
 
   SimulationReport& operator+=(const SimulationReport& other);
   std::string ToString() const;
 };
 
 // Drives a Scheduler in virtual time: a world of random size, requests at random moments, and a
-// fake engine whose KV cache holds token ids and whose next token is a hash of what the cache reads
-// back. Everything follows from the seed.
+// fake engine whose KV cache holds token ids and whose next token is a hash of the text so far,
+// which must be what the cache reads back. A third of the worlds have a sliding window. Everything
+// follows from the seed.
 //
 // Checks at each step: blocks and host slots are conserved and references are those of the tables;
 // the prefix cache's index is consistent; a row's block table reads back exactly the sequence's
-// tokens, written in the sequence's own cache space; no row writes what another reads or the prefix
-// cache knows; positions are computed in order; budget, sequence and queue bounds hold; decodes run
-// in every step; who starts is who has the best rank of its key; each choice ends once, for the
-// right reason, and is silent after; each prompt is looked up once; outputs equal those of a run
-// alone, without drafts; every request ends within a bound of steps.
+// tokens where the row sees them, written in the sequence's own cache space after the same text; no
+// sequence holds more blocks than its window and its row need; no row writes what another reads or
+// the prefix cache knows; positions are computed in order; budget, sequence and queue bounds hold;
+// decodes run in every step; who starts is who has the best rank of its key; each choice ends once,
+// for the right reason, and is silent after; each prompt is looked up once; outputs equal those of
+// a run alone, without drafts; every request ends within a bound of steps.
 //
 // Errors: SimulationFailure.
 SimulationReport Simulate(uint64_t seed, bool trace = false);

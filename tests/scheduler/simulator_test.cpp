@@ -26,6 +26,9 @@ TEST(Simulator, TwoThousandSeedsKeepEveryRule) {
   EXPECT_GT(total.cancels, 100U);
   EXPECT_GT(total.failures, 100U);
   EXPECT_GT(total.deadlines, 100U);
+  EXPECT_GT(total.windows, 500U);
+  EXPECT_GT(total.dropped_blocks, 1000U);
+  EXPECT_GT(total.beyond_pool, 100U);
 }
 
 TEST(Simulator, ASeedReplaysExactly) {
