@@ -42,6 +42,10 @@ def conditions_here(build):
         here.add("no-network")
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         here.add("no-prometheus")
+    if not (shutil.which("kustomize") or shutil.which("kubectl")):
+        here.add("no-kustomize")
+    if not shutil.which("haproxy"):
+        here.add("no-haproxy")
     web = build / "tests" / "web" / "work"
     if not (web / "page" / "installed-lock.json").exists():
         here.add("no-web-packages")
@@ -61,8 +65,8 @@ def conditions_here(build):
 
 
 KNOWN_CONDITIONS = {
-    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-web-packages", "no-chromium",
-    "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
+    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-kustomize", "no-haproxy",
+    "no-web-packages", "no-chromium", "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
 
 
 def read_allowed(path):
