@@ -161,6 +161,7 @@ class Determinizer {
       const auto after = std::next(event);
       if (open.empty() || after == events.end()) continue;
       std::vector<uint32_t> targets;
+      targets.reserve(open.size());
       for (const auto& [edge, unused] : open) targets.push_back(edges[edge].second);
       std::sort(targets.begin(), targets.end());
       targets.erase(std::unique(targets.begin(), targets.end()), targets.end());

@@ -528,6 +528,7 @@ class SchemaCompiler {
 
   CodePointDfa NotNamed(const std::vector<Member>& members) {
     std::vector<NodeId> names;
+    names.reserve(members.size());
     for (const Member& member : members) names.push_back(expressions_.Literal(member.name));
     return CodePointDfa::FromNode(expressions_, expressions_.Choice(names)).Complement();
   }
