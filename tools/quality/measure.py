@@ -23,6 +23,9 @@ BUNDLED = ROOT / "models" / "tern-demo-7m-i2_s.gguf"
 
 TERNARY_TYPES = ["I2_S", "TQ1_0", "TQ2_0", "Q2_0", "PQ2_0", "PTQ1_0", "IQ1_BN", "IQ2_BN",
                  "IQ2_BN_R4"]
+# By bits per weight.
+BLOCK_TYPES = ["Q8_0", "Q6_K", "Q5_1", "Q5_K", "Q5_0", "Q4_1", "Q4_K", "IQ4_NL", "Q4_0", "IQ4_XS",
+               "Q3_K", "Q2_K"]
 CALIBRATIONS = ["absmean", "twn", "percentile", "mean-std", "absmax", "minmax"]
 
 
@@ -134,7 +137,7 @@ def calibrations(bench):
                      smaller(report, f16_bytes), *quality_cells(bench.compare(path))])
 
     add("F16 (kept)")
-    for kind in ["Q8_0", "Q6_K", "Q5_1", "Q4_1", "Q4_0"]:
+    for kind in BLOCK_TYPES:
         add(kind, "--embeddings", kind)
     for rule in CALIBRATIONS:
         add(f"TQ2_0, {rule}", "--embeddings", "ternary", "--calibration", rule)
@@ -146,6 +149,16 @@ def calibrations(bench):
     add("Q2_0, twn, groups of 64", "--embeddings", "Q2_0", "--calibration", "twn")
     return table(["embedding and head", "zeros", "relative error", "cosine", "file smaller than F16",
                   *QUALITY], rows)
+
+
+def blocks(bench):
+    f16_bytes = tensor_bytes(bench)
+    rows = []
+    for kind in BLOCK_TYPES:
+        path, report = bench.quantize(BUNDLED, "m.gguf", "--type", kind)
+        rows.append([kind, f"{report['total']['relative_error']:.4f}", smaller(report, f16_bytes),
+                     *quality_cells(bench.compare(path))])
+    return table(["projections", "relative error", "file smaller than F16", *QUALITY], rows)
 
 
 def recalibration(bench):
@@ -198,7 +211,8 @@ def accuracy(bench):
 
 
 SECTIONS = {"formats": formats, "activations": activations, "kv": kv_types,
-            "calibrations": calibrations, "recalibration": recalibration, "accuracy": accuracy}
+            "calibrations": calibrations, "blocks": blocks, "recalibration": recalibration,
+            "accuracy": accuracy}
 
 
 def main():
