@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -95,6 +96,7 @@ struct WorkerTeam::Impl {
   const std::function<void(int, size_t)>* piece_task = nullptr;
   uint32_t job_pieces = 0;
   uint32_t epoch = 0;
+  std::mutex caller;  // held for a job: a model that loads measures between the steps of others
   std::vector<std::thread> threads;
 
   bool HasWork() const {
@@ -139,6 +141,7 @@ struct WorkerTeam::Impl {
 
   // Runs task(worker, piece) for all pieces; the caller is worker 0.
   void RunPieces(uint32_t pieces, const std::function<void(int, size_t)>& task) {
+    const std::lock_guard lock(caller);
     piece_task = &task;
     job_pieces = pieces;
     pieces_done.store(0, std::memory_order_relaxed);

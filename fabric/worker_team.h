@@ -10,7 +10,7 @@ namespace fabric {
 // for the next task and then sleep, so an idle server uses no CPU and a core taken by another
 // process slows a step by that core's share, not by a scheduler quantum.
 //
-// Threads: Run() and ParallelFor() are called from one thread at a time and do not nest.
+// Threads: Run() and ParallelFor() from any thread, one job after the other. They do not nest.
 // Errors:  tasks must not throw.
 class WorkerTeam {
  public:

@@ -59,6 +59,28 @@ TEST(WorkerTeam, NoTwoPiecesShareAWorkerAtATime) {
 }
 
 // A worker that lost its core in the middle of a piece leaves all its other pieces to the others.
+TEST(WorkerTeam, CallersOfSeveralThreadsTakeTurns) {
+  WorkerTeam team(3);
+  std::vector<std::atomic<int>> busy(3);
+  std::atomic<bool> shared{false};
+  std::atomic<int> visits{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 3; ++caller) {
+    callers.emplace_back([&] {
+      for (int repeat = 0; repeat < 50; ++repeat) {
+        team.ParallelFor(64, 1, [&](int worker, size_t, size_t) {
+          if (busy[static_cast<size_t>(worker)].fetch_add(1) != 0) shared = true;
+          ++visits;
+          busy[static_cast<size_t>(worker)].fetch_sub(1);
+        });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_FALSE(shared);
+  EXPECT_EQ(visits, 3 * 50 * 64);
+}
+
 TEST(WorkerTeam, AThrottledWorkerKeepsOnlyThePieceItHolds) {
   for (const int threads : {2, 4}) {
     WorkerTeam team(threads);
