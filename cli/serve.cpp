@@ -114,16 +114,18 @@ std::string CurlOf(const std::string& url, const std::string& model, bool with_k
          "\"temperature\": 0}'";
 }
 
-std::vector<scheduler::ModelRuntime::Options> RuntimesOf(const config::Config& config) {
-  std::vector<scheduler::ModelRuntime::Options> runtimes;
+std::vector<server::ModelSpec> ModelsOf(const config::Config& config) {
+  std::vector<server::ModelSpec> models;
   for (const config::ModelEntry& model : config.models) {
-    runtimes.push_back({.name = model.name,
-                        .path = model.path,
-                        .fabric = config.fabric,
-                        .engine = config.engine,
-                        .scheduler = config.scheduler});
+    const config::Config own = config::ConfigOf(config, model);
+    models.push_back({.runtime = {.name = model.name,
+                                  .path = model.path,
+                                  .fabric = own.fabric,
+                                  .engine = own.engine,
+                                  .scheduler = own.scheduler},
+                      .policy = own.policy});
   }
-  return runtimes;
+  return models;
 }
 
 void Warn(const server::ServerOptions& options) {
@@ -166,7 +168,7 @@ int RunServe(const ServeFlags& flags) {
   RaiseDescriptorLimit();
   Signals signals;
   fabric::WorkerTeam team(config.threads);
-  server::App app(config.server, RuntimesOf(config), team);
+  server::App app(config.server, ModelsOf(config), team);
   const std::string model = config.models.front().name;
   app.OnReady([&](bool ok, const std::string& message) {
     if (!ok) {

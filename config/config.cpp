@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "config/option_table.h"
 
@@ -72,6 +74,50 @@ std::string Suggestion(const std::string& unknown, const std::vector<std::string
   return best == nullptr ? "" : " (did you mean " + *best + "?)";
 }
 
+// The option that a model's own setting is about; nullptr for "pinned" and for what is none.
+const Option* OptionOfModelSetting(const std::string& key) {
+  if (key == "load") return FindOption("server", "model_load");
+  if (key == "idle_unload") return FindOption("server", "model_idle_unload");
+  const size_t dot = key.find('.');
+  const std::string section = key.substr(0, dot);
+  // The threads are the team's, which all models share.
+  if (dot == std::string::npos || key == "engine.threads") return nullptr;
+  if (section != "engine" && section != "scheduler" && section != "fabric") return nullptr;
+  return FindOption(section, key.substr(dot + 1));
+}
+
+constexpr char kPinned[] = "pinned";
+
+std::optional<OptionKind> ModelSettingKind(const std::string& key) {
+  if (key == kPinned) return OptionKind::kBoolean;
+  const Option* option = OptionOfModelSetting(key);
+  return option == nullptr ? std::nullopt : std::optional(option->info.kind);
+}
+
+std::vector<std::string> ModelSettingKeys() {
+  std::vector<std::string> keys = {kPinned, "load", "idle_unload", "path", "id"};
+  for (const Option& option : OptionTable()) {
+    if (OptionOfModelSetting(Key(option.info)) != nullptr) keys.push_back(Key(option.info));
+  }
+  return keys;
+}
+
+void Apply(const ModelSetting& setting, Config* config) {
+  try {
+    if (setting.key == kPinned) {
+      const std::string& value = setting.values.at(0);
+      if (value != "true" && value != "false") {
+        throw std::invalid_argument("must be true or false, not \"" + value + "\"");
+      }
+      config->policy.pinned = value == "true";
+    } else {
+      OptionOfModelSetting(setting.key)->set(*config, setting.values);
+    }
+  } catch (const std::invalid_argument& error) {
+    throw ConfigError(setting.origin + ": " + setting.key + " of a model " + error.what() + ".");
+  }
+}
+
 class Loader {
  public:
   Loaded Run(const Inputs& inputs) {
@@ -100,10 +146,15 @@ class Loader {
   void ApplyFile(const std::string& path);
   void ApplyTable(const std::string& path, const std::string& section, const toml::table& table);
   void ApplyModels(const std::string& path, const toml::array& models);
+  void AddModelSettings(const std::string& path, const std::string& name, const toml::node& node,
+                        std::vector<ModelSetting>* settings);
   void ApplyEnvironment(const std::vector<std::pair<std::string, std::string>>& environment);
   void ApplyFlags(const std::vector<FlagValue>& flags);
   void Finish();
   void CheckModelNames();
+  void GiveSettingsToModels();
+  void Check(const Config& config, const std::vector<ModelSetting>& own) const;
+  void CheckSharedFiles() const;
 
   Loaded loaded_;
 };
@@ -170,7 +221,7 @@ void Loader::ApplyFile(const std::string& path) {
   }
   for (const auto& [key, node] : document) {
     const std::string section(key.str());
-    if (section == "model" && node.is_array()) {
+    if ((section == "models" || section == "model") && node.is_array()) {
       ApplyModels(path, *node.as_array());
     } else if (node.is_table() && IsSection(section)) {
       ApplyTable(path, section, *node.as_table());
@@ -207,30 +258,54 @@ void Loader::ApplyTable(const std::string& path, const std::string& section,
   }
 }
 
-// [[model]] tables, one per model, with `path` and perhaps `name`.
+// [[models]] tables, one per model: `path`, perhaps `id`, and settings of its own. [[model]] and
+// `name` are the same.
 void Loader::ApplyModels(const std::string& path, const toml::array& models) {
   std::vector<std::string> paths, names;
+  std::vector<std::vector<ModelSetting>> settings;
   for (const toml::node& node : models) {
     const toml::table* table = node.as_table();
-    if (table == nullptr) RefuseToml(Location(path, node), "[[model]]", "a table");
-    std::string name;
+    if (table == nullptr) RefuseToml(Location(path, node), "[[models]]", "a table");
+    paths.emplace_back();
+    names.emplace_back();
+    settings.emplace_back();
     for (const auto& [key, value] : *table) {
-      if (key.str() != "path" && key.str() != "name") {
-        throw ConfigError(Location(path, value) + ": unknown key \"" + std::string(key.str()) +
-                          "\" in [[model]], which has path and name.");
+      const std::string name(key.str());
+      if (name == "path") {
+        paths.back() = ScalarText(value, OptionKind::kText, Location(path, value), "models.path");
+      } else if (name == "id" || name == "name") {
+        names.back() = ScalarText(value, OptionKind::kText, Location(path, value), "models.id");
+      } else {
+        AddModelSettings(path, name, value, &settings.back());
       }
     }
-    const toml::node* file = table->get("path");
-    if (file == nullptr) RefuseToml(Location(path, node), "model.path", "given in every [[model]]");
-    paths.push_back(ScalarText(*file, OptionKind::kText, Location(path, *file), "model.path"));
-    if (const toml::node* given = table->get("name")) {
-      name = ScalarText(*given, OptionKind::kText, Location(path, *given), "model.name");
+    if (paths.back().empty()) {
+      RefuseToml(Location(path, node), "models.path", "given in every [[models]]");
     }
-    names.push_back(name);
   }
   const std::string where = Location(path, models);
-  Set(*FindOption("model", "path"), paths, where + ": model.path", where);
-  Set(*FindOption("model", "name"), names, where + ": model.name", where);
+  Set(*FindOption("model", "path"), paths, where + ": models.path", where);
+  Set(*FindOption("model", "name"), names, where + ": models.id", where);
+  for (size_t i = 0; i < settings.size(); ++i) {
+    loaded_.config.models[i].settings = std::move(settings[i]);
+  }
+}
+
+// `load = "lazy"`, or the table `engine` of `engine.kv_bytes = "1GiB"`.
+void Loader::AddModelSettings(const std::string& path, const std::string& name,
+                              const toml::node& node, std::vector<ModelSetting>* settings) {
+  const auto add = [&](const std::string& key, const toml::node& value) {
+    const std::string where = Location(path, value);
+    const std::optional<OptionKind> kind = ModelSettingKind(key);
+    if (!kind) {
+      throw ConfigError(where + ": unknown key \"" + key + "\" in [[models]]" +
+                        Suggestion(key, ModelSettingKeys()) + ".");
+    }
+    settings->push_back({key, TomlValues(value, *kind, path, "models." + key), where});
+  };
+  const toml::table* table = node.as_table();
+  if (table == nullptr) return add(name, node);
+  for (const auto& [key, value] : *table) add(name + "." + std::string(key.str()), value);
 }
 
 std::vector<std::string> SplitAtCommas(const std::string& text) {
@@ -286,16 +361,55 @@ void Loader::CheckModelNames() {
       if (model.name.ends_with(".gguf")) model.name.resize(model.name.size() - 5);
     }
     if (!names.insert(model.name).second) {
-      throw ConfigError("Two models have the name \"" + model.name +
-                        "\"; give each its own with --served-model-name or [[model]] name.");
+      throw ConfigError(
+          "Two models have the name \"" + model.name +
+          "\"; give each its own with --served-model-name or the id of its [[models]].");
     }
   }
 }
 
-// What one option alone cannot show.
-void Loader::Finish() {
-  Config& config = loaded_.config;
+// "NAME:KEY=VALUE", to the model of that name.
+void Loader::GiveSettingsToModels() {
+  const auto found = loaded_.origins.find("model.set");
+  const std::string origin = found == loaded_.origins.end() ? "" : found->second;
+  for (const std::string& text : std::exchange(loaded_.config.model_settings, {})) {
+    const size_t equals = text.find('=');
+    const size_t colon = text.substr(0, equals).rfind(':');
+    if (equals == std::string::npos || colon == std::string::npos) {
+      throw ConfigError(origin + " must be NAME:KEY=VALUE, not \"" + text + "\".");
+    }
+    const std::string name = text.substr(0, colon);
+    const std::string key = text.substr(colon + 1, equals - colon - 1);
+    std::vector<ModelEntry>& models = loaded_.config.models;
+    const auto model = std::find_if(models.begin(), models.end(),
+                                    [&](const ModelEntry& entry) { return entry.name == name; });
+    if (model == models.end()) {
+      throw ConfigError(origin + " names the model \"" + name + "\", which is not served.");
+    }
+    const std::optional<OptionKind> kind = ModelSettingKind(key);
+    if (!kind) {
+      throw ConfigError(origin + " names the unknown option \"" + key + "\"" +
+                        Suggestion(key, ModelSettingKeys()) + ".");
+    }
+    ModelSetting setting{key, {text.substr(equals + 1)}, origin};
+    const auto earlier = std::find_if(model->settings.begin(), model->settings.end(),
+                                      [&](const ModelSetting& other) { return other.key == key; });
+    if (earlier == model->settings.end()) {
+      model->settings.push_back(std::move(setting));
+    } else if (*kind == OptionKind::kTextList && earlier->origin == origin) {
+      earlier->values.push_back(setting.values.front());
+    } else {
+      *earlier = std::move(setting);
+    }
+  }
+}
+
+// What one option alone cannot show. own: the settings that one model has itself.
+void Loader::Check(const Config& config, const std::vector<ModelSetting>& own) const {
   const auto origin = [&](const std::string& key) {
+    for (const ModelSetting& setting : own) {
+      if (setting.key == key) return setting.origin;
+    }
     const auto found = loaded_.origins.find(key);
     return found == loaded_.origins.end() ? "the default" : found->second;
   };
@@ -313,19 +427,44 @@ void Loader::Finish() {
                       origin("scheduler.max_batch_tokens") +
                       "), because each running sequence takes a token per step.");
   }
-  if (!config.engine.lora.empty() && config.models.size() > 1) {
-    throw ConfigError("engine.lora (from " + origin("engine.lora") +
-                      ") needs a server of one model, but " + std::to_string(config.models.size()) +
-                      " are given; an adapter fits one model only.");
+}
+
+// What is of one model cannot be given for all of several.
+void Loader::CheckSharedFiles() const {
+  const Config& config = loaded_.config;
+  if (config.models.size() < 2) return;
+  const std::string instead = ") needs a server of one model, but " +
+                              std::to_string(config.models.size()) +
+                              " are given; set it in its [[models]] or with --model-set";
+  if (!config.engine.lora.empty()) {
+    throw ConfigError("engine.lora (from " + loaded_.origins.at("engine.lora") + instead +
+                      ", for an adapter fits one model only.");
   }
-  if (!config.scheduler.prefix_cache_file.empty() && config.models.size() > 1) {
-    throw ConfigError("scheduler.prefix_cache_file (from " + origin("scheduler.prefix_cache_file") +
-                      ") needs a server of one model, but " + std::to_string(config.models.size()) +
-                      " are given.");
+  if (!config.scheduler.prefix_cache_file.empty()) {
+    throw ConfigError("scheduler.prefix_cache_file (from " +
+                      loaded_.origins.at("scheduler.prefix_cache_file") + instead + ".");
   }
+}
+
+void Loader::Finish() {
+  Config& config = loaded_.config;
+  Check(config, {});
+  CheckSharedFiles();
   // The workspace holds exactly what one step may compute.
+  const uint32_t batch_tokens = config.scheduler.max_batch_tokens;
   if (batch_tokens > 0) config.engine.max_batch_tokens = batch_tokens;
   CheckModelNames();
+  GiveSettingsToModels();
+  std::set<std::string> files;
+  for (const ModelEntry& model : config.models) {
+    const Config own = ConfigOf(config, model);
+    Check(own, model.settings);
+    const std::string& file = own.scheduler.prefix_cache_file;
+    if (!file.empty() && !files.insert(file).second) {
+      throw ConfigError("Two models have the scheduler.prefix_cache_file \"" + file +
+                        "\"; give each its own.");
+    }
+  }
 }
 
 }  // namespace
@@ -341,12 +480,36 @@ std::span<const OptionInfo> Options() {
 
 Loaded Load(const Inputs& inputs) { return Loader().Run(inputs); }
 
+Config ConfigOf(const Config& config, const ModelEntry& model) {
+  Config own = config;
+  for (const ModelSetting& setting : model.settings) Apply(setting, &own);
+  if (own.scheduler.max_batch_tokens > 0) {
+    own.engine.max_batch_tokens = own.scheduler.max_batch_tokens;
+  }
+  return own;
+}
+
+namespace {
+
+std::string ModelToToml(const Config& config, const ModelEntry& model) {
+  std::string text =
+      "[[models]]\nid = " + Quoted(model.name) + "\npath = " + Quoted(model.path) + "\n";
+  const Config own = ConfigOf(config, model);
+  for (const ModelSetting& setting : model.settings) {
+    const Option* option = OptionOfModelSetting(setting.key);
+    const std::string value =
+        option != nullptr ? option->get(own) : (own.policy.pinned ? "true" : "false");
+    text += setting.key + " = " + value + "  # " + setting.origin + "\n";
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
 std::string ToToml(const Loaded& loaded) {
   std::string text;
-  for (const ModelEntry& model : loaded.config.models) {
-    text += "[[model]]\npath = " + Quoted(model.path) + "\nname = " + Quoted(model.name) + "\n\n";
-  }
-  if (loaded.config.models.empty()) text += "# no [[model]]: the bundled model is served\n\n";
+  for (const ModelEntry& model : loaded.config.models) text += ModelToToml(loaded.config, model);
+  if (loaded.config.models.empty()) text += "# no [[models]]: the bundled model is served\n\n";
   std::string_view section = "model";
   for (const Option& option : OptionTable()) {
     if (option.info.section == "model") continue;

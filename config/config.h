@@ -22,11 +22,19 @@ class ConfigError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// An option that one model has otherwise than the rest.
+struct ModelSetting {
+  std::string key;  // "engine.kv_bytes", "load"
+  std::vector<std::string> values;
+  std::string origin;  // "tern.toml:7"
+};
+
 // One model to serve. An empty name means the file's name without ".gguf"; an empty path, the
 // bundled model.
 struct ModelEntry {
   std::string path;
   std::string name;
+  std::vector<ModelSetting> settings = {};
 };
 
 // Every option of Tern. The folders below own their options; this only puts them together.
@@ -35,8 +43,10 @@ struct Config {
   scheduler::SchedulerOptions scheduler;
   engine::EngineOptions engine;
   fabric::FabricOptions fabric;
-  std::vector<ModelEntry> models;  // empty: the bundled model
-  int threads = 0;                 // of the worker team; 0 = the CPUs this process may use
+  server::ModelPolicy policy;               // of models that have none of their own
+  std::vector<ModelEntry> models;           // empty: the bundled model
+  std::vector<std::string> model_settings;  // "NAME:KEY=VALUE", until Load() gives them to models
+  int threads = 0;                          // of the worker team; 0 = the CPUs this process may use
 };
 
 enum class OptionKind { kBoolean, kInteger, kReal, kText, kBytes, kTextList };
@@ -78,6 +88,10 @@ struct Loaded {
 // Errors: ConfigError. Unknown keys of the file are errors, and so are unknown TERN_* variables of
 // a known section; other variables are ignored.
 Loaded Load(const Inputs& inputs);
+
+// The configuration that holds for one model: its own settings over the others. Errors:
+// ConfigError.
+Config ConfigOf(const Config& config, const ModelEntry& model);
 
 // The effective settings as TOML that Load() reads back, each with its origin as a comment. API
 // keys are counted, not shown.

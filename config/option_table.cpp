@@ -172,7 +172,7 @@ Option ModelPaths() {
             config.models.clear();
             for (const std::string& path : values) {
               if (path.empty()) throw std::invalid_argument("must be a path, not empty");
-              config.models.push_back({path, ""});
+              config.models.push_back({path, "", {}});
             }
           },
           [](const Config& config) { return ListLiteral(config, &ModelEntry::path); }};
@@ -187,6 +187,22 @@ Option ModelNames() {
                         "name in the API of the model at the same place in the list"};
   return {info, SetModelNames,
           [](const Config& config) { return ListLiteral(config, &ModelEntry::name); }};
+}
+
+Option ModelSettings() {
+  const OptionInfo info{
+      "model",
+      "set",
+      "--model-set",
+      OptionKind::kTextList,
+      "NAME:KEY=VALUE",
+      "option of one model, such as small:engine.kv_bytes=1GiB, small:load=lazy or "
+      "small:pinned=true; may be given more than once"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.model_settings = values;
+          },
+          [](const Config&) { return std::string("[]"); }};
 }
 
 // "adapter.gguf" or "adapter.gguf=0.5".
@@ -296,6 +312,22 @@ void AddServerOptions(std::vector<Option>* table) {
   add(Real(info("drain_timeout", "--drain-timeout", "SECONDS",
                 "on shutdown, time for accepted requests to finish"),
            TERN_FIELD(server.drain_timeout_seconds), 0, 86400));
+  add(Choice<bool>(info("model_load", "--model-load", "startup|lazy",
+                        "load models at the start, or each with the first request for it"),
+                   TERN_FIELD(policy.lazy), {{"startup", false}, {"lazy", true}}));
+  add(Real(info("model_idle_unload", "--model-idle-unload", "SECONDS",
+                "a model that no request used for so long is unloaded; 0 = never"),
+           TERN_FIELD(policy.idle_seconds), 0, 30 * 86400.0));
+  add(Bytes(info("model_memory", "--model-memory", "BYTES",
+                 "for the loaded models together: beyond it the least recently used are unloaded; "
+                 "0 = no limit"),
+            TERN_FIELD(server.model_memory_bytes)));
+  add(Real(info("model_wait", "--model-wait", "SECONDS",
+                "how long a request waits until its model is loaded"),
+           TERN_FIELD(server.model_wait_seconds), 0, 86400));
+  add(Integer(info("max_model_waiting", "--max-model-waiting", "N",
+                   "requests that may wait for one model to be loaded; more are answered with 503"),
+              TERN_FIELD(server.max_model_waiting), 1, 1 << 20));
   add(Bytes(info("max_body", "--max-body", "BYTES", "largest request body"),
             TERN_FIELD(server.max_body_bytes)));
   add(Bytes(info("max_body_memory", "--max-body-memory", "BYTES",
@@ -476,6 +508,7 @@ std::vector<Option> BuildTable() {
   // Names come after paths because they belong to the models that the paths made.
   table.push_back(ModelPaths());
   table.push_back(ModelNames());
+  table.push_back(ModelSettings());
   AddServerOptions(&table);
   AddSchedulerOptions(&table);
   AddEngineOptions(&table);

@@ -61,16 +61,21 @@ KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& optio
           .window = ResolveWindow(options)};
 }
 
-uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint64_t kv_bytes,
-                       uint32_t max_batch_tokens) {
+uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length,
+                       const EngineOptions& options, uint64_t weight_bytes) {
   const uint64_t block = geometry.BytesPerBlock();
   // With a sliding window, what one context has in sight: longer rows only make prompts faster.
   uint64_t context_bytes = block * geometry.MostBlocks(context_length, fabric::kAttentionChunk);
-  uint64_t pool = kv_bytes;
+  uint64_t pool = options.kv_bytes;
   if (pool == 0) {
-    context_bytes = block * geometry.MostBlocks(context_length, max_batch_tokens);
-    pool = std::max(context_bytes, std::min(std::max(kAutoBytes, kAutoContexts * context_bytes),
-                                            AvailableMemoryBytes() / 2));
+    context_bytes =
+        block * geometry.MostBlocks(context_length, std::max(1U, options.max_batch_tokens));
+    uint64_t most = AvailableMemoryBytes() / 2;
+    if (options.memory_share > 0) {
+      most = std::min(most, options.memory_share - std::min(options.memory_share, weight_bytes));
+    }
+    pool = std::max(context_bytes,
+                    std::min(std::max(kAutoBytes, kAutoContexts * context_bytes), most));
   }
   if (pool < context_bytes) {
     throw ModelError("The KV pool of " + std::to_string(pool) +
@@ -83,6 +88,16 @@ uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length, uint
 
 }  // namespace
 
+uint64_t PlannedKvBytes(const ModelConfig& config, const EngineOptions& options,
+                        uint64_t weight_bytes) {
+  const KvGeometry geometry = ResolveGeometry(config, options);
+  const uint32_t blocks =
+      ResolveBlocks(geometry, ResolveContext(config, options), options, weight_bytes);
+  uint64_t bytes = geometry.BytesPerBlock() * blocks;
+  if (config.recurrent()) bytes += geometry.state_slots * StateCache::BytesPerSlot(config);
+  return bytes;
+}
+
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
                fabric::Device& device, fabric::WorkerTeam& team)
     : model_(std::move(model)),
@@ -90,7 +105,7 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
       max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {
   const KvGeometry geometry = ResolveGeometry(model_->config(), options);
   const uint32_t blocks =
-      ResolveBlocks(geometry, context_length_, options.kv_bytes, max_batch_tokens_);
+      ResolveBlocks(geometry, context_length_, options, model_->weights().resident_bytes);
   backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, options, context_length_,
                                           device, team);
 }

@@ -11,6 +11,11 @@
 
 namespace engine {
 
+// Bytes of the KV pool and of recurrent states that an engine of such a model would have if it were
+// made now. Errors: as the Engine constructor.
+uint64_t PlannedKvBytes(const ModelConfig& config, const EngineOptions& options,
+                        uint64_t weight_bytes);
+
 // A model that can take one step.
 //
 // Bits:    a row's output depends on its sequence's tokens and positions only: not on the other

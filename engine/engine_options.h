@@ -32,6 +32,8 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;
   uint32_t kv_block_size = 16;  // tokens per block, multiple of 16
   uint64_t kv_bytes = 0;        // size of the KV pool; 0 = from the machine's free memory
+  uint64_t memory_share = 0;    // bytes: with kv_bytes 0 the pool takes no more than this leaves
+                                // beside the weights; 0 = no bound
   uint32_t context_length = 0;  // longest sequence; 0 = the model's own
   // Sliding-window attention (engine/kv_geometry.h) where the model has no window of its own.
   uint32_t sliding_window = 0;      // 0 = a token sees all before it

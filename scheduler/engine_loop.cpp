@@ -196,6 +196,49 @@ std::shared_ptr<Slot> EngineLoop::Impl::Find(const ModelRuntime* runtime) const 
   return it == slots.end() ? nullptr : it->second;
 }
 
+void AddCounters(const LoopStats& more, LoopStats* sum) {
+  const SchedulerStats& policy = more.scheduler;
+  sum->scheduler.preemptions += policy.preemptions;
+  sum->scheduler.swapped_preemptions += policy.swapped_preemptions;
+  sum->scheduler.prompt_tokens += policy.prompt_tokens;
+  sum->scheduler.prefix_queries += policy.prefix_queries;
+  sum->scheduler.prefix_hits += policy.prefix_hits;
+  sum->scheduler.prefix_evictions += policy.prefix_evictions;
+  sum->scheduler.generated_tokens += policy.generated_tokens;
+  sum->scheduler.deadline_misses += policy.deadline_misses;
+  sum->scheduler.drafts += policy.drafts;
+  sum->scheduler.draft_tokens += policy.draft_tokens;
+  sum->scheduler.accepted_draft_tokens += policy.accepted_draft_tokens;
+  const fabric::DeviceCounters& device = more.device;
+  sum->device.projections += device.projections;
+  sum->device.total_ops += device.total_ops;
+  sum->device.active_ops += device.active_ops;
+  sum->device.weight_bytes += device.weight_bytes;
+  sum->device.mem_reads += device.mem_reads;
+  sum->device.mem_writes += device.mem_writes;
+  sum->device.broadcasts += device.broadcasts;
+  sum->device.residency_misses += device.residency_misses;
+  sum->device.lanes_used += device.lanes_used;
+  sum->device.cycles_gated += device.cycles_gated;
+  sum->device.cycles_column_skip += device.cycles_column_skip;
+  sum->device.fabric_cost += device.fabric_cost;
+  sum->device.energy_picojoules += device.energy_picojoules;
+  sum->device.fabric_seconds += device.fabric_seconds;
+  sum->device.host_seconds += device.host_seconds;
+  sum->device.dense_bytes += device.dense_bytes;
+  sum->device.faults += device.faults;
+  sum->steps += more.steps;
+  sum->step_tokens += more.step_tokens;
+  sum->kv_bytes_read += more.kv_bytes_read;
+  sum->screened_positions += more.screened_positions;
+  sum->screen_fallbacks += more.screen_fallbacks;
+  sum->refined_rows += more.refined_rows;
+  sum->step_seconds += more.step_seconds;
+  sum->projection_seconds += more.projection_seconds;
+  sum->attention_seconds += more.attention_seconds;
+  sum->head_seconds += more.head_seconds;
+}
+
 EngineLoop::EngineLoop() : impl_(std::make_unique<Impl>()) {}
 
 EngineLoop::~EngineLoop() {

@@ -29,6 +29,9 @@ struct LoopStats {
   double head_seconds = 0;
 };
 
+// Adds what `more` has counted; the state of now (what runs, what waits, blocks) stays that of sum.
+void AddCounters(const LoopStats& more, LoopStats* sum);
+
 // The heart: one thread that drains the inbox and, for each runtime in turn, plans, steps, samples,
 // commits and publishes.
 //

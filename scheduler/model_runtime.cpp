@@ -1,12 +1,13 @@
 #include "scheduler/model_runtime.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <utility>
 
+#include "engine/model_facts.h"
+#include "engine/state_cache.h"
 #include "fabric/aligned_buffer.h"
 #include "fabric/cpu/isa.h"
 #include "scheduler/auto_limits.h"
@@ -50,11 +51,6 @@ class EngineRunner : public StepRunner {
   fabric::AlignedBuffer<std::byte> swap_;  // pages are touched when they are first used
 };
 
-int64_t UnixSeconds() {
-  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
-}
-
 // Tells one model file from another without reading all of it.
 std::string FileIdentity(const std::string& path) {
   constexpr size_t kSample = 1 << 16;
@@ -95,6 +91,32 @@ std::unique_ptr<Scheduler> MakeScheduler(const SchedulerOptions& options,
 
 }  // namespace
 
+ModelRuntime::Facts ModelRuntime::Inspect(const Options& options) {
+  const engine::ModelFacts file = engine::InspectModel(options.path, options.engine);
+  return {.architecture = file.architecture,
+          .context_length = file.context_length,
+          .vocabulary = file.vocabulary,
+          .parameters = file.parameters,
+          .memory_bytes = file.weight_bytes + file.kv_bytes + options.scheduler.swap_bytes};
+}
+
+ModelRuntime::Facts ModelRuntime::facts() const {
+  const engine::ModelConfig& config = model().config();
+  const engine::KvGeometry& kv = engine().kv_geometry();
+  Facts facts{.architecture = config.architecture,
+              .context_length = engine().context_length(),
+              .vocabulary = config.vocabulary};
+  for (const engine::TensorPlacement& placement : model().weights().placements) {
+    facts.parameters += placement.rows * placement.cols;
+  }
+  facts.memory_bytes = model().weights().resident_bytes + engine().workspace_bytes() +
+                       kv.BytesPerBlock() * engine().kv_blocks() + options_.scheduler.swap_bytes;
+  if (kv.recurrent()) {
+    facts.memory_bytes += kv.state_slots * engine::StateCache::BytesPerSlot(config);
+  }
+  return facts;
+}
+
 std::shared_ptr<ModelRuntime> ModelRuntime::Load(
     const Options& options, fabric::WorkerTeam& team,
     const std::function<void(const engine::LoadProgress&)>& progress) {
@@ -115,7 +137,6 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
   runtime->runner_ = std::make_unique<EngineRunner>(
       *runtime->engine_, Scheduler::SwapSlots(options.scheduler, runtime->engine_->kv_geometry()));
   runtime->scheduler_ = MakeScheduler(limits, *runtime->runner_);
-  runtime->created_ = UnixSeconds();
   return runtime;
 }
 
@@ -164,7 +185,6 @@ std::shared_ptr<ModelRuntime> ModelRuntime::WithRunner(const Options& options,
   runtime->options_ = options;
   runtime->runner_ = std::move(runner);
   runtime->scheduler_ = MakeScheduler(options.scheduler, *runtime->runner_);
-  runtime->created_ = UnixSeconds();
   return runtime;
 }
 

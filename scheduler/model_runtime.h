@@ -30,6 +30,17 @@ class ModelRuntime {
     SchedulerOptions scheduler;
   };
 
+  // What can be said of a model file without loading it; memory_bytes is about what it will take.
+  struct Facts {
+    std::string architecture;
+    uint32_t context_length = 0;
+    uint32_t vocabulary = 0;
+    uint64_t parameters = 0;
+    uint64_t memory_bytes = 0;  // weights, KV pool, recurrent states, swap, workspace
+  };
+  // Errors: as Load().
+  static Facts Inspect(const Options& options);
+
   // Errors: as engine::Model::Load and the Engine constructor. team outlives the runtime.
   static std::shared_ptr<ModelRuntime> Load(
       const Options& options, fabric::WorkerTeam& team,
@@ -46,6 +57,9 @@ class ModelRuntime {
   uint32_t SavePrefixes(const std::string& path);
   uint32_t RestorePrefixes(const std::string& path);
 
+  // Of the loaded model: memory_bytes is what it takes. REQUIRES: made by Load().
+  Facts facts() const;
+
   const std::string& name() const { return options_.name; }
   const Options& options() const { return options_; }  // with the limits that were chosen
   const engine::Model& model() const { return engine_->model(); }
@@ -54,7 +68,6 @@ class ModelRuntime {
   StepRunner& runner() { return *runner_; }
   const StepRunner& runner() const { return *runner_; }
   const engine::Engine& engine() const { return *engine_; }
-  int64_t created() const { return created_; }  // Unix seconds, for /v1/models
 
  private:
   ModelRuntime() = default;
@@ -65,7 +78,6 @@ class ModelRuntime {
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Scheduler> scheduler_;
-  int64_t created_ = 0;
 };
 
 }  // namespace scheduler

@@ -141,19 +141,26 @@ ApiError InternalError(const std::string& message) {
   return ApiError(500, "server_error", "internal_error", message);
 }
 
-ApiError Overloaded(const std::string& message) {
-  return ApiError(503, kUnavailable, "server_is_overloaded", message).WithRetryAfter(1);
+ApiError Overloaded(const std::string& message, int retry_after) {
+  return ApiError(503, kUnavailable, "server_is_overloaded", message).WithRetryAfter(retry_after);
 }
 
-ApiError RateLimited(const std::string& message) {
-  return ApiError(429, "rate_limit_error", "rate_limit_exceeded", message).WithRetryAfter(1);
+ApiError RateLimited(const std::string& message, int retry_after) {
+  return ApiError(429, "rate_limit_error", "rate_limit_exceeded", message)
+      .WithRetryAfter(retry_after);
 }
 
-ApiError ModelLoading(std::string_view model, double fraction) {
+ApiError ModelLoading(std::string_view model, double fraction, int retry_after) {
   const int percent = static_cast<int>(std::floor(fraction * 100));
   return ApiError(503, kUnavailable, "model_loading",
                   "The model " + Quoted(model) + " is loading (" + std::to_string(percent) + " %).")
-      .WithRetryAfter(1);
+      .WithRetryAfter(retry_after);
+}
+
+ApiError ModelLoadFailed(std::string_view model, const std::string& reason, int retry_after) {
+  return ApiError(503, kUnavailable, "model_load_failed",
+                  "The model " + Quoted(model) + " could not be loaded: " + reason)
+      .WithRetryAfter(retry_after);
 }
 
 ApiError ShuttingDown() {

@@ -80,9 +80,12 @@ ApiError UnsupportedMediaType(std::string_view found);
 ApiError UnsupportedEncoding(std::string_view found);
 
 ApiError InternalError(const std::string& message);
-ApiError Overloaded(const std::string& message);
-ApiError RateLimited(const std::string& message);
-ApiError ModelLoading(std::string_view model, double fraction);
+// retry_after: seconds.
+ApiError Overloaded(const std::string& message, int retry_after = 1);
+ApiError RateLimited(const std::string& message, int retry_after = 1);
+// retry_after: seconds.
+ApiError ModelLoading(std::string_view model, double fraction, int retry_after = 1);
+ApiError ModelLoadFailed(std::string_view model, const std::string& reason, int retry_after);
 ApiError ShuttingDown();
 
 // {"error":{"message","type","param","code"}}; no newline.

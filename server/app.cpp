@@ -4,9 +4,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <condition_variable>
-#include <exception>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -14,9 +12,8 @@
 #include "server/http_server.h"
 #include "server/log.h"
 #include "server/metrics.h"
-#include "server/model_registry.h"
 #include "server/routes/routes.h"
-#include "server/served_model.h"
+#include "server/runtime_source.h"
 
 namespace server {
 namespace {
@@ -29,47 +26,60 @@ constexpr size_t kWorkers = 3;
 // After a cut, for the last words to reach the clients.
 constexpr auto kFarewell = std::chrono::seconds(2);
 
-std::vector<std::string> Names(const std::vector<ModelRuntime::Options>& models) {
-  std::vector<std::string> names;
-  for (const ModelRuntime::Options& model : models) {
-    if (std::find(names.begin(), names.end(), model.name) != names.end()) {
-      throw std::invalid_argument("two models are served under the name '" + model.name + "'");
+std::vector<ModelRegistry::Named> Named(const std::vector<ModelSpec>& models) {
+  std::vector<ModelRegistry::Named> named;
+  for (const ModelSpec& model : models) {
+    const std::string& name = model.runtime.name;
+    if (std::any_of(named.begin(), named.end(),
+                    [&](const auto& other) { return other.name == name; })) {
+      throw std::invalid_argument("two models are served under the name '" + name + "'");
     }
-    names.push_back(model.name);
+    named.push_back({name, model.policy});
   }
-  return names;
+  return named;
+}
+
+// Where memory is limited, automatic KV pools leave each model its share.
+std::vector<ModelRuntime::Options> Runtimes(std::vector<ModelSpec> models, uint64_t memory_bytes) {
+  std::vector<ModelRuntime::Options> runtimes;
+  for (ModelSpec& model : models) {
+    if (memory_bytes > 0) model.runtime.engine.memory_share = memory_bytes / models.size();
+    runtimes.push_back(std::move(model.runtime));
+  }
+  return runtimes;
+}
+
+ModelLimits LimitsOf(const ServerOptions& options) {
+  return {.memory_bytes = options.model_memory_bytes,
+          .wait_seconds = options.model_wait_seconds,
+          .max_waiting = options.max_model_waiting};
 }
 
 }  // namespace
 
 struct App::Impl {
   ServerOptions options;
-  std::vector<ModelRuntime::Options> model_options;
-  fabric::WorkerTeam& team;
   Metrics metrics;
-  ModelRegistry registry;
   scheduler::EngineLoop loop;
+  RuntimeSource source;
+  ModelRegistry registry;
   boost::asio::thread_pool workers{kWorkers};
   RouteContext context;
   std::optional<HttpServer> http;
-  std::thread loader;
 
   mutable std::mutex mutex;
   std::condition_variable changed;
-  std::vector<std::shared_ptr<ModelRuntime>> runtimes;
   ReadyCallback on_ready;
   std::optional<std::pair<bool, std::string>> ready_result;
   int shutdown_requests = 0;
   bool load_failed = false;
   bool ended = false;
 
-  Impl(ServerOptions server_options, std::vector<ModelRuntime::Options> models,
-       fabric::WorkerTeam& worker_team)
+  Impl(ServerOptions server_options, const std::vector<ModelSpec>& models, fabric::WorkerTeam& team)
       : options(std::move(server_options)),
-        model_options(std::move(models)),
-        team(worker_team),
         metrics(options.metrics_aliases),
-        registry(Names(model_options)),
+        source(Runtimes(models, options.model_memory_bytes), loop, team),
+        registry(Named(models), LimitsOf(options), source),
         context{.options = options,
                 .models = registry,
                 .metrics = metrics,
@@ -77,7 +87,7 @@ struct App::Impl {
                 .heartbeat_age = [this] { return loop.HeartbeatAge(); },
                 .snapshot = [this] { return Snapshot(); },
                 .draining = [this] { return ShuttingDown(); }} {
-    for (const ModelRuntime::Options& model : model_options) metrics.ForModel(model.name);
+    for (const ModelSpec& model : models) metrics.ForModel(model.runtime.name);
     loop.SetStepObserver(
         [this](const ModelRuntime& runtime, const engine::StepStats& stats, uint32_t) {
           metrics.ForModel(runtime.name())->OnStep(stats.tokens);
@@ -101,82 +111,19 @@ struct App::Impl {
     snapshot.http_connections = http->connections();
     snapshot.http_active_requests = http->active_requests();
     snapshot.draining = ShuttingDown();
-    const std::vector<ModelRegistry::Status> statuses = registry.Statuses();
-    const std::lock_guard lock(mutex);
-    for (const ModelRegistry::Status& status : statuses) {
-      MetricsSnapshot::Model model;
-      model.name = status.name;
-      model.load_progress = status.progress;
-      for (const auto& runtime : runtimes) {
-        if (runtime->name() != status.name) continue;
-        model.ready = true;
-        model.stats = loop.Stats(*runtime);
-        model.block_size = std::as_const(*runtime).engine().kv_geometry().block_size;
-        model.prefix_cache =
-            runtime->options().scheduler.prefix_cache != scheduler::PrefixCacheMode::kOff;
-      }
-      snapshot.models.push_back(std::move(model));
+    snapshot.model_memory_limit = registry.memory_limit();
+    for (ModelRegistry::Status& status : registry.Statuses()) {
+      RuntimeSource::View view = source.Look(snapshot.models.size());
+      snapshot.models.push_back({.name = status.name,
+                                 .ready = status.state == ModelRegistry::State::kReady,
+                                 .loaded = view.loaded,
+                                 .status = std::move(status),
+                                 .stats = std::move(view.stats),
+                                 .block_size = view.block_size,
+                                 .prefix_cache = view.prefix_cache,
+                                 .max_sequences = view.max_sequences});
     }
     return snapshot;
-  }
-
-  void Load(const ModelRuntime::Options& model) {
-    const auto begin = Clock::now();
-    auto runtime = ModelRuntime::Load(model, team, [&](const engine::LoadProgress& progress) {
-      registry.SetProgress(model.name, progress.fraction);
-    });
-    const std::chrono::duration<double> seconds = Clock::now() - begin;
-    LogInfo("model " + model.name + " loaded from " + model.path + " in " +
-            std::to_string(seconds.count()) + " s");
-    RestorePrefixes(*runtime);
-    const std::lock_guard lock(mutex);
-    if (shutdown_requests > 0 && http->active_requests() == 0) return;
-    loop.Attach(runtime);
-    runtimes.push_back(runtime);
-    registry.SetReady(model.name, std::make_shared<RuntimeModel>(loop, runtime));
-  }
-
-  // A cache that cannot be kept is no reason not to serve.
-  void RestorePrefixes(ModelRuntime& runtime) {
-    const std::string& file = runtime.options().scheduler.prefix_cache_file;
-    if (file.empty()) return;
-    try {
-      const uint32_t blocks = runtime.RestorePrefixes(file);
-      LogInfo("prefix cache: " + std::to_string(blocks) + " blocks from " + file);
-    } catch (const std::exception& error) {
-      LogWarning(error.what());
-    }
-  }
-
-  void SavePrefixes(ModelRuntime& runtime) {
-    const std::string& file = runtime.options().scheduler.prefix_cache_file;
-    if (file.empty()) return;
-    try {
-      const uint32_t blocks = runtime.SavePrefixes(file);
-      LogInfo("prefix cache: " + std::to_string(blocks) + " blocks to " + file);
-    } catch (const std::exception& error) {
-      LogWarning(error.what());
-    }
-  }
-
-  void LoadAll() {
-    for (const ModelRuntime::Options& model : model_options) {
-      if (ShuttingDown()) return;
-      try {
-        Load(model);
-      } catch (const std::bad_alloc&) {
-        return Fail(model, "not enough memory to load " + model.path + " with its KV pool.");
-      } catch (const std::exception& error) {
-        return Fail(model, error.what());
-      }
-    }
-    Announce(true, "");
-  }
-
-  void Fail(const ModelRuntime::Options& model, const std::string& message) {
-    registry.SetFailed(model.name, message);
-    LogError("model " + model.name + ": " + message);
-    Announce(false, message);
   }
 
   void Announce(bool ok, const std::string& message) {
@@ -193,6 +140,7 @@ struct App::Impl {
 
   void RequestShutdown() {
     http->BeginDrain();
+    registry.BeginDrain();
     const std::lock_guard lock(mutex);
     ++shutdown_requests;
     changed.notify_all();
@@ -212,37 +160,24 @@ struct App::Impl {
     if (idle_before(Clock::now() + std::chrono::duration_cast<Clock::duration>(timeout), 1)) {
       return true;
     }
-    DetachAll();
+    registry.Cut();
     constexpr int kForEver = 1 << 30;
     idle_before(Clock::now() + kFarewell, kForEver);
     return false;
-  }
-
-  void DetachAll() {
-    std::vector<std::shared_ptr<ModelRuntime>> attached;
-    {
-      const std::lock_guard lock(mutex);
-      attached = std::exchange(runtimes, {});
-    }
-    for (const auto& runtime : attached) {
-      loop.Detach(runtime);
-      SavePrefixes(*runtime);
-    }
   }
 
   // Threads end in the order in which they use each other: workers, HTTP, engine. No event may come
   // any more when the connections go, and they still refer to the loop.
   void End() {
     if (std::exchange(ended, true)) return;
-    if (loader.joinable()) loader.join();
-    DetachAll();
+    registry.Stop();
     workers.join();
     http->Stop();
   }
 };
 
-App::App(ServerOptions options, std::vector<ModelRuntime::Options> models, fabric::WorkerTeam& team)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(models), team)) {}
+App::App(ServerOptions options, std::vector<ModelSpec> models, fabric::WorkerTeam& team)
+    : impl_(std::make_unique<Impl>(std::move(options), models, team)) {}
 
 App::~App() {
   BeginShutdown();
@@ -254,7 +189,8 @@ void App::Start() {
   const bool tls = !impl_->options.tls_certificate_file.empty();
   LogInfo("listening on " + std::string(tls ? "https://" : "http://") + impl_->options.host + ":" +
           std::to_string(port()));
-  impl_->loader = std::thread([this] { impl_->LoadAll(); });
+  impl_->registry.Start(
+      [impl = impl_.get()](bool ok, const std::string& error) { impl->Announce(ok, error); });
 }
 
 uint16_t App::port() const { return impl_->http->port(); }

@@ -8,21 +8,26 @@
 
 #include "fabric/worker_team.h"
 #include "scheduler/model_runtime.h"
+#include "server/model_registry.h"
 #include "server/server_options.h"
 
 namespace server {
 
+// One model to serve.
+struct ModelSpec {
+  scheduler::ModelRuntime::Options runtime;
+  ModelPolicy policy;
+};
+
 // The HTTP server with its models: wires listener, engine loop, runtimes and metrics.
 //
 // Use:      construct, Start() (listens at once; /live answers, /ready says "loading" until every
-// model
-//           is loaded in the background), then Wait().
+//           model that is not lazy is loaded in the background), then Wait().
 // Signals:  none are touched here; the composition root calls BeginShutdown() from its handler
 // thread. Threads:  BeginShutdown() and port() from any thread.
 class App {
  public:
-  App(ServerOptions options, std::vector<scheduler::ModelRuntime::Options> models,
-      fabric::WorkerTeam& team);
+  App(ServerOptions options, std::vector<ModelSpec> models, fabric::WorkerTeam& team);
   ~App();
 
   // Binds and starts the threads. Throws std::runtime_error naming host, port and the system's
@@ -30,7 +35,8 @@ class App {
   void Start();
   uint16_t port() const;
 
-  // Called once when every model is loaded (true), or with the sentence when one failed (false).
+  // Called once when every model of the start is loaded (true), or with the sentence when one
+  // failed (false).
   using ReadyCallback = std::function<void(bool ok, const std::string& message)>;
   void OnReady(ReadyCallback callback);
 

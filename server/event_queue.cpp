@@ -15,9 +15,9 @@ std::vector<scheduler::TokenEvent> EventQueue::TakeAll() {
   return std::exchange(events_, {});
 }
 
-bool EventQueue::empty() const {
+bool EventQueue::ready() const {
   const std::lock_guard lock(mutex_);
-  return events_.empty();
+  return !events_.empty();
 }
 
 void EventQueue::SetNotify(std::function<void()> notify) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "scheduler/token_event.h"
+#include "server/wake_source.h"
 
 namespace server {
 
@@ -13,17 +14,15 @@ namespace server {
 // blocks the engine.
 //
 // Threads: OnEvent() on the engine thread, the rest on the request's strand.
-class EventQueue : public scheduler::TokenSink {
+class EventQueue : public scheduler::TokenSink, public WakeSource {
  public:
   void OnEvent(scheduler::TokenEvent event) noexcept override;
 
   // Everything that arrived since the last call, in order.
   std::vector<scheduler::TokenEvent> TakeAll();
-  bool empty() const;
-
-  // Called after an event came into an empty queue, on the engine thread; must not block. Replaces
-  // the former one; an empty function is allowed.
-  void SetNotify(std::function<void()> notify);
+  // There are events.
+  bool ready() const override;
+  void SetNotify(std::function<void()> notify) override;
 
  private:
   mutable std::mutex mutex_;

@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "server/event_queue.h"
 #include "server/http_types.h"
+#include "server/wake_source.h"
 
 namespace server {
 
@@ -18,7 +18,7 @@ namespace server {
 //           temporary in an awaited call's arguments twice.
 class HttpExchange {
  public:
-  enum class Wake { kEvents, kTimeout, kGone };
+  enum class Wake { kReady, kTimeout, kGone };
 
   virtual ~HttpExchange() = default;
 
@@ -33,9 +33,9 @@ class HttpExchange {
   // StartStream() was called, so an error can only be told inside the stream.
   virtual bool streaming() const = 0;
 
-  // Waits until the queue holds events, `seconds` have passed, or the client has closed its side or
+  // Waits until the source is ready, `seconds` have passed, or the client has closed its side or
   // vanished. Bytes that the client sends ahead are kept for the next request.
-  virtual boost::asio::awaitable<Wake> WaitFor(EventQueue& queue, double seconds) = 0;
+  virtual boost::asio::awaitable<Wake> WaitFor(WakeSource& source, double seconds) = 0;
 };
 
 }  // namespace server

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "server/error_format.h"
 #include "server/log.h"
 #include "server/random_id.h"
 
@@ -31,7 +32,7 @@ constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 // Bytes of later requests that are kept while one is served. When a client has sent more, the
 // rest stays in the kernel and the client's end is polled for.
 constexpr size_t kMaxReadAhead = 64u << 10;
-constexpr double kHangUpPollSeconds = 1.0;
+constexpr double kLookSeconds = 1.0;
 
 // After an error with the body unread, so that the answer is not lost to a reset.
 constexpr double kLingerSeconds = 2.0;
@@ -274,6 +275,8 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
   ArmDeadline(options.header_timeout_seconds);
   const error_code error = co_await ParseHeader(parser);
   DisarmDeadline();
+  // So that an error has the shape of its path's protocol.
+  ReadTarget(View(parser.get().target()));
   if (timed_out_) co_return RequestTimeout();
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     // The request line is parsed first: without a target it is that line which is too long.
@@ -338,8 +341,8 @@ std::optional<ApiError> HttpSession::CheckHeader(const Incoming& incoming) const
   return std::nullopt;
 }
 
-std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse* preflight) {
-  std::string_view target = View(incoming.parser.get().target());
+// False when it has a malformed escape.
+bool HttpSession::ReadTarget(std::string_view target) {
   // Absolute form, as sent to proxies.
   if (target.starts_with("http://") || target.starts_with("https://")) {
     const size_t path = target.find('/', target.find("//") + 2);
@@ -348,7 +351,11 @@ std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse*
   target = target.substr(0, target.find('#'));
   const size_t question = target.find('?');
   if (question != std::string_view::npos) request_.query = target.substr(question + 1);
-  if (!PercentDecode(target.substr(0, question), &request_.path)) {
+  return PercentDecode(target.substr(0, question), &request_.path);
+}
+
+std::optional<ApiError> HttpSession::FindRoute(Incoming& incoming, HttpResponse* preflight) {
+  if (!ReadTarget(View(incoming.parser.get().target()))) {
     return BadRequest("The request URL has a malformed percent escape.");
   }
 
@@ -449,7 +456,6 @@ asio::awaitable<void> HttpSession::RunHandler(const Router::Route& route) {
     LogError("request id=" + request_.request_id + " failed: " + thrown.what());
     error = InternalError("The server had an error while processing your request.");
   }
-  notifying_ = nullptr;
   co_await EndWatch();
   if (gone_) co_return;
   if (error && !replied_) {
@@ -461,7 +467,7 @@ asio::awaitable<void> HttpSession::RunHandler(const Router::Route& route) {
 }
 
 asio::awaitable<bool> HttpSession::ReplyError(const ApiError& error) {
-  const HttpResponse response = ErrorResponse(error);
+  const HttpResponse response = ErrorResponseTo(request_, error);
   co_return co_await Reply(response);
 }
 
@@ -608,23 +614,21 @@ void HttpSession::DisarmDeadline() {
   deadline_.cancel();
 }
 
-asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(EventQueue& queue, double seconds) {
-  if (notifying_ != &queue) {
-    notifying_ = &queue;
-    queue.SetNotify([weak = weak_from_this()] {
-      const auto self = weak.lock();
-      if (self == nullptr) return;
-      asio::post(self->transport_.socket().get_executor(), [self] { self->waker_.cancel(); });
-    });
-  }
+// Looks by itself every second, too: a notification may be lost when memory is short.
+asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(WakeSource& source, double seconds) {
+  source.SetNotify([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    asio::post(self->transport_.socket().get_executor(), [self] { self->waker_.cancel(); });
+  });
   const auto until = Clock::now() + Seconds(seconds);
   for (;;) {
     if (gone_) co_return Wake::kGone;
-    if (!queue.empty()) co_return Wake::kEvents;
+    if (source.ready()) co_return Wake::kReady;
     const auto now = Clock::now();
     if (now >= until) co_return Wake::kTimeout;
     ArmWatch();
-    waker_.expires_at(watching_ ? until : std::min(until, now + Seconds(kHangUpPollSeconds)));
+    waker_.expires_at(std::min(until, now + Seconds(kLookSeconds)));
     co_await waker_.async_wait(kTuple);
     if (!watching_ && PeerHungUp()) gone_ = true;
   }

@@ -38,7 +38,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   boost::asio::awaitable<bool> Write(std::string_view text) override;
   boost::asio::awaitable<bool> FinishStream() override;
   bool streaming() const override { return streaming_; }
-  boost::asio::awaitable<Wake> WaitFor(EventQueue& queue, double seconds) override;
+  boost::asio::awaitable<Wake> WaitFor(WakeSource& source, double seconds) override;
 
  private:
   struct Incoming;  // a request while it is read
@@ -59,6 +59,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   std::string WantedHeaders() const;
   void AddRateLimits(const std::function<void(std::string_view, std::string_view)>& add) const;
   std::optional<ApiError> Authorise(const Router::Route& route);
+  bool ReadTarget(std::string_view target);
   std::optional<ApiError> FindRoute(Incoming& incoming, HttpResponse* preflight);
   boost::asio::awaitable<void> RunHandler(const Router::Route& route);
   boost::asio::awaitable<bool> ReplyError(const ApiError& error);
@@ -87,7 +88,6 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   bool timed_out_ = false;
   bool idle_ = false;
   bool watching_ = false;
-  EventQueue* notifying_ = nullptr;
 
   HttpRequest request_;  // the current one
   std::string client_;   // address, for the log

@@ -141,6 +141,33 @@ void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
               labels, Number(stats.deadline_misses));
 }
 
+void AddResidency(FamilyBuilder& out, const MetricsSnapshot::Model& model, const Labels& labels) {
+  const ModelRegistry::Status& status = model.status;
+  out.Gauge("tern_model_ready", "1 when the model answers.", labels, model.ready ? 1 : 0);
+  out.Gauge("tern_model_load_progress", "0 to 1.", labels, status.progress);
+  out.Gauge("tern_model_memory_bytes", "Weights, KV pool and workspace of the loaded model.",
+            labels, model.loaded && status.facts ? Number(status.facts->memory_bytes) : 0);
+  out.Gauge("tern_model_in_use", "Requests that hold the model.", labels, status.in_use);
+  out.Gauge("tern_model_load_waiting", "Requests that wait until the model is loaded.", labels,
+            status.waiting);
+  out.Gauge("tern_model_load_seconds", "Duration of the last load.", labels, status.load_seconds);
+  const auto with = [&labels](const char* name, const char* value) {
+    Labels more = labels;
+    more[name] = value;
+    return more;
+  };
+  constexpr char kLoads[] = "Loads that ended.";
+  out.Counter("tern_model_loads_total", kLoads, with("result", "ok"), Number(status.loads));
+  out.Counter("tern_model_loads_total", kLoads, with("result", "failed"),
+              Number(status.failed_loads));
+  constexpr std::array<const char*, ModelRegistry::kCauses> kReasons = {"idle", "memory",
+                                                                        "operator"};
+  for (size_t cause = 0; cause < kReasons.size(); ++cause) {
+    out.Counter("tern_model_unloads_total", "Models that were unloaded.",
+                with("reason", kReasons[cause]), Number(status.unloads[cause]));
+  }
+}
+
 void AddEngine(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labels& labels) {
   out.Counter("tern_engine_steps_total", "Steps of the engine.", labels, Number(stats.steps));
   out.Counter("tern_engine_step_tokens_total", "Tokens computed in steps.", labels,
@@ -410,15 +437,16 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
   builder.Gauge("tern_http_connections", "Open connections.", {}, snapshot.http_connections);
   builder.Gauge("tern_http_active_requests", "Requests being read or answered.", {},
                 snapshot.http_active_requests);
+  builder.Gauge("tern_model_memory_limit_bytes", "For the loaded models together; 0 = none.", {},
+                Number(snapshot.model_memory_limit));
   for (const MetricsSnapshot::Model& model : snapshot.models) {
     const Labels labels = {{"model_name", model.name}};
-    builder.Gauge("tern_model_ready", "1 when the model answers.", labels, model.ready ? 1 : 0);
-    builder.Gauge("tern_model_load_progress", "0 to 1.", labels, model.load_progress);
-    if (!model.ready) continue;
+    AddResidency(builder, model, labels);
+    if (!model.loaded && model.status.loads == 0) continue;
     AddScheduler(builder, model, labels);
     AddEngine(builder, model.stats, labels);
     AddFabric(builder, model.stats, labels);
-    if (!impl_->aliases) continue;
+    if (!impl_->aliases || !model.loaded) continue;
     builder.Gauge("vllm:cache_config_info", "Shape of the KV cache; always 1.",
                   {{"model_name", model.name},
                    {"block_size", std::to_string(model.block_size)},

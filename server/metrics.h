@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/engine_loop.h"
+#include "server/model_registry.h"
 
 namespace server {
 
@@ -45,8 +46,9 @@ class ModelMetrics {
 struct MetricsSnapshot {
   struct Model {
     std::string name;
-    bool ready = false;
-    double load_progress = 0;
+    bool ready = false;   // takes requests
+    bool loaded = false;  // in memory
+    ModelRegistry::Status status;
     scheduler::LoopStats stats;
     uint32_t block_size = 0;
     bool prefix_cache = false;
@@ -57,6 +59,7 @@ struct MetricsSnapshot {
   uint32_t http_connections = 0;
   uint32_t http_active_requests = 0;
   bool draining = false;
+  uint64_t model_memory_limit = 0;  // 0 = none
 };
 
 // All that /metrics shows, in Prometheus' text format (docs/telemetry.md).

@@ -24,7 +24,6 @@ class ServedModel {
   virtual ~ServedModel();
 
   virtual const std::string& name() const = 0;
-  virtual int64_t created() const = 0;  // Unix seconds
   virtual uint32_t context_length() const = 0;
   virtual const engine::text::Tokenizer& tokenizer() const = 0;
   // nullptr: the model has none.
@@ -52,7 +51,6 @@ class RuntimeModel : public ServedModel {
   RuntimeModel(scheduler::EngineLoop& loop, std::shared_ptr<scheduler::ModelRuntime> runtime);
 
   const std::string& name() const override { return runtime_->name(); }
-  int64_t created() const override { return runtime_->created(); }
   uint32_t context_length() const override;
   const engine::text::Tokenizer& tokenizer() const override;
   const engine::text::ChatTemplate* chat_template() const override;

@@ -16,6 +16,13 @@ struct ApiKey {
   KeyLimits limits = {};
 };
 
+// How one model is kept in memory.
+struct ModelPolicy {
+  bool lazy = false;        // loaded by the first request for it, not at the start
+  bool pinned = false;      // once loaded, only an operator unloads it
+  double idle_seconds = 0;  // unloaded when no request has used it for so long; 0 = never
+};
+
 struct ServerOptions {
   std::string host = "127.0.0.1";
   uint16_t port = 8080;          // 0 = any free port (printed, and App::port())
@@ -28,6 +35,10 @@ struct ServerOptions {
 
   std::string tls_certificate_file;  // PEM chain; empty = plain HTTP
   std::string tls_key_file;          // PEM
+
+  uint64_t model_memory_bytes = 0;   // of loaded models together; 0 = no limit
+  double model_wait_seconds = 300;   // that a request waits for its model to be loaded
+  uint32_t max_model_waiting = 128;  // requests that wait for one model
 
   uint64_t max_body_bytes = 16u << 20;
   uint64_t max_body_memory_bytes = 512u << 20;  // of all requests together; beyond: 503

@@ -15,7 +15,10 @@ void SseWriter::Event(std::string_view name, std::string_view json) {
   Data(json);
 }
 
-void SseWriter::Ping() { buffer_ += ": ping\n\n"; }
+void SseWriter::Comment(std::string_view text) {
+  assert(text.find('\n') == std::string_view::npos);
+  buffer_.append(": ").append(text).append("\n\n");
+}
 
 void SseWriter::Done() { buffer_ += "data: [DONE]\n\n"; }
 

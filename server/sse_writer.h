@@ -16,7 +16,9 @@ class SseWriter {
   void Data(std::string_view json);
   // With an `event:` line, as the Responses and Messages protocols have it.
   void Event(std::string_view name, std::string_view json);
-  void Ping();
+  // text: one line.
+  void Comment(std::string_view text);
+  void Ping() { Comment("ping"); }
   void Done();
 
   bool empty() const { return buffer_.empty(); }

@@ -1,18 +1,24 @@
+#include "server/routes/await_model.h"
 #include "server/routes/props.h"
 #include "server/routes/routes.h"
 
 namespace server {
 
 void AddApiRoutes(RouteContext& context, Router& router) {
-  AddChatCompletionRoutes(context, router);
-  AddCompletionRoutes(context, router);
-  AddResponsesRoutes(context, router);
-  AddMessagesRoutes(context, router);
-  AddModelRoutes(context, router);
-  AddTokenizeRoutes(context, router);
-  AddHealthRoutes(context, router);
-  AddMetricsRoutes(context, router);
-  AddPropsRoutes(context, router);
+  Router routes;
+  AddChatCompletionRoutes(context, routes);
+  AddCompletionRoutes(context, routes);
+  AddResponsesRoutes(context, routes);
+  AddMessagesRoutes(context, routes);
+  AddModelRoutes(context, routes);
+  AddTokenizeRoutes(context, routes);
+  AddHealthRoutes(context, routes);
+  AddMetricsRoutes(context, routes);
+  AddPropsRoutes(context, routes);
+  for (Router::Route route : routes.routes()) {
+    route.handler = WhenLoaded(context, std::move(route.handler));
+    router.Add(std::move(route));
+  }
 }
 
 }  // namespace server

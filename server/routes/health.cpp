@@ -8,21 +8,10 @@ namespace {
 
 namespace asio = boost::asio;
 
-std::string_view StateName(ModelRegistry::State state) {
-  switch (state) {
-    case ModelRegistry::State::kReady:
-      return "ready";
-    case ModelRegistry::State::kFailed:
-      return "failed";
-    default:
-      return "loading";
-  }
-}
-
 // What keeps the server from taking work; "ready" when nothing does.
 std::string_view Readiness(const RouteContext& context) {
   if (context.draining()) return "draining";
-  return context.models.AllReady() ? "ready" : "loading";
+  return context.models.started() ? "ready" : "loading";
 }
 
 asio::awaitable<void> Live(RouteContext&, const HttpRequest&, HttpExchange& exchange) {
@@ -39,7 +28,8 @@ HttpResponse StatusResponse(const RouteContext& context, std::string_view status
   for (const ModelRegistry::Status& model : context.models.Statuses()) {
     Json entry;
     entry["id"] = model.name;
-    entry["status"] = StateName(model.state);
+    const bool ready = model.state == ModelRegistry::State::kReady;
+    entry["status"] = ready ? "ready" : StateName(model.state);
     entry["progress"] = model.progress;
     if (!model.error.empty()) entry["error"] = model.error;
     json["models"].push_back(std::move(entry));

@@ -48,20 +48,6 @@ asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
 
 using Work = asio::awaitable<void> (*)(RouteContext&, const HttpRequest&, HttpExchange&);
 
-// Errors have a shape of their own in this protocol.
-asio::awaitable<void> WithOwnErrors(RouteContext& context, Work work, const HttpRequest& http,
-                                    HttpExchange& exchange) {
-  std::optional<ApiError> error;
-  try {
-    co_await work(context, http, exchange);
-  } catch (const ApiError& thrown) {
-    error = thrown;
-  }
-  if (!error) co_return;
-  const HttpResponse response = MessagesErrorResponse(*error, http.request_id);
-  co_await exchange.Reply(response);
-}
-
 }  // namespace
 
 void AddMessagesRoutes(RouteContext& context, Router& router) {
@@ -74,7 +60,7 @@ void AddMessagesRoutes(RouteContext& context, Router& router) {
          .access = Router::Access::kKey,
          .json = true,
          .handler = [&context, work = work](const HttpRequest& http, HttpExchange& exchange) {
-           return WithOwnErrors(context, work, http, exchange);
+           return work(context, http, exchange);
          }});
   }
 }

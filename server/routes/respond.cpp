@@ -29,14 +29,6 @@ void AddIgnored(const std::vector<std::string>& names, HttpResponse* response) {
   if (!list.empty()) response->headers.emplace_back("x-tern-ignored-parameters", list);
 }
 
-HttpResponse StreamHead(const GenerationParams& params) {
-  HttpResponse head;
-  head.content_type = "text/event-stream; charset=utf-8";
-  head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-  AddIgnored(params.ignored, &head);
-  return head;
-}
-
 // Writes the updates that have come. An error before the head went out is thrown, for a status of
 // its own; a later one ends the stream. True when the stream has ended.
 bool WriteUpdates(Generation& generation, bool head_sent, AnswerWriter& writer) {
@@ -56,7 +48,8 @@ bool WriteUpdates(Generation& generation, bool head_sent, AnswerWriter& writer) 
 // an error still gets its own status.
 asio::awaitable<void> Stream(Generation& generation, AnswerWriter& writer, double ping_seconds,
                              HttpExchange& exchange) {
-  const HttpResponse head = StreamHead(generation.job().params);
+  HttpResponse head = StreamHead();
+  AddIgnored(generation.job().params.ignored, &head);
   for (bool ended = false; !ended;) {
     const auto wake = co_await exchange.WaitFor(generation.queue(), ping_seconds);
     if (wake == HttpExchange::Wake::kGone) co_return;
@@ -105,6 +98,13 @@ HttpResponse JsonResponse(const Json& json) {
   HttpResponse response;
   response.body = Dump(json);
   return response;
+}
+
+HttpResponse StreamHead() {
+  HttpResponse head;
+  head.content_type = "text/event-stream; charset=utf-8";
+  head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  return head;
 }
 
 asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,

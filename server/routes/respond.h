@@ -31,5 +31,7 @@ boost::asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
                                      std::unique_ptr<AnswerWriter> writer, HttpExchange& exchange);
 
 HttpResponse JsonResponse(const Json& json);
+// Of an event stream.
+HttpResponse StreamHead();
 
 }  // namespace server

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <boost/asio/thread_pool.hpp>
+#include <ctime>
 
 #include "server/metrics.h"
 #include "server/model_registry.h"
@@ -20,6 +21,7 @@ struct RouteContext {
   std::function<double()> heartbeat_age;  // of the engine thread, seconds
   std::function<MetricsSnapshot()> snapshot;
   std::function<bool()> draining;
+  int64_t created = std::time(nullptr);  // of the server, Unix seconds
 };
 
 // All of the following but the web page: what docs/openapi.json describes.

@@ -102,6 +102,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "layout") return "pt5";
   if (info.name == "prefix_cache") return "per-key";
   if (info.name == "speculate") return "ngram";
+  if (info.name == "model_load") return "lazy";
   return "text";
 }
 
@@ -189,6 +190,72 @@ TEST(Config, ModelsOfAStrongerSourceReplaceThoseOfAWeaker) {
   const Config both = Load({.file = file.path(), .flags = {{"-m,--model", {"z.gguf"}}}}).config;
   ASSERT_EQ(both.models.size(), 1U);
   EXPECT_EQ(both.models[0].name, "z");
+}
+
+TEST(Config, AModelHasSettingsOfItsOwn) {
+  const ConfigFile file(
+      "[server]\nmodel_idle_unload = 60.0\n[engine]\nkv_bytes = \"1GiB\"\n"
+      "[[models]]\nid = \"a\"\npath = \"x.gguf\"\nload = \"lazy\"\npinned = true\n"
+      "engine.kv_bytes = \"2GiB\"\nengine.lora = [\"l.gguf\"]\n"
+      "scheduler.max_batch_tokens = 64\n"
+      "[[models]]\npath = \"dir/b.gguf\"\nidle_unload = 0.0\n");
+  const Loaded loaded = Load({.file = file.path(),
+                              .flags = {{"--model-set",
+                                         {"b:engine.context_length=512", "a:engine.kv_bytes=3GiB",
+                                          "b:engine.lora=m.gguf", "b:engine.lora=n.gguf"}}}});
+  const Config& config = loaded.config;
+  ASSERT_EQ(config.models.size(), 2U);
+  const Config a = ConfigOf(config, config.models[0]);
+  EXPECT_EQ(config.models[0].name, "a");
+  EXPECT_TRUE(a.policy.lazy);
+  EXPECT_TRUE(a.policy.pinned);
+  EXPECT_EQ(a.policy.idle_seconds, 60);
+  EXPECT_EQ(a.engine.kv_bytes, 3ULL << 30);
+  EXPECT_EQ(a.engine.lora.size(), 1U);
+  EXPECT_EQ(a.engine.max_batch_tokens, 64U);
+  const Config b = ConfigOf(config, config.models[1]);
+  EXPECT_FALSE(b.policy.lazy);
+  EXPECT_FALSE(b.policy.pinned);
+  EXPECT_EQ(b.policy.idle_seconds, 0);
+  EXPECT_EQ(b.engine.kv_bytes, 1ULL << 30);
+  EXPECT_EQ(b.engine.context_length, 512U);
+  EXPECT_EQ(b.engine.lora.size(), 2U);
+  // And reads back as it is printed.
+  const ConfigFile printed(ToToml(loaded));
+  const Config again = Load({.file = printed.path()}).config;
+  EXPECT_EQ(ConfigOf(again, again.models[0]).engine.kv_bytes, 3ULL << 30);
+  EXPECT_TRUE(ConfigOf(again, again.models[0]).policy.pinned);
+  EXPECT_EQ(ConfigOf(again, again.models[1]).engine.lora[1].path, "n.gguf");
+}
+
+TEST(ConfigErrors, SettingsOfAModelNameTheirPlace) {
+  const auto of_file = [](const std::string& line) {
+    const ConfigFile file("[[models]]\npath = \"x.gguf\"\n" + line + "\n");
+    const std::string error = ErrorOf({.file = file.path()});
+    EXPECT_THAT(error, HasSubstr(file.path() + ":3")) << error;
+    return error;
+  };
+  EXPECT_THAT(of_file("engine.kv_byte = 1"), HasSubstr("did you mean engine.kv_bytes?"));
+  EXPECT_THAT(of_file("engine.threads = 1"), HasSubstr("unknown key \"engine.threads\""));
+  EXPECT_THAT(of_file("server.port = 1"), HasSubstr("unknown key"));
+  EXPECT_THAT(of_file("pined = true"), HasSubstr("did you mean pinned?"));
+  EXPECT_THAT(of_file("pinned = 1"), HasSubstr("true or false"));
+  EXPECT_THAT(of_file("load = \"late\""), HasSubstr("startup | lazy"));
+  EXPECT_THAT(of_file("engine.kv_block_size = 17"), HasSubstr("must be a multiple of 16"));
+  const auto of_flag = [](const std::string& value) {
+    return ErrorOf({.flags = {{"-m,--model", {"a.gguf"}}, {"--model-set", {value}}}});
+  };
+  EXPECT_THAT(of_flag("a:engine.kv_bytes"), HasSubstr("--model-set must be NAME:KEY=VALUE"));
+  EXPECT_THAT(of_flag("b:pinned=true"), HasSubstr("the model \"b\", which is not served"));
+  EXPECT_THAT(of_flag("a:pinned=yes"), HasSubstr("true or false"));
+  EXPECT_THAT(of_flag("a:engine.nothing=1"), HasSubstr("unknown option"));
+  EXPECT_EQ(of_flag("a:pinned=true"), "");
+  EXPECT_THAT(
+      ErrorOf(
+          {.flags = {{"-m,--model", {"a.gguf", "b.gguf"}},
+                     {"--model-set",
+                      {"a:scheduler.prefix_cache_file=p", "b:scheduler.prefix_cache_file=p"}}}}),
+      HasSubstr("give each its own"));
 }
 
 TEST(ConfigErrors, FileNamesItsLine) {

@@ -91,7 +91,7 @@ TEST(Load, ModelThatCannotBeLoadedEndsTheServerWithItsReason) {
   scheduler::ModelRuntime::Options model;
   model.name = "broken";
   model.path = "/nonexistent/model.gguf";
-  App app(options, {model}, team);
+  App app(options, {{.runtime = model, .policy = {}}}, team);
   std::promise<std::pair<bool, std::string>> ready;
   app.OnReady([&](bool ok, const std::string& message) { ready.set_value({ok, message}); });
   app.Start();

@@ -37,6 +37,8 @@ struct TestAppOptions {
   scheduler::SchedulerOptions scheduler;
   engine::EngineOptions engine;
   std::string model_path = DemoModelPath();
+  std::vector<std::string> more_names;  // further models of the same file
+  ModelPolicy policy;                   // of all
   bool await_ready = true;
 };
 
@@ -52,7 +54,12 @@ class TestApp {
     model.engine = options.engine;
     model.engine.kv_bytes = 64u << 20;
     model.scheduler = options.scheduler;
-    app_ = std::make_unique<App>(options.server, std::vector{model}, team_);
+    std::vector<ModelSpec> models = {{.runtime = model, .policy = options.policy}};
+    for (const std::string& name : options.more_names) {
+      models.push_back(models.front());
+      models.back().runtime.name = name;
+    }
+    app_ = std::make_unique<App>(options.server, std::move(models), team_);
     auto ready = std::make_shared<std::promise<bool>>();
     app_->OnReady([ready](bool ok, const std::string&) { ready->set_value(ok); });
     app_->Start();

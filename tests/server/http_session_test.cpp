@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "server/api_key_options.h"
+#include "server/event_queue.h"
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
 

@@ -14,7 +14,9 @@ MetricsSnapshot OneModel() {
   MetricsSnapshot snapshot;
   MetricsSnapshot::Model model;
   model.name = "demo";
-  model.ready = true;
+  model.ready = model.loaded = true;
+  model.status.loads = 2;
+  model.status.unloads[static_cast<size_t>(ModelRegistry::Cause::kMemory)] = 1;
   model.block_size = 16;
   model.stats.scheduler.running = 3;
   model.stats.scheduler.waiting = 2;
@@ -63,6 +65,25 @@ TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   EXPECT_THAT(text, HasSubstr("vllm:cache_config_info{"));
+}
+
+TEST(Metrics, AModelThatIsNotLoadedKeepsItsCounters) {
+  MetricsSnapshot snapshot = OneModel();
+  snapshot.models.push_back({});
+  snapshot.models[1].name = "never";
+  snapshot.models[0].ready = snapshot.models[0].loaded = false;
+  snapshot.model_memory_limit = 100;
+  const std::string text = Metrics(true).Render(snapshot);
+  for (const char* line : {"tern_model_ready{model_name=\"demo\"} 0\n",
+                           "tern_model_loads_total{model_name=\"demo\",result=\"ok\"} 2\n",
+                           "tern_model_unloads_total{model_name=\"demo\",reason=\"memory\"} 1\n",
+                           "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
+                           "tern_model_memory_limit_bytes 100\n",
+                           "tern_model_loads_total{model_name=\"never\",result=\"ok\"} 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("tern_generation_tokens_total{model_name=\"never\"}")));
+  EXPECT_THAT(text, Not(HasSubstr("vllm:cache_config_info{")));
 }
 
 TEST(Metrics, AliasesCanBeLeftOut) {

@@ -26,9 +26,17 @@ std::string LowerCase(std::string text) {
   return text;
 }
 
+class NoModels : public ModelSource {
+ public:
+  ModelFacts Inspect(size_t) override { return {}; }
+  Loaded Load(size_t, const std::function<void(double)>&) override { return {}; }
+  void Unload(size_t, std::shared_ptr<ServedModel>) override {}
+};
+
 TEST(OpenApi, NamesEveryRouteAndNoOther) {
   const ServerOptions options;
-  ModelRegistry models({});
+  NoModels source;
+  ModelRegistry models({}, {}, source);
   Metrics metrics(true);
   boost::asio::thread_pool workers(1);
   RouteContext context{.options = options,

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "server/event_queue.h"
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
 #include "tests/support/certificate.h"

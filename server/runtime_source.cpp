@@ -1,0 +1,90 @@
+#include "server/runtime_source.h"
+
+#include <string>
+#include <utility>
+
+#include "server/http_types.h"
+#include "server/log.h"
+
+namespace server {
+
+using scheduler::ModelRuntime;
+
+RuntimeSource::RuntimeSource(std::vector<ModelRuntime::Options> models, scheduler::EngineLoop& loop,
+                             fabric::WorkerTeam& team)
+    : loop_(loop), team_(team) {
+  for (ModelRuntime::Options& model : models) slots_.push_back({.options = std::move(model)});
+}
+
+ModelFacts RuntimeSource::Inspect(size_t model) {
+  return ModelRuntime::Inspect(slots_[model].options);
+}
+
+ModelSource::Loaded RuntimeSource::Load(size_t model, const std::function<void(double)>& progress) {
+  const ModelRuntime::Options& options = slots_[model].options;
+  const auto begin = Clock::now();
+  auto runtime = ModelRuntime::Load(
+      options, team_, [&](const engine::LoadProgress& now) { progress(now.fraction); });
+  const std::chrono::duration<double> seconds = Clock::now() - begin;
+  LogInfo("model " + options.name + " loaded from " + options.path + " in " +
+          std::to_string(seconds.count()) + " s");
+  RestorePrefixes(*runtime);
+  Loaded loaded{.model = std::make_shared<RuntimeModel>(loop_, runtime), .facts = runtime->facts()};
+  const std::lock_guard lock(mutex_);
+  loop_.Attach(runtime);
+  slots_[model].runtime = std::move(runtime);
+  return loaded;
+}
+
+void RuntimeSource::Unload(size_t model, std::shared_ptr<ServedModel> loaded) {
+  std::shared_ptr<ModelRuntime> runtime;
+  {
+    const std::lock_guard lock(mutex_);
+    runtime = std::exchange(slots_[model].runtime, nullptr);
+    scheduler::AddCounters(loop_.Stats(*runtime), &slots_[model].former);
+  }
+  loop_.Detach(runtime);
+  SavePrefixes(*runtime);
+  loaded.reset();
+}
+
+RuntimeSource::View RuntimeSource::Look(size_t model) const {
+  const std::lock_guard lock(mutex_);
+  const Slot& slot = slots_[model];
+  View view;
+  if (slot.runtime != nullptr) {
+    const scheduler::SchedulerOptions& options = slot.runtime->options().scheduler;
+    view = {.loaded = true,
+            .stats = loop_.Stats(*slot.runtime),
+            .block_size = std::as_const(*slot.runtime).engine().kv_geometry().block_size,
+            .max_sequences = options.max_sequences,
+            .prefix_cache = options.prefix_cache != scheduler::PrefixCacheMode::kOff};
+  }
+  scheduler::AddCounters(slot.former, &view.stats);
+  return view;
+}
+
+// A cache that cannot be kept is no reason not to serve.
+void RuntimeSource::RestorePrefixes(ModelRuntime& runtime) {
+  const std::string& file = runtime.options().scheduler.prefix_cache_file;
+  if (file.empty()) return;
+  try {
+    const uint32_t blocks = runtime.RestorePrefixes(file);
+    LogInfo("prefix cache: " + std::to_string(blocks) + " blocks from " + file);
+  } catch (const std::exception& error) {
+    LogWarning(error.what());
+  }
+}
+
+void RuntimeSource::SavePrefixes(ModelRuntime& runtime) {
+  const std::string& file = runtime.options().scheduler.prefix_cache_file;
+  if (file.empty()) return;
+  try {
+    const uint32_t blocks = runtime.SavePrefixes(file);
+    LogInfo("prefix cache: " + std::to_string(blocks) + " blocks to " + file);
+  } catch (const std::exception& error) {
+    LogWarning(error.what());
+  }
+}
+
+}  // namespace server
