@@ -354,6 +354,19 @@ void AddServerOptions(std::vector<Option>* table) {
            TERN_FIELD(server.write_timeout_seconds), 0.1, 86400));
   add(Real(info("ping", "--ping", "SECONDS", "pause between comments on a silent stream"),
            TERN_FIELD(server.ping_seconds), 0.1, 3600));
+  add(Bytes(
+      info("stream_backlog", "--stream-backlog", "BYTES",
+           "events that wait for a slow reader of a stream; with more it is cut; 0 = no bound"),
+      TERN_FIELD(server.stream_backlog_bytes)));
+  add(Bytes(info("stream_buffer", "--stream-buffer", "BYTES",
+                 "events that are kept of one resumable stream"),
+            TERN_FIELD(server.stream_buffer_bytes)));
+  add(Real(info("stream_ttl", "--stream-ttl", "SECONDS",
+                "how long a resumable stream is kept after its last reader has left"),
+           TERN_FIELD(server.stream_ttl_seconds), 0.1, 86400));
+  add(Integer(info("max_streams", "--max-streams", "N",
+                   "resumable streams that are kept at the same time; more are answered with 503"),
+              TERN_FIELD(server.max_streams), 0, 1 << 20));
   add(Real(info("heartbeat_limit", "--heartbeat-limit", "SECONDS",
                 "/health fails when the engine is silent for longer"),
            TERN_FIELD(server.heartbeat_limit_seconds), 0.1, 3600));

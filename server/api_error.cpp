@@ -150,6 +150,33 @@ ApiError RateLimited(const std::string& message, int retry_after) {
       .WithRetryAfter(retry_after);
 }
 
+ApiError OutOfMemory() {
+  return Overloaded("The server has no memory left for this request. Try again soon.");
+}
+
+ApiError SlowReader() {
+  return ApiError(503, kUnavailable, "slow_reader",
+                  "The request was cancelled because its client reads too slowly.");
+}
+
+ApiError StreamNotFound(std::string_view stream) {
+  return ApiError(404, kInvalidRequest, "stream_not_found",
+                  "The stream " + Quoted(stream) +
+                      " does not exist: it was never resumable, is another key's, or was kept for "
+                      "long enough.");
+}
+
+ApiError StreamCancelled() {
+  return ApiError(410, kInvalidRequest, "stream_cancelled", "The stream was cancelled.");
+}
+
+ApiError StreamPositionGone(uint64_t first) {
+  return ApiError(410, kInvalidRequest, "stream_position_gone",
+                  "The stream's events up to number " + std::to_string(first) +
+                      " are not kept any more.")
+      .WithParam("after");
+}
+
 ApiError ModelLoading(std::string_view model, double fraction, int retry_after) {
   const int percent = static_cast<int>(std::floor(fraction * 100));
   return ApiError(503, kUnavailable, "model_loading",
@@ -223,6 +250,8 @@ std::string_view StatusText(int status) {
       return "Method Not Allowed";
     case 408:
       return "Request Timeout";
+    case 410:
+      return "Gone";
     case 413:
       return "Content Too Large";
     case 414:

@@ -79,10 +79,17 @@ ApiError HeadersTooLarge(const std::string& message);
 ApiError UnsupportedMediaType(std::string_view found);
 ApiError UnsupportedEncoding(std::string_view found);
 
+ApiError StreamNotFound(std::string_view stream);
+ApiError StreamCancelled();
+// 410: the first event that is still kept has this number.
+ApiError StreamPositionGone(uint64_t first);
+
 ApiError InternalError(const std::string& message);
 // retry_after: seconds.
 ApiError Overloaded(const std::string& message, int retry_after = 1);
 ApiError RateLimited(const std::string& message, int retry_after = 1);
+ApiError OutOfMemory();
+ApiError SlowReader();
 // retry_after: seconds.
 ApiError ModelLoading(std::string_view model, double fraction, int retry_after = 1);
 ApiError ModelLoadFailed(std::string_view model, const std::string& reason, int retry_after);

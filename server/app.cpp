@@ -64,6 +64,7 @@ struct App::Impl {
   RuntimeSource source;
   ModelRegistry registry;
   boost::asio::thread_pool workers{kWorkers};
+  StreamStore streams;
   RouteContext context;
   std::optional<HttpServer> http;
 
@@ -80,8 +81,12 @@ struct App::Impl {
         metrics(options.metrics_aliases),
         source(Runtimes(models, options.model_memory_bytes), loop, team),
         registry(Named(models), LimitsOf(options), source),
+        streams({.buffer_bytes = options.stream_buffer_bytes,
+                 .seconds = options.stream_ttl_seconds,
+                 .streams = options.max_streams}),
         context{.options = options,
                 .models = registry,
+                .streams = streams,
                 .metrics = metrics,
                 .workers = workers,
                 .heartbeat_age = [this] { return loop.HeartbeatAge(); },
@@ -172,6 +177,7 @@ struct App::Impl {
     if (std::exchange(ended, true)) return;
     registry.Stop();
     workers.join();
+    streams.Clear();
     http->Stop();
   }
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <new>
 #include <random>
 #include <utility>
 
@@ -164,16 +165,18 @@ void CompileGrammar(GenerationJob* job) {
 }
 
 ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
-                        uint32_t context_length) {
+                        const ServedModel& model) {
   switch (result) {
     case scheduler::AdmitResult::kPromptTooLong:
-      return ContextLengthExceeded(param, tokens, context_length);
+      return ContextLengthExceeded(param, tokens, model.context_length());
     case scheduler::AdmitResult::kDraining:
       return ShuttingDown();
     case scheduler::AdmitResult::kKeyQueueFull:
-      return RateLimited("Too many requests of this API key are waiting. Try again soon.");
+      return RateLimited("Too many requests of this API key are waiting. Try again soon.",
+                         model.RetryAfterSeconds());
     default:
-      return Overloaded("The server has too many requests waiting. Try again soon.");
+      return Overloaded("The server has too many requests waiting. Try again soon.",
+                        model.RetryAfterSeconds());
   }
 }
 
@@ -267,7 +270,7 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
 }
 
 Generation::Generation(GenerationJob job)
-    : job_(std::move(job)), queue_(std::make_shared<EventQueue>()) {
+    : job_(std::move(job)), queue_(std::make_shared<EventQueue>(job_.backlog_bytes)) {
   const GenerationParams& params = job_.params;
   const Tokenizer& tokenizer = job_.model->tokenizer();
   prompts_.resize(job_.prompts.size());
@@ -291,8 +294,15 @@ Generation::Generation(GenerationJob job)
 
 Generation::~Generation() {
   queue_->SetNotify({});
+  queue_->SetOnFailure({});
   for (const Prompt& prompt : prompts_) {
-    if (prompt.submitted && prompt.engine_open > 0) job_.model->Cancel(prompt.id);
+    if (!prompt.submitted || prompt.engine_open == 0) continue;
+    job_.model->queue().OnEnded(Clock::now());
+    try {
+      job_.model->Cancel(prompt.id);
+    } catch (const std::bad_alloc&) {
+      // Then it runs to its end, unheard.
+    }
   }
   for (const Choice& choice : choices_) {
     if (metrics_ != nullptr && !choice.finished) metrics_->OnAborted();
@@ -342,20 +352,42 @@ void Generation::Submit(ModelMetrics* metrics) {
     if (result != scheduler::AdmitResult::kOk) {
       if (metrics != nullptr) metrics->OnRejected(RejectionReason(result));
       throw AdmissionError(result, job_.kind == ApiKind::kChat ? "messages" : "prompt",
-                           job_.prompts[i].size(), job_.model->context_length());
+                           job_.prompts[i].size(), *job_.model);
     }
     prompt.submitted = true;
     prompt.engine_open = job_.params.choices;
   }
   submitted_ = true;
   metrics_ = metrics;
+  CancelWhenQueueBreaks();
   if (metrics_ == nullptr) return;
   for (const auto& prompt : job_.prompts) {
     metrics_->OnSubmitted(prompt.size(), job_.params.choices, job_.params.max_tokens);
   }
 }
 
+// On the engine thread, so that nothing more is computed for whoever cannot take it.
+void Generation::CancelWhenQueueBreaks() {
+  std::vector<scheduler::RequestId> ids;
+  for (const Prompt& prompt : prompts_) ids.push_back(prompt.id);
+  queue_->SetOnFailure([model = std::weak_ptr(job_.model), ids = std::move(ids),
+                        metrics = metrics_](EventQueue::Failure failure) {
+    if (failure == EventQueue::Failure::kFull && metrics != nullptr) metrics->OnSlowReader();
+    const auto served = model.lock();
+    if (served == nullptr) return;
+    for (const scheduler::RequestId id : ids) served->Cancel(id);
+  });
+}
+
 std::vector<Generation::Update> Generation::Take() {
+  switch (queue_->failure()) {
+    case EventQueue::Failure::kNone:
+      break;
+    case EventQueue::Failure::kFull:
+      throw SlowReader();
+    case EventQueue::Failure::kNoMemory:
+      throw OutOfMemory();
+  }
   std::vector<Update> updates;
   for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event), &updates);
   return updates;
@@ -372,12 +404,12 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   }
   const size_t index = static_cast<size_t>(found - prompts_.begin()) * job_.params.choices;
   Choice& choice = choices_[index + event.choice];
-  if (event.finished) --prompt.engine_open;
+  if (event.finished && --prompt.engine_open == 0) job_.model->queue().OnEnded(Clock::now());
   if (choice.finished) return;  // ended by a stop string; these are the engine's last words
   if (event.finished && event.reason == FinishReason::kCancelled) throw ShuttingDown();
   if (event.finished && event.reason == FinishReason::kError) {
     // It never ran: it waited too long.
-    if (event.scheduled <= 0) throw Overloaded(event.error);
+    if (event.scheduled <= 0) throw Overloaded(event.error, job_.model->RetryAfterSeconds());
     throw InternalError(event.error);
   }
 

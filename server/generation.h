@@ -19,6 +19,9 @@
 
 namespace server {
 
+// With "true": the stream outlives its connection.
+inline constexpr char kResumableHeader[] = "x-tern-resumable";
+
 // A request that is checked against its model and ready to run.
 struct GenerationJob {
   ApiKind kind = ApiKind::kChat;
@@ -38,7 +41,11 @@ struct GenerationJob {
     tenant = http.key_name;
     use = http.use;
     arrival = http.arrival;
+    resumable = params.stream && http.Header(kResumableHeader) == "true";
   }
+  bool resumable = false;      // a stream that outlives its connection, as the client asked
+  uint64_t backlog_bytes = 0;  // of events that wait for a slow reader; 0 = no bound
+
   bool echo() const { return !echo_texts.empty(); }
   uint32_t choice_count() const { return static_cast<uint32_t>(prompts.size()) * params.choices; }
 };
@@ -114,6 +121,7 @@ class Generation {
   };
 
   scheduler::Request MakeRequest(size_t prompt);
+  void CancelWhenQueueBreaks();
   void Handle(scheduler::TokenEvent event, std::vector<Update>* updates);
   void HandleToken(Prompt& prompt, Choice& choice, scheduler::TokenEvent& event, Update* update);
   void Measure(Prompt& prompt, Choice& choice, const scheduler::TokenEvent& event);

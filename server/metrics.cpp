@@ -312,6 +312,10 @@ class PrometheusModelMetrics : public ModelMetrics {
     max_tokens_ = histogram("tern_request_params_max_tokens", "Parameter max_tokens, when given.",
                             kTokenCountBuckets);
     step_tokens_ = histogram("tern_iteration_tokens", "Tokens computed in one step.", kStepBuckets);
+    slow_readers_ = &Family<prometheus::Counter>(
+                         registry, prometheus::BuildCounter(), "tern_slow_readers_cut_total",
+                         "Streams that were cancelled because nobody read them.")
+                         .Add(labels_);
     cached_ = &Family<prometheus::Counter>(registry, prometheus::BuildCounter(),
                                            "tern_prompt_tokens_cached_total",
                                            "Prompt tokens taken from the prefix cache.")
@@ -347,6 +351,7 @@ class PrometheusModelMetrics : public ModelMetrics {
     }
   }
   void OnAborted() override { success_.abort.Increment(); }
+  void OnSlowReader() override { slow_readers_->Increment(); }
   void OnStep(uint32_t tokens) override { step_tokens_->Observe(tokens); }
 
  private:
@@ -389,6 +394,7 @@ class PrometheusModelMetrics : public ModelMetrics {
   prometheus::Histogram* max_tokens_;
   prometheus::Histogram* step_tokens_;
   prometheus::Counter* cached_;
+  prometheus::Counter* slow_readers_;
 };
 
 struct Metrics::Impl {

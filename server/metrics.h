@@ -39,6 +39,7 @@ class ModelMetrics {
   virtual void OnInterToken(double seconds) = 0;
   virtual void OnFinished(const Finished& times) = 0;
   virtual void OnAborted() = 0;
+  virtual void OnSlowReader() = 0;
   virtual void OnStep(uint32_t tokens) = 0;
 };
 

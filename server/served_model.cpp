@@ -30,6 +30,10 @@ std::span<const engine::LoraAdapter> RuntimeModel::adapters() const {
   return runtime_->model().weights().adapters;
 }
 
+uint32_t RuntimeModel::waiting_requests() const {
+  return loop_.Stats(*runtime_).scheduler.queued_requests;
+}
+
 scheduler::AdmitResult RuntimeModel::Submit(scheduler::Request request) {
   return loop_.Submit(runtime_, std::move(request));
 }

@@ -10,6 +10,7 @@
 #include "engine/text/tokenizer.h"
 #include "scheduler/engine_loop.h"
 #include "scheduler/model_runtime.h"
+#include "server/queue_estimate.h"
 
 namespace server {
 
@@ -35,6 +36,14 @@ class ServedModel {
   // Compiled grammars of structured output.
   GrammarCache& grammars() { return *grammars_; }
 
+  // How fast its queue moves: told by those whose requests end.
+  QueueEstimate& queue() { return queue_; }
+  // For who was turned away because of the queue.
+  int RetryAfterSeconds() const {
+    return queue_.RetryAfterSeconds(waiting_requests(), Clock::now());
+  }
+  virtual uint32_t waiting_requests() const { return 0; }
+
   // As EngineLoop.
   virtual scheduler::AdmitResult Submit(scheduler::Request request) = 0;
   virtual void Cancel(scheduler::RequestId request) = 0;
@@ -43,6 +52,7 @@ class ServedModel {
 
  private:
   const std::unique_ptr<GrammarCache> grammars_;
+  QueueEstimate queue_;
 };
 
 // A runtime that is attached to a loop. loop outlives it.
@@ -55,6 +65,7 @@ class RuntimeModel : public ServedModel {
   const engine::text::Tokenizer& tokenizer() const override;
   const engine::text::ChatTemplate* chat_template() const override;
   std::span<const engine::LoraAdapter> adapters() const override;
+  uint32_t waiting_requests() const override;
   scheduler::AdmitResult Submit(scheduler::Request request) override;
   void Cancel(scheduler::RequestId request) override;
   void CancelChoice(scheduler::RequestId request, uint32_t choice,

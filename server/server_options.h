@@ -49,9 +49,13 @@ struct ServerOptions {
   uint32_t max_connections = 1024;
   double header_timeout_seconds = 10;
   double body_timeout_seconds = 30;
-  double idle_timeout_seconds = 75;   // keep-alive
-  double write_timeout_seconds = 60;  // a reader that takes nothing for so long is gone
-  double ping_seconds = 15;           // SSE comment while no token comes
+  double idle_timeout_seconds = 75;          // keep-alive
+  double write_timeout_seconds = 60;         // a reader that takes nothing for so long is gone
+  double ping_seconds = 15;                  // SSE comment while no token comes
+  uint64_t stream_backlog_bytes = 4u << 20;  // events that wait for a slow reader; more: it is cut
+  uint64_t stream_buffer_bytes = 1u << 20;   // events of one resumable stream
+  double stream_ttl_seconds = 120;           // that one is kept after its last reader has left
+  uint32_t max_streams = 256;                // resumable ones at the same time
   double drain_timeout_seconds = 60;
   double heartbeat_limit_seconds = 30;  // /health fails when the engine thread is silent longer
   bool log_requests = true;             // one line per request on stderr

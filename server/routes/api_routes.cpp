@@ -11,6 +11,7 @@ void AddApiRoutes(RouteContext& context, Router& router) {
   AddResponsesRoutes(context, routes);
   AddMessagesRoutes(context, routes);
   AddModelRoutes(context, routes);
+  AddStreamRoutes(context, routes);
   AddTokenizeRoutes(context, routes);
   AddHealthRoutes(context, routes);
   AddMetricsRoutes(context, routes);

@@ -64,6 +64,8 @@ class Waiting {
   }
 
   asio::awaitable<bool> Tell(const ModelRegistry::Status& status) {
+    // The head of a resumable stream names it, and there is none yet.
+    if (!streams_ && http_.Header(kResumableHeader) == "true") streams_ = false;
     if (!streams_) {
       streams_ =
           co_await OnWorker(context_.workers, [this] { return AsksForStream(context_, http_); });

@@ -6,6 +6,7 @@
 
 #include "server/api_error.h"
 #include "server/log.h"
+#include "server/routes/streams.h"
 
 namespace server {
 namespace {
@@ -65,6 +66,22 @@ asio::awaitable<void> Stream(Generation& generation, AnswerWriter& writer, doubl
   co_await exchange.FinishStream();
 }
 
+// The stream is the store's; this connection is its first reader.
+asio::awaitable<void> StreamResumably(RouteContext& context, std::unique_ptr<Generation> generation,
+                                      std::unique_ptr<AnswerWriter> writer,
+                                      HttpExchange& exchange) {
+  HttpResponse head = StreamHead();
+  AddIgnored(generation->job().params.ignored, &head);
+  const std::string owner = generation->job().tenant;
+  const auto executor = co_await asio::this_coro::executor;
+  const auto stream =
+      context.streams.Add(owner, std::move(generation), std::move(writer), executor);
+  head.headers.emplace_back(kStreamIdHeader, stream->id());
+  ResumableStream::Reader reader(stream, 0);
+  stream->Start();
+  co_await Follow(reader, head, context.options.ping_seconds, exchange);
+}
+
 asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
                               HttpExchange& exchange) {
   const uint32_t count = generation.job().choice_count();
@@ -110,12 +127,15 @@ HttpResponse StreamHead() {
 asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
                               std::unique_ptr<AnswerWriter> writer, HttpExchange& exchange) {
   ModelMetrics* const metrics = context.metrics.ForModel(job.model->name());
-  Generation generation(std::move(job));
-  generation.Submit(metrics);
-  if (generation.job().params.stream) {
-    co_await Stream(generation, *writer, context.options.ping_seconds, exchange);
+  if (job.params.stream) job.backlog_bytes = context.options.stream_backlog_bytes;
+  auto generation = std::make_unique<Generation>(std::move(job));
+  generation->Submit(metrics);
+  if (generation->job().resumable) {
+    co_await StreamResumably(context, std::move(generation), std::move(writer), exchange);
+  } else if (generation->job().params.stream) {
+    co_await Stream(*generation, *writer, context.options.ping_seconds, exchange);
   } else {
-    co_await Collect(generation, *writer, exchange);
+    co_await Collect(*generation, *writer, exchange);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "server/model_registry.h"
 #include "server/router.h"
 #include "server/server_options.h"
+#include "server/stream_store.h"
 
 namespace server {
 
@@ -14,6 +15,7 @@ namespace server {
 struct RouteContext {
   const ServerOptions& options;
   ModelRegistry& models;
+  StreamStore& streams;
   Metrics& metrics;
   // Parsing, templates and tokenizing, which may take long, happen here: the HTTP threads stay
   // free.
@@ -32,6 +34,8 @@ void AddCompletionRoutes(RouteContext& context, Router& router);
 void AddResponsesRoutes(RouteContext& context, Router& router);
 void AddMessagesRoutes(RouteContext& context, Router& router);
 void AddModelRoutes(RouteContext& context, Router& router);
+// GET and DELETE /v1/streams/{id}.
+void AddStreamRoutes(RouteContext& context, Router& router);
 void AddTokenizeRoutes(RouteContext& context, Router& router);
 void AddHealthRoutes(RouteContext& context, Router& router);
 void AddMetricsRoutes(RouteContext& context, Router& router);

@@ -102,10 +102,12 @@ class TestServer {
     if (co_await exchange.Write(text)) co_await exchange.FinishStream();
   }
 
+  StreamStore streams_{{}};
   Metrics metrics_{false};
   asio::thread_pool workers_{2};
   RouteContext context_{.options = options,
                         .models = registry,
+                        .streams = streams_,
                         .metrics = metrics_,
                         .workers = workers_,
                         .heartbeat_age = {},

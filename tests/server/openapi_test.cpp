@@ -37,10 +37,12 @@ TEST(OpenApi, NamesEveryRouteAndNoOther) {
   const ServerOptions options;
   NoModels source;
   ModelRegistry models({}, {}, source);
+  StreamStore streams({});
   Metrics metrics(true);
   boost::asio::thread_pool workers(1);
   RouteContext context{.options = options,
                        .models = models,
+                       .streams = streams,
                        .metrics = metrics,
                        .workers = workers,
                        .heartbeat_age = {},
