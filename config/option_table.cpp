@@ -479,6 +479,15 @@ void AddEngineOptions(std::vector<Option>* table) {
   add(Integer(info("context_length", "-c,--context-length", "N",
                    "longest sequence; 0 = what the model was trained for"),
               TERN_FIELD(engine.context_length), 0, 1 << 24));
+  add(Choice<std::optional<engine::Pooling>>(
+      info("pooling", "--pooling", "POOLING",
+           "which tokens an embedding is made of: auto | mean | cls | last; auto = as the model "
+           "says, else last"),
+      TERN_FIELD(engine.pooling),
+      {{"auto", std::nullopt},
+       {"mean", engine::Pooling::kMean},
+       {"cls", engine::Pooling::kCls},
+       {"last", engine::Pooling::kLast}}));
   add(Choice<std::string>(info("i2s_layout", "--i2s-layout", "LAYOUT",
                                "byte layout of I2_S tensors: x86 | arm64 | interleaved4"),
                           TERN_FIELD(engine.i2s_layout),

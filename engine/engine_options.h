@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/kv_geometry.h"
+#include "engine/pooling.h"
 
 namespace engine {
 
@@ -42,6 +44,7 @@ struct EngineOptions {
   uint32_t max_sequences = 64;      // slots for recurrent states, if the model has them
   std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4
   std::vector<LoraSource> lora;     // in the order of their ids
+  std::optional<Pooling> pooling;   // of embeddings; nullopt = as the model says
 };
 
 }  // namespace engine

@@ -103,6 +103,10 @@ std::string ReadArchitecture(const gguf::File& file) {
 // What changes the computation in ways that this engine does not implement is refused: running the
 // file without it would give fluent nonsense.
 void RefuseUnsupported(const KeyReader& keys) {
+  if (!keys.metadata().FindBool(keys.Key("attention.causal")).value_or(true)) {
+    throw ModelError(keys.Key("attention.causal") +
+                     " is false: models whose tokens see what comes after them are not supported.");
+  }
   if (keys.architecture() == "maple") return;
   if (keys.metadata().FindUint(keys.Key("expert_count")).value_or(0) > 0) {
     throw ModelError(keys.Key("expert_count") +
@@ -381,6 +385,20 @@ ActivationMode ResolveActivation(const gguf::File& file, const std::string& arch
   return ActivationMode::kToken;
 }
 
+// Numbers of GGUF's pooling_type. Files for generating have none, or 0 or -1: the last token is the
+// only one that has seen everything. Rank pooling reads the last token too, before its classifier.
+Pooling ReadPooling(const KeyReader& keys, const std::optional<Pooling>& wanted) {
+  if (wanted) return *wanted;
+  switch (keys.metadata().FindUint(keys.Key("pooling_type")).value_or(3)) {
+    case 1:
+      return Pooling::kMean;
+    case 2:
+      return Pooling::kCls;
+    default:
+      return Pooling::kLast;
+  }
+}
+
 // Where the tensors that every attention layer has are looked for.
 std::string FirstAttention(const ModelConfig& config) {
   uint32_t layer = 0;
@@ -438,6 +456,7 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   config.qk_norm = has(FirstAttention(config) + "attn_q_norm.weight");
   config.qkv_bias = has(FirstAttention(config) + "attn_q.bias");
   config.tied_head = !has("output.weight");
+  config.pooling = ReadPooling(keys, options.pooling);
   config.ternary_activation = ResolveActivation(file, config.architecture, options.activation);
   return config;
 }

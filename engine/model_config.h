@@ -77,6 +77,7 @@ struct ModelConfig {
   HadamardRotation hadamard;
   uint32_t ignored_layers = 0;  // blocks after `layers` that only draft (multi-token prediction)
   bool tied_head = false;
+  Pooling pooling = Pooling::kLast;  // of embeddings
   // Resolved from the model when the user left it to auto: bitnet*, and files whose ternary tensors
   // have one scale per tensor, were trained with int8 per token.
   ActivationMode ternary_activation = ActivationMode::kToken;

@@ -280,9 +280,7 @@ void EngineLoop::Detach(const std::shared_ptr<ModelRuntime>& runtime) {
 }
 
 AdmitResult EngineLoop::Submit(const std::shared_ptr<ModelRuntime>& runtime, Request request) {
-  if (request.prompt.size() >= runtime->runner().context_length()) {
-    return AdmitResult::kPromptTooLong;
-  }
+  if (request.positions() > runtime->runner().context_length()) return AdmitResult::kPromptTooLong;
   {
     const std::lock_guard lock(impl_->mutex);
     const std::shared_ptr<Slot> slot = impl_->Find(runtime.get());

@@ -60,7 +60,7 @@ Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::K
 }
 
 AdmitResult Scheduler::Impl::CheckBounds(const Request& request) const {
-  if (request.prompt.size() >= context_length) return AdmitResult::kPromptTooLong;
+  if (request.positions() > context_length) return AdmitResult::kPromptTooLong;
   const uint64_t tokens = uint64_t{request.prompt.size()} * request.choices;
   if (queued_requests >= options.max_queued_requests) return AdmitResult::kQueueFull;
   // One request is taken however long it is, or it could never be served.
@@ -102,7 +102,9 @@ void Scheduler::Impl::FillGroup(const Request& request, double now, Group* group
   group->queued_tokens = uint64_t{request.prompt.size()} * request.choices;
   group->arrival = now;
   group->forced = !request.forced_tokens.empty();
-  group->scores_prompt = request.prompt_logprobs;
+  group->embeds = request.pooling.has_value();
+  group->scores_prompt =
+      request.prompt_logprobs || (group->embeds && *request.pooling != engine::Pooling::kLast);
   group->stop_tokens = request.stop_tokens;
   std::sort(group->stop_tokens.begin(), group->stop_tokens.end());
   group->tenant = request.tenant;
@@ -324,6 +326,7 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   CountPrompt(group, sequence.num_computed);
   counters.generated_tokens += accepted;
   waiting.Charge(sequence.tenant, accepted);
+  if (group.embeds && Pending(sequence) == 0) return Finish(entry, FinishReason::kStop, {});
   if (accepted == 0) return;
   const bool stops =
       !group.forced && std::binary_search(group.stop_tokens.begin(), group.stop_tokens.end(),

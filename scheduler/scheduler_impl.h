@@ -27,7 +27,9 @@ struct Scheduler::Impl {
     uint64_t queued_tokens = 0;
     double arrival = 0;
     bool forced = false;
-    bool scores_prompt = false;
+    bool embeds = false;  // ends with its prompt, without a token of its own
+    bool scores_prompt =
+        false;  // needs the output of every prompt position, so none from the cache
     std::vector<engine::TokenId> stop_tokens;  // ascending
     std::string tenant;
 
@@ -68,7 +70,7 @@ struct Scheduler::Impl {
   bool Reserve(Entry& entry, uint32_t end, StepPlan* plan);
   bool MakeRoom(const Entry& head, uint32_t blocks);
   uint64_t PromisedBlocks() const;
-  void AddRow(const Sequence& sequence, uint32_t count, StepPlan* plan);
+  void AddRow(const Entry& entry, uint32_t count, StepPlan* plan);
   void AddDrafts(StepPlan* plan, uint32_t budget);
   void AddDraft(PlannedRow& row, uint32_t most, StepPlan* plan);
 
@@ -92,6 +94,10 @@ struct Scheduler::Impl {
   void CommitDraft(Entry& entry, const PlannedRow& row, size_t accepted);
   void CountPrompt(Group& group, uint32_t computed);
 
+  // Positions for which a sequence needs blocks before it starts: the next token's too.
+  static uint32_t NeededPositions(const Entry& entry) {
+    return static_cast<uint32_t>(entry.sequence.tokens.size()) + (entry.group->embeds ? 0 : 1);
+  }
   // Tokens that a sequence has but whose K and V it has not.
   static uint32_t Pending(const Sequence& sequence) {
     return static_cast<uint32_t>(sequence.tokens.size()) - sequence.num_computed;

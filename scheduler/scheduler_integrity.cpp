@@ -63,7 +63,7 @@ void Scheduler::Impl::CheckIntegrity() const {
       continue;
     }
     ++live;
-    if (sequence.tokens.size() >= context_length) {
+    if (NeededPositions(entry) > context_length) {
       Broken("an unfinished sequence fills the context", id, sequence.tokens.size());
     }
     if (sequence.state == SequenceState::kWaiting &&

@@ -53,7 +53,7 @@ void Scheduler::Impl::ScheduleRunning(StepPlan* plan, uint32_t* budget) {
     if (count == 0) continue;
     if (!Reserve(entry, entry.sequence.num_computed + count, plan)) return;
     if (!decode) *budget -= count;
-    AddRow(entry.sequence, count, plan);
+    AddRow(entry, count, plan);
   }
 }
 
@@ -83,7 +83,7 @@ void Scheduler::Impl::AdmitWaiting(StepPlan* plan, uint32_t* budget, double now)
     const uint32_t count = std::min({Pending(sequence), chunk, *budget});
     tables.Extend(sequence, sequence.num_computed + count, &plan->moves);
     *budget -= count;
-    AddRow(sequence, count, plan);
+    AddRow(*entry, count, plan);
   }
 }
 
@@ -93,7 +93,8 @@ void Scheduler::Impl::LengthenChunks(StepPlan* plan, uint32_t* budget) {
   for (PlannedRow& row : plan->rows) {
     if (*budget == 0) return;
     if (row.samples) continue;
-    Sequence& sequence = entries.at(row.sequence).sequence;
+    Entry& entry = entries.at(row.sequence);
+    Sequence& sequence = entry.sequence;
     if (row.count >= tables.most_row_tokens()) continue;
     const uint32_t longest = std::min(Pending(sequence), tables.most_row_tokens());
     const uint32_t more = std::min(longest - row.count, *budget);
@@ -101,7 +102,7 @@ void Scheduler::Impl::LengthenChunks(StepPlan* plan, uint32_t* budget) {
     if (tables.Missing(sequence, end) > tables.available()) continue;
     tables.Extend(sequence, end, &plan->moves);
     row.count += more;
-    row.samples = row.count == Pending(sequence);
+    row.samples = row.count == Pending(sequence) && !entry.group->embeds;
     plan->tokens += more;
     *budget -= more;
   }
@@ -147,7 +148,7 @@ Scheduler::Impl::PromptSource Scheduler::Impl::FindPrompt(Entry& entry, const En
 // blocks for the rest. Preempts nobody: a sequence starts when it fits. False when it does not.
 bool Scheduler::Impl::TakeBlocks(Entry& entry, const Entry* donor, StepPlan* plan) {
   Sequence& sequence = entry.sequence;
-  const auto end = static_cast<uint32_t>(sequence.tokens.size()) + 1;
+  const uint32_t end = NeededPositions(entry);
   const bool held = !sequence.blocks.empty();
   const bool swapped = !sequence.swap_slots.empty();
   // With a window all of it lies in host memory, and hardly more than that is wanted.
@@ -194,17 +195,17 @@ bool Scheduler::Impl::MakeRoom(const Entry& head, uint32_t blocks) {
 uint64_t Scheduler::Impl::PromisedBlocks() const {
   uint64_t blocks = 0;
   for (const Entry* entry : running) {
-    const auto size = static_cast<uint32_t>(entry->sequence.tokens.size());
-    blocks += tables.MissingOnTheWay(entry->sequence, size + 1);
+    blocks += tables.MissingOnTheWay(entry->sequence, NeededPositions(*entry));
   }
   return blocks;
 }
 
-void Scheduler::Impl::AddRow(const Sequence& sequence, uint32_t count, StepPlan* plan) {
+void Scheduler::Impl::AddRow(const Entry& entry, uint32_t count, StepPlan* plan) {
+  const Sequence& sequence = entry.sequence;
   plan->rows.push_back({.sequence = sequence.id,
                         .first = sequence.num_computed,
                         .count = count,
-                        .samples = count == Pending(sequence),
+                        .samples = count == Pending(sequence) && !entry.group->embeds,
                         .drafts = {}});
   plan->tokens += count;
 }

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/adapter_scale.h"
 #include "engine/kv_geometry.h"
+#include "engine/pooling.h"
 #include "engine/sampling_params.h"
 #include "engine/token.h"
 #include "scheduler/token_event.h"
@@ -35,7 +37,13 @@ struct Request {
   // What the text must be; nullptr: anything. One matcher for each choice.
   std::shared_ptr<const engine::text::grammar::Constraint> grammar = {};
   bool drops_first_space = false;  // the text's first space is not shown (SPM); for the grammar
+  // Nothing is generated: the answer is one vector, pooled from the prompt's hidden states. One
+  // choice; the prompt may fill the context.
+  std::optional<engine::Pooling> pooling = {};
   std::shared_ptr<TokenSink> sink;
+
+  // That it takes at least: the prompt and the first token.
+  uint64_t positions() const { return uint64_t{prompt.size()} + (pooling ? 0 : 1); }
 };
 
 enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };

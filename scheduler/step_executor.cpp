@@ -27,6 +27,10 @@ std::string OutsideVocabulary(const char* what, const std::vector<engine::TokenI
 std::string Unservable(const Request& request, uint32_t vocabulary) {
   if (request.choices == 0) return "The request asks for no choices; at least one is needed.";
   if (request.prompt.empty()) return "The prompt has no tokens; at least one is needed.";
+  if (request.pooling && request.choices > 1) {
+    return "An embedding has one choice, but the request asks for " +
+           std::to_string(request.choices) + ".";
+  }
   std::string error = OutsideVocabulary("Prompt token", request.prompt, vocabulary);
   if (error.empty()) error = OutsideVocabulary("Forced token", request.forced_tokens, vocabulary);
   if (error.empty()) error = OutsideVocabulary("Stop token", request.stop_tokens, vocabulary);
@@ -87,6 +91,7 @@ struct StepExecutor::Active {
   uint32_t unfinished = 0;
   std::unique_ptr<TokenScorer> scorer;         // made for the first prompt or forced token
   std::vector<PromptLogprob> prompt_logprobs;  // filled while choice 0 computes the prompt
+  std::optional<engine::Pooler> pooler;        // of requests for an embedding
 };
 
 // A planned row and what the step gave for it.
@@ -144,6 +149,9 @@ std::string StepExecutor::TryAdd(Submission& submission) {
     active->choices.resize(request.choices);
     active->unfinished = request.choices;
     active->enqueued = submission.enqueued;
+    if (request.pooling) {
+      active->pooler.emplace(*request.pooling, static_cast<uint32_t>(request.prompt.size()));
+    }
     if (request.prompt_logprobs) active->prompt_logprobs.resize(request.prompt.size());
     Active& added = *(requests_[request.id] = std::move(active));
     // The inbox keeps the same bounds, so the scheduler refuses only what no caller should send.
@@ -256,8 +264,9 @@ void StepExecutor::PrepareRow(const PlannedRow& planned, Row* row) {
   const bool scores_prompt = !scores.empty() && row->sequence->choice == 0;
   for (uint32_t j = 0; j < planned.tokens(); ++j) {
     const uint32_t next = planned.first + j + 1;
+    const bool pooled = row->active->pooler && row->active->pooler->Needs(planned.first + j);
     const bool scored = scores_prompt && next < scores.size() && !scores[next].has_logprob;
-    if (scored || (j + 1 >= planned.count && planned.samples)) row->outputs.push_back(j);
+    if (pooled || scored || (j + 1 >= planned.count && planned.samples)) row->outputs.push_back(j);
   }
   if (planned.drafts.empty()) return;
   const auto first = row->sequence->tokens.begin() + planned.first;
@@ -283,9 +292,10 @@ void StepExecutor::RunBatch() {
     out.state_slot = row.sequence->state_slot;
     out.adapters = row.active->request.adapters;
     out.query.k = CandidatesFor(row);
-    out.output_kind = row.outputs.empty() ? engine::OutputKind::kNone
-                      : out.query.k == 0  ? engine::OutputKind::kLogits
-                                          : engine::OutputKind::kCandidates;
+    out.output_kind = row.outputs.empty()  ? engine::OutputKind::kNone
+                      : row.active->pooler ? engine::OutputKind::kHidden
+                      : out.query.k == 0   ? engine::OutputKind::kLogits
+                                           : engine::OutputKind::kCandidates;
     indices.push_back(i);
   }
   RunRows(batch, indices);
@@ -310,6 +320,8 @@ void StepExecutor::RunRows(std::span<const engine::BatchRow> batch, std::span<co
     for (size_t i = 0; i < rows.size(); ++i) {
       if (output.rows[i].status != engine::RowStatus::kOk) {
         rows_[rows[i]].error = Describe(output.rows[i].status);
+      } else if (!output.rows[i].hidden.empty()) {
+        Pool(rows_[rows[i]], output.rows[i].hidden);
       } else if (!output.rows[i].candidates.empty()) {
         SpreadCandidates(output.rows[i].candidates);
         sink.OnLogits(i, 0, sparse_logits_);
@@ -326,6 +338,17 @@ void StepExecutor::RunRows(std::span<const engine::BatchRow> batch, std::span<co
   const size_t middle = rows.size() / 2;
   RunRows(batch.first(middle), rows.first(middle));
   RunRows(batch.subspan(middle), rows.subspan(middle));
+}
+
+// hidden: [outputs of the row, hidden].
+void StepExecutor::Pool(const Row& row, std::span<const float> hidden) {
+  const size_t size = hidden.size() / row.outputs.size();
+  for (size_t i = 0; i < row.outputs.size(); ++i) {
+    const uint32_t position = row.planned->first + row.outputs[i];
+    // A step that threw after this row was taken is repeated.
+    if (!row.active->pooler->Needs(position)) continue;
+    row.active->pooler->Add(position, hidden.subspan(i * size, size));
+  }
 }
 
 // As if the row's logits had not come.
@@ -543,6 +566,9 @@ void StepExecutor::Close(std::vector<Finished> endings) {
       event.finished = true;
       event.reason = ending.reason;
       event.error = std::move(ending.error);
+      if (active.pooler && ending.reason == FinishReason::kStop) {
+        event.embedding = active.pooler->Result();
+      }
       Deliver(active, choice, std::move(event));
     }
     if (--active.unfinished > 0) continue;

@@ -81,6 +81,7 @@ class StepExecutor {
   void PrepareRow(const PlannedRow& planned, Row* row);
   void RunBatch();
   void RunRows(std::span<const engine::BatchRow> batch, std::span<const size_t> rows);
+  static void Pool(const Row& row, std::span<const float> hidden);
   void Undo(Row& row);
   bool EndsChoice(const Row& row, engine::TokenId token) const;
   uint32_t CandidatesFor(const Row& row) const;

@@ -45,7 +45,8 @@ struct TokenEvent {
   FinishReason reason = FinishReason::kStop;
   std::string error;                           // kError: a sentence
   std::vector<PromptLogprob> prompt_logprobs;  // with choice 0's first event, when asked for
-  uint32_t cached_tokens = 0;                  // prompt tokens that came from the prefix cache
+  std::vector<float> embedding;  // with the end of a request that asked for pooling: [hidden]
+  uint32_t cached_tokens = 0;    // prompt tokens that came from the prefix cache
   // Of this choice up to and with this event, when asked for.
   std::shared_ptr<const RequestCost> cost;
   // Seconds on the engine's clock, for the server's histograms.

@@ -42,6 +42,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
   if (on_step) on_step(batch);
   outputs_.assign(batch.rows.size(), {});
   candidates_.assign(batch.rows.size(), {});
+  hidden_.assign(batch.rows.size(), {});
   engine::StepStats stats;
   std::vector<float> logits(kVocabulary);
   for (const engine::BatchRow& row : batch.rows) {
@@ -61,6 +62,10 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
     }
     WriteAndRead(row, row.tokens.size());
     if (Contains(row.tokens, faults.silent_token)) continue;
+    if (row.output_kind == engine::OutputKind::kHidden) {
+      GiveHidden(row, i);
+      continue;
+    }
     for (size_t j = 0; j < row.outputs.size(); ++j) {
       Logits(WriteAndRead(row, row.outputs[j] + 1), &logits);
       if (Contains(row.tokens, faults.nan_logits_token)) {
@@ -77,6 +82,16 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
     }
   }
   return {outputs_, stats};
+}
+
+// The hidden state of a position is the first kHidden logits after it.
+void FakeRunner::GiveHidden(const engine::BatchRow& row, size_t index) {
+  std::vector<float> logits(kVocabulary);
+  for (const uint32_t output : row.outputs) {
+    Logits(WriteAndRead(row, output + 1), &logits);
+    hidden_[index].insert(hidden_[index].end(), logits.begin(), logits.begin() + kHidden);
+  }
+  outputs_[index].hidden = hidden_[index];
 }
 
 // Writes the row's tokens and reads back what the row's token `tokens` - 1 sees of the sequence.

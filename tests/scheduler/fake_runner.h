@@ -21,6 +21,7 @@ namespace scheduler {
 class FakeRunner : public StepRunner {
  public:
   static constexpr uint32_t kVocabulary = 64;
+  static constexpr uint32_t kHidden = 4;
 
   struct Options {
     uint32_t kv_blocks = 256;
@@ -72,6 +73,7 @@ class FakeRunner : public StepRunner {
  private:
   void PassGate();
   std::vector<engine::TokenId> WriteAndRead(const engine::BatchRow& row, size_t tokens);
+  void GiveHidden(const engine::BatchRow& row, size_t index);
   void Logits(const std::vector<engine::TokenId>& prefix, std::vector<float>* logits) const;
 
   Options options_;
@@ -80,6 +82,7 @@ class FakeRunner : public StepRunner {
   std::map<uint32_t, std::vector<engine::TokenId>> swapped_;  // by slot
   std::vector<engine::RowOutput> outputs_;
   std::vector<std::vector<engine::Candidate>> candidates_;  // parallel; what outputs_ shows
+  std::vector<std::vector<float>> hidden_;                  // by row of the step
 
   std::mutex mutex_;
   std::condition_variable changed_;
