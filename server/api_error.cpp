@@ -61,6 +61,17 @@ ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,
   return error;
 }
 
+ApiError InputTooLong(std::string_view param, uint64_t tokens, uint64_t context_length,
+                      bool at_least) {
+  ApiError error(400, kInvalidRequest, "context_length_exceeded",
+                 "This model's maximum context length is " + std::to_string(context_length) +
+                     " tokens, but " + Quoted(param) + " has " + (at_least ? "at least " : "") +
+                     std::to_string(tokens) + " tokens.");
+  error.WithParam(param);
+  error.context_sizes = ApiError::ContextSizes{tokens, context_length};
+  return error;
+}
+
 ApiError InvalidApiKey() {
   return ApiError(401, kInvalidRequest, "invalid_api_key",
                   "Missing or incorrect API key. Send it as 'Authorization: Bearer KEY' or "

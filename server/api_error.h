@@ -65,6 +65,10 @@ ApiError BadRequest(const std::string& message);
 ApiError ContextLengthExceeded(std::string_view param, uint64_t prompt_tokens,
                                uint64_t context_length, bool at_least = false);
 
+// An input of which nothing is to be generated.
+ApiError InputTooLong(std::string_view param, uint64_t tokens, uint64_t context_length,
+                      bool at_least = false);
+
 ApiError InvalidApiKey();
 ApiError AdminOnly();
 // 429 with Retry-After.

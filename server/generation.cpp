@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "engine/text/detokenizer.h"
+#include "server/admission.h"
 #include "server/api_error.h"
+#include "server/infill.h"
 #include "server/structured_output.h"
 
 namespace server {
@@ -67,58 +69,6 @@ std::vector<TokenId> TokensWith(const std::vector<std::string>& strings,
   return tokens;
 }
 
-// A text that cannot fit is refused before its tokens are counted, which takes seconds for one of
-// the largest body.
-void CheckFits(std::string_view text, const ServedModel& model, std::string_view param) {
-  const uint64_t least = model.tokenizer().LeastTokens(text.size());
-  if (least < model.context_length()) return;
-  throw ContextLengthExceeded(param, least, model.context_length(), true);
-}
-
-uint32_t FindAdapter(const LoraChoice& choice, const std::string& param,
-                     std::span<const engine::LoraAdapter> adapters) {
-  if (choice.id) {
-    if (*choice.id < adapters.size()) return *choice.id;
-    throw InvalidValue(param + ".id", "Invalid value for '" + param + ".id': the model has " +
-                                          std::to_string(adapters.size()) +
-                                          " LoRA adapters, and ids begin at 0.");
-  }
-  for (uint32_t i = 0; i < adapters.size(); ++i) {
-    if (adapters[i].name == choice.name) return i;
-  }
-  throw InvalidValue(param + ".name", "Invalid value for '" + param +
-                                          ".name': the model has no LoRA adapter '" + choice.name +
-                                          "'.");
-}
-
-// What the request's `lora` says of each adapter: those that it leaves out take no part. Without
-// it, every adapter has its own scale.
-std::vector<engine::AdapterScale> ResolveAdapters(
-    const std::optional<std::vector<LoraChoice>>& choices,
-    std::span<const engine::LoraAdapter> adapters) {
-  std::vector<float> scales(adapters.size(), 0.0F);
-  if (!choices) {
-    for (size_t i = 0; i < adapters.size(); ++i) scales[i] = adapters[i].scale;
-  } else {
-    std::vector<bool> named(adapters.size(), false);
-    for (size_t i = 0; i < choices->size(); ++i) {
-      const std::string param = "lora[" + std::to_string(i) + "]";
-      const uint32_t id = FindAdapter((*choices)[i], param, adapters);
-      if (named[id]) {
-        throw InvalidValue(param, "Invalid value for '" + param + "': adapter " +
-                                      std::to_string(id) + " is given twice.");
-      }
-      named[id] = true;
-      scales[id] = (*choices)[i].scale;
-    }
-  }
-  std::vector<engine::AdapterScale> active;
-  for (uint32_t id = 0; id < scales.size(); ++id) {
-    if (scales[id] != 0) active.push_back({id, scales[id]});
-  }
-  return active;
-}
-
 void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
   const ServedModel& model = *job.model;
   const uint32_t vocabulary = model.tokenizer().size();
@@ -164,36 +114,13 @@ void CompileGrammar(GenerationJob* job) {
   job->grammar = model.grammars().Get(*job->params.grammar, model.tokenizer());
 }
 
-ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
-                        const ServedModel& model) {
-  switch (result) {
-    case scheduler::AdmitResult::kPromptTooLong:
-      return ContextLengthExceeded(param, tokens, model.context_length());
-    case scheduler::AdmitResult::kDraining:
-      return ShuttingDown();
-    case scheduler::AdmitResult::kKeyQueueFull:
-      return RateLimited("Too many requests of this API key are waiting. Try again soon.",
-                         model.RetryAfterSeconds());
-    default:
-      return Overloaded("The server has too many requests waiting. Try again soon.",
-                        model.RetryAfterSeconds());
-  }
-}
-
-std::string_view RejectionReason(scheduler::AdmitResult result) {
-  switch (result) {
-    case scheduler::AdmitResult::kPromptTooLong:
-      return "prompt_too_long";
-    case scheduler::AdmitResult::kDraining:
-      return "draining";
-    case scheduler::AdmitResult::kKeyQueueFull:
-      return "key_queue_full";
-    default:
-      return "queue_full";
-  }
-}
-
 }  // namespace
+
+void CheckFits(std::string_view text, const ServedModel& model, std::string_view param) {
+  const uint64_t least = model.tokenizer().LeastTokens(text.size());
+  if (least < model.context_length()) return;
+  throw ContextLengthExceeded(param, least, model.context_length(), true);
+}
 
 std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model) {
   const engine::text::ChatTemplate* chat_template = model.chat_template();
@@ -235,9 +162,13 @@ GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedMode
   const std::string rendered = RenderChat(request.prompt, *job.model);
   CheckFits(rendered, *job.model, "messages");
   job.prompts.push_back(EncodeChat(rendered, job.model->tokenizer()));
-  CheckAgainstModel(job, "messages");
-  CompileGrammar(&job);
+  CompleteJob(&job, "messages");
   return job;
+}
+
+void CompleteJob(GenerationJob* job, std::string_view prompt_param) {
+  CheckAgainstModel(*job, prompt_param);
+  CompileGrammar(job);
 }
 
 GenerationJob PrepareCompletion(const CompletionRequest& request,
@@ -248,8 +179,14 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
   job.params = request.params;
   const Tokenizer& tokenizer = job.model->tokenizer();
   for (const CompletionPrompt& prompt : request.prompts) {
-    if (const auto* text = std::get_if<std::string>(&prompt)) {
-      CheckFits(*text, *job.model, "prompt");
+    const auto* text = std::get_if<std::string>(&prompt);
+    if (text != nullptr) CheckFits(*text, *job.model, "prompt");
+    if (request.suffix) {
+      if (text == nullptr) throw InvalidValue("suffix", "'suffix' needs prompts that are text.");
+      CheckFits(*request.suffix, *job.model, "suffix");
+      job.prompts.push_back(
+          EncodeInfill({.prefix = *text, .suffix = *request.suffix}, *job.model, "suffix"));
+    } else if (text != nullptr) {
       job.prompts.push_back(tokenizer.Encode(
           *text, {.add_special = request.add_special_tokens, .parse_special = true}));
       if (request.echo) job.echo_texts.push_back(*text);
@@ -257,8 +194,7 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
       job.prompts.push_back(std::get<std::vector<TokenId>>(prompt));
     }
   }
-  CheckAgainstModel(job, "prompt");
-  CompileGrammar(&job);
+  CompleteJob(&job, "prompt");
   if (request.echo && job.echo_texts.empty()) {
     for (const std::vector<TokenId>& tokens : job.prompts) {
       job.echo_texts.push_back(engine::text::SanitizeUtf8(tokenizer.Decode(tokens, true)));

@@ -55,6 +55,13 @@ GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedMode
 GenerationJob PrepareCompletion(const CompletionRequest& request,
                                 std::shared_ptr<ServedModel> model);
 
+// A text that cannot fit is refused before its tokens are counted, which takes seconds for one of
+// the largest body. Errors: ApiError.
+void CheckFits(std::string_view text, const ServedModel& model, std::string_view param);
+// Checks what depends on the model and fills in adapters, grammar and a random seed. REQUIRES:
+// model, params and prompts are there. Errors: ApiError; prompts are called `prompt_param`.
+void CompleteJob(GenerationJob* job, std::string_view prompt_param);
+
 // The prompt as text, as the model's template renders it. Errors: ApiError.
 std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model);
 // Its tokens: special tokens count, and BOS is there when the model adds one.

@@ -70,6 +70,7 @@ Json ReadMessages(ParamReader& reader) {
 }
 
 void RefuseWhatIsMissing(ParamReader& reader) {
+  reader.Object("metadata");
   for (const char* name : {"tools", "mcp_servers"}) {
     const Json* list = reader.Array(name);
     if (list != nullptr && !list->empty()) throw NotSupported(name);

@@ -350,6 +350,12 @@ class PrometheusModelMetrics : public ModelMetrics {
       per_token_->Observe(times.decode_seconds / (times.generated_tokens - 1));
     }
   }
+  void OnEmbedded(double total_seconds, double queue_seconds, double inference_seconds) override {
+    success_.stop.Increment();
+    total_->Observe(total_seconds);
+    queue_->Observe(queue_seconds);
+    inference_->Observe(inference_seconds);
+  }
   void OnAborted() override { success_.abort.Increment(); }
   void OnSlowReader() override { slow_readers_->Increment(); }
   void OnStep(uint32_t tokens) override { step_tokens_->Observe(tokens); }

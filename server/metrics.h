@@ -38,6 +38,8 @@ class ModelMetrics {
   virtual void OnFirstToken(const FirstToken& times) = 0;
   virtual void OnInterToken(double seconds) = 0;
   virtual void OnFinished(const Finished& times) = 0;
+  // An input became a vector.
+  virtual void OnEmbedded(double total_seconds, double queue_seconds, double inference_seconds) = 0;
   virtual void OnAborted() = 0;
   virtual void OnSlowReader() = 0;
   virtual void OnStep(uint32_t tokens) = 0;

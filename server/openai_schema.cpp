@@ -6,6 +6,7 @@
 
 #include "server/api_error.h"
 #include "server/param_reader.h"
+#include "server/shared_params.h"
 #include "server/structured_output.h"
 
 namespace server {
@@ -20,37 +21,31 @@ constexpr size_t kMaxStopStrings = 16;
 constexpr int64_t kMaxChoices = 128;
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxPrompts = 256;
-constexpr size_t kMaxCacheSalt = 256;
-constexpr double kMaxLoraScale = 100;
 constexpr size_t kMaxDryBreakers = 64;
 // Longer ones are in no token.
 constexpr size_t kMaxDryBreakerBytes = 256;
-constexpr int64_t kMaxTokenId = std::numeric_limits<TokenId>::max();
 
 // Each would change the output, so ignoring it would be a lie.
-constexpr std::array<std::string_view, 13> kUnsupported = {
-    "functions",         "audio",
-    "prediction",        "suffix",
-    "chat_template",     "allowed_token_ids",
-    "bad_words",         "prompt_logprobs",
-    "logits_processors", "truncate_prompt_tokens",
-    "documents",         "n_predict",
-    "samplers"};
-
-// What switches a feature off wherever it exists: some clients send every field they know.
-bool IsNeutral(const Json& value) {
-  if (value.is_array() || value.is_object()) return value.empty();
-  if (value.is_string()) return value.get_ref<const std::string&>().empty();
-  return value == false || value == 0;
-}
-
-void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
-  const Json* value = reader.Find(name);
-  if (value != nullptr && !IsNeutral(*value)) throw NotSupported(reader.Name(name));
-}
+constexpr std::array<std::string_view, 10> kUnsupported = {"functions",
+                                                           "audio",
+                                                           "prediction",
+                                                           "chat_template",
+                                                           "allowed_token_ids",
+                                                           "bad_words",
+                                                           "prompt_logprobs",
+                                                           "logits_processors",
+                                                           "truncate_prompt_tokens",
+                                                           "documents"};
 
 void RefuseTrue(ParamReader& reader, std::string_view name) {
   if (reader.Bool(name).value_or(false)) throw NotSupported(reader.Name(name));
+}
+
+void AddUnknown(ParamReader& reader, const SchemaOptions& options,
+                std::vector<std::string>* ignored) {
+  for (std::string& name : CheckUnknown(reader, options.strict)) {
+    ignored->push_back(std::move(name));
+  }
 }
 
 // tool_choice and function_call: without tools, "none" and "auto" ask for nothing.
@@ -69,41 +64,21 @@ void RefuseModalities(ParamReader& reader) {
   }
 }
 
+// What only llama-server's own endpoints know.
+void RefuseForeign(ParamReader& reader) {
+  for (const std::string_view name : {"n_predict", "samplers"}) RefuseUnlessNeutral(reader, name);
+}
+
 void RefuseUnsupported(ParamReader& reader) {
   for (const std::string_view name : kUnsupported) RefuseUnlessNeutral(reader, name);
+  // Even an empty object asks for a search.
+  if (reader.Find("web_search_options") != nullptr) throw NotSupported("web_search_options");
   RefuseUnlessNeutral(reader, "tools");
   RefuseChoice(reader, "tool_choice");
   RefuseChoice(reader, "function_call");
   RefuseModalities(reader);
   RefuseTrue(reader, "use_beam_search");
   RefuseTrue(reader, "include_stop_str_in_output");
-}
-
-// The parameters that are unknown or have no effect; in strict mode the first is refused.
-std::vector<std::string> CheckUnknown(ParamReader& reader, const SchemaOptions& options) {
-  std::vector<std::string> names = reader.Unknown();
-  if (options.strict && !names.empty()) {
-    throw UnsupportedParameter(names.front(), "Unsupported parameter: '" + names.front() +
-                                                  "' is unknown or has no effect on this server.");
-  }
-  return names;
-}
-
-TokenId ReadTokenId(const Json& value, const std::string& name) {
-  if (!value.is_number_integer()) throw InvalidType(name, "an integer", TypeName(value));
-  if (value.is_number_unsigned() ? value.get<uint64_t>() > static_cast<uint64_t>(kMaxTokenId)
-                                 : value.get<int64_t>() < 0) {
-    throw InvalidValue(name,
-                       "Invalid value for '" + name + "': " + value.dump() + " is not a token id.");
-  }
-  return value.get<TokenId>();
-}
-
-std::vector<TokenId> ReadTokenIds(const Json& array, const std::string& name) {
-  std::vector<TokenId> tokens;
-  tokens.reserve(array.size());
-  for (const Json& element : array) tokens.push_back(ReadTokenId(element, name));
-  return tokens;
 }
 
 std::vector<engine::LogitBias> ReadLogitBias(ParamReader& reader) {
@@ -240,7 +215,7 @@ void ReadSampling(ParamReader& reader, engine::SamplingParams* sampling) {
   ReadMirostat(reader, sampling);
 }
 
-void ReadStream(ParamReader& reader, GenerationParams* params) {
+void ReadStream(ParamReader& reader, const SchemaOptions& options, GenerationParams* params) {
   params->stream = reader.Bool("stream").value_or(false);
   const Json* stream_options = reader.Object("stream_options");
   if (stream_options == nullptr) return;
@@ -250,29 +225,7 @@ void ReadStream(ParamReader& reader, GenerationParams* params) {
   }
   ParamReader inner(*stream_options, "stream_options.");
   params->include_usage = inner.Bool("include_usage").value_or(false);
-}
-
-// [{"id": 0, "scale": 0.5}], llama-server's shape; an adapter may also be named.
-std::optional<std::vector<LoraChoice>> ReadLora(ParamReader& reader) {
-  const Json* list = reader.Array("lora");
-  if (list == nullptr) return std::nullopt;
-  std::vector<LoraChoice> choices;
-  for (size_t i = 0; i < list->size(); ++i) {
-    ParamReader entry((*list)[i], "lora[" + std::to_string(i) + "].");
-    LoraChoice choice;
-    if (const auto id = entry.Integer("id", 0, std::numeric_limits<int32_t>::max())) {
-      choice.id = static_cast<uint32_t>(*id);
-    } else if (const auto name = entry.String("name")) {
-      choice.name = *name;
-    } else {
-      throw MissingParameter(entry.Name("id"));
-    }
-    const auto scale = entry.Number("scale", -kMaxLoraScale, kMaxLoraScale);
-    if (!scale) throw MissingParameter(entry.Name("scale"));
-    choice.scale = static_cast<float>(*scale);
-    choices.push_back(std::move(choice));
-  }
-  return choices;
+  params->ignored = CheckUnknown(inner, options.strict);
 }
 
 // Ours: {"usage": true, "layers": true}.
@@ -282,11 +235,12 @@ void ReadTern(ParamReader& reader, const SchemaOptions& options, GenerationParam
   ParamReader inner(*tern, "tern.");
   params->cost_usage = inner.Bool("usage").value_or(false);
   params->cost_layers = inner.Bool("layers").value_or(false);
-  CheckUnknown(inner, options);
+  CheckUnknown(inner, options.strict);
 }
 
 // lowest_max_tokens: 0 where scoring a prompt without an answer makes sense.
-GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
+GenerationParams ReadCommon(ParamReader& reader, const SchemaOptions& options,
+                            int64_t lowest_max_tokens) {
   GenerationParams params;
   params.model = reader.String("model").value_or("");
   ReadSampling(reader, &params.sampling);
@@ -300,19 +254,10 @@ GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
   if (const Json* ids = reader.Array("stop_token_ids")) {
     params.stop_token_ids = ReadTokenIds(*ids, "stop_token_ids");
   }
-  ReadStream(reader, &params);
+  ReadStream(reader, options, &params);
   params.skip_special_tokens = reader.Bool("skip_special_tokens").value_or(true);
-  params.priority =
-      static_cast<int32_t>(reader
-                               .Integer("priority", std::numeric_limits<int32_t>::min(),
-                                        std::numeric_limits<int32_t>::max())
-                               .value_or(0));
-  params.cache_salt = reader.String("cache_salt").value_or("");
-  if (params.cache_salt.size() > kMaxCacheSalt) {
-    throw InvalidValue("cache_salt", "Invalid value for 'cache_salt': expected at most " +
-                                         std::to_string(kMaxCacheSalt) + " bytes, but got " +
-                                         std::to_string(params.cache_salt.size()) + ".");
-  }
+  params.priority = ReadPriority(reader);
+  params.cache_salt = ReadCacheSalt(reader);
   params.lora = ReadLora(reader);
   params.grammar = ReadGrammar(reader);
   if (const auto best_of = reader.Integer("best_of", 1, kMaxChoices);
@@ -404,37 +349,17 @@ ChatPrompt ReadChatPrompt(ParamReader& reader) {
   return prompt;
 }
 
-std::vector<CompletionPrompt> ReadPrompts(ParamReader& reader) {
-  const Json* prompt = reader.Find("prompt");
-  if (prompt == nullptr) throw MissingParameter("prompt");
-  constexpr std::string_view kExpected =
-      "a string, an array of strings, an array of token ids or an array of such arrays";
-  std::vector<CompletionPrompt> prompts;
-  if (prompt->is_string()) {
-    prompts.emplace_back(prompt->get<std::string>());
-    return prompts;
+std::vector<InfillFile> ReadInfillFiles(ParamReader& reader) {
+  std::vector<InfillFile> files;
+  const Json* list = reader.Array("input_extra");
+  if (list == nullptr) return files;
+  for (size_t i = 0; i < list->size(); ++i) {
+    ParamReader entry((*list)[i], "input_extra[" + std::to_string(i) + "].");
+    const auto text = entry.String("text");
+    if (!text) throw MissingParameter(entry.Name("text"));
+    files.push_back({.name = entry.String("filename").value_or("file"), .text = *text});
   }
-  if (!prompt->is_array()) throw InvalidType("prompt", kExpected, TypeName(*prompt));
-  if (prompt->empty()) throw InvalidValue("prompt", "Invalid value for 'prompt': it is empty.");
-  if (prompt->front().is_number()) {
-    prompts.emplace_back(ReadTokenIds(*prompt, "prompt"));
-    return prompts;
-  }
-  if (prompt->size() > kMaxPrompts) {
-    throw InvalidValue("prompt", "Invalid value for 'prompt': expected at most " +
-                                     std::to_string(kMaxPrompts) + " prompts, but got " +
-                                     std::to_string(prompt->size()) + ".");
-  }
-  for (const Json& element : *prompt) {
-    if (element.is_string()) {
-      prompts.emplace_back(element.get<std::string>());
-    } else if (element.is_array()) {
-      prompts.emplace_back(ReadTokenIds(element, "prompt"));
-    } else {
-      throw InvalidType("prompt", kExpected, TypeName(element));
-    }
-  }
-  return prompts;
+  return files;
 }
 
 }  // namespace
@@ -442,9 +367,11 @@ std::vector<CompletionPrompt> ReadPrompts(ParamReader& reader) {
 ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   ParamReader reader(body);
   RefuseUnsupported(reader);
+  RefuseForeign(reader);
+  RefuseUnlessNeutral(reader, "suffix");
   ChatRequest request;
   request.prompt = ReadChatPrompt(reader);
-  request.params = ReadCommon(reader, 1);
+  request.params = ReadCommon(reader, options, 1);
   ReadTern(reader, options, &request.params);
   const bool logprobs = reader.Bool("logprobs").value_or(false);
   const auto top = reader.Integer("top_logprobs", 0, kMaxLogprobs);
@@ -453,23 +380,54 @@ ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   }
   if (logprobs) request.params.sampling.logprobs = static_cast<int32_t>(top.value_or(0));
   RefuseTrue(reader, "echo");
-  request.params.ignored = CheckUnknown(reader, options);
+  AddUnknown(reader, options, &request.params.ignored);
   return request;
 }
 
 CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& options) {
   ParamReader reader(body);
   RefuseUnsupported(reader);
+  RefuseForeign(reader);
   CompletionRequest request;
-  request.prompts = ReadPrompts(reader);
+  request.prompts = ReadTexts(reader, "prompt", kMaxPrompts);
   request.echo = reader.Bool("echo").value_or(false);
-  request.params = ReadCommon(reader, request.echo ? 0 : 1);
+  // Some clients send an empty one.
+  request.suffix = reader.String("suffix");
+  if (request.suffix && request.suffix->empty()) request.suffix.reset();
+  if (request.suffix && request.echo) {
+    throw InvalidValue("suffix", "'suffix' and 'echo' exclude each other.");
+  }
+  request.params = ReadCommon(reader, options, request.echo ? 0 : 1);
   ReadTern(reader, options, &request.params);
   if (const auto top = reader.Integer("logprobs", 0, kMaxLogprobs)) {
     request.params.sampling.logprobs = static_cast<int32_t>(*top);
   }
   request.add_special_tokens = reader.Bool("add_special_tokens").value_or(true);
-  request.params.ignored = CheckUnknown(reader, options);
+  AddUnknown(reader, options, &request.params.ignored);
+  return request;
+}
+
+InfillRequest ParseInfillRequest(const Json& body, const SchemaOptions& options) {
+  ParamReader reader(body);
+  RefuseUnsupported(reader);
+  InfillRequest request;
+  const auto prefix = reader.String("input_prefix");
+  const auto suffix = reader.String("input_suffix");
+  if (!prefix) throw MissingParameter("input_prefix");
+  if (!suffix) throw MissingParameter("input_suffix");
+  request.prefix = *prefix;
+  request.suffix = *suffix;
+  request.prompt = reader.String("prompt").value_or("");
+  request.extra = ReadInfillFiles(reader);
+  request.params = ReadCommon(reader, options, 1);
+  if (request.params.choices > 1) throw NotSupported("n");
+  constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+  if (const auto most = reader.Integer("n_predict", -1, kInt32Max)) {
+    request.prompt_only = *most == 0;
+    request.params.max_tokens.reset();
+    if (*most >= 0) request.params.max_tokens = static_cast<uint32_t>(std::max<int64_t>(*most, 1));
+  }
+  AddUnknown(reader, options, &request.params.ignored);
   return request;
 }
 
@@ -492,7 +450,7 @@ TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& opti
   request.parse_special = reader.Bool("parse_special").value_or(true);
   const bool pieces = reader.Bool("with_pieces").value_or(false);
   request.with_pieces = reader.Bool("return_token_strs").value_or(pieces);
-  CheckUnknown(reader, options);
+  CheckUnknown(reader, options.strict);
   return request;
 }
 
@@ -504,7 +462,7 @@ DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& 
   if (tokens == nullptr) throw MissingParameter("tokens");
   request.tokens = ReadTokenIds(*tokens, "tokens");
   request.special = !reader.Bool("skip_special_tokens").value_or(false);
-  CheckUnknown(reader, options);
+  CheckUnknown(reader, options.strict);
   return request;
 }
 
@@ -513,7 +471,7 @@ ChatRequest ParseTemplateRequest(const Json& body, const SchemaOptions& options)
   ChatRequest request;
   request.params.model = reader.String("model").value_or("");
   request.prompt = ReadChatPrompt(reader);
-  CheckUnknown(reader, options);
+  CheckUnknown(reader, options.strict);
   return request;
 }
 

@@ -66,6 +66,22 @@ struct CompletionRequest {
   std::vector<CompletionPrompt> prompts;  // at least one
   bool echo = false;
   bool add_special_tokens = true;
+  std::optional<std::string> suffix;  // the text that comes after what is to be filled in
+};
+
+// Another file, as context of what is to be filled in.
+struct InfillFile {
+  std::string name;
+  std::string text;
+};
+
+struct InfillRequest {
+  GenerationParams params;
+  std::string prefix;
+  std::string suffix;
+  std::string prompt;  // the beginning of the middle
+  std::vector<InfillFile> extra;
+  bool prompt_only = false;  // n_predict 0: only to have the prompt in the prefix cache
 };
 
 struct TokenizeRequest {
@@ -90,6 +106,9 @@ struct SchemaOptions {
 // unsupported_parameter, never ignored.
 ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options);
 CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& options);
+// llama-server's /infill. What only tunes that server's loop (samplers, cache_prompt, t_max_*) has
+// no effect.
+InfillRequest ParseInfillRequest(const Json& body, const SchemaOptions& options);
 TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& options);
 DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& options);
 // Only messages, template variables and model: /apply-template.

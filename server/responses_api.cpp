@@ -108,6 +108,9 @@ void RefuseWhatIsMissing(ParamReader& reader) {
   for (const char* name : {"previous_response_id", "conversation"}) {
     if (reader.Find(name) != nullptr) throw NeedsState(name);
   }
+  // They have no effect, but a wrong type is a mistake all the same.
+  reader.Bool("store");
+  reader.Object("metadata");
   if (reader.Bool("background").value_or(false)) throw NeedsState("background");
   if (reader.Find("prompt") != nullptr) throw NeedsState("prompt");
   if (const Json* tools = reader.Array("tools"); tools != nullptr && !tools->empty()) {

@@ -26,6 +26,10 @@ const engine::text::ChatTemplate* RuntimeModel::chat_template() const {
   return runtime_->model().chat_template();
 }
 
+uint32_t RuntimeModel::embedding_length() const { return runtime_->model().config().hidden; }
+
+engine::Pooling RuntimeModel::pooling() const { return runtime_->model().config().pooling; }
+
 std::span<const engine::LoraAdapter> RuntimeModel::adapters() const {
   return runtime_->model().weights().adapters;
 }

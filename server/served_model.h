@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/lora.h"
+#include "engine/pooling.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "scheduler/engine_loop.h"
@@ -29,6 +30,10 @@ class ServedModel {
   virtual const engine::text::Tokenizer& tokenizer() const = 0;
   // nullptr: the model has none.
   virtual const engine::text::ChatTemplate* chat_template() const = 0;
+
+  // Of embeddings: how many numbers one has, and which tokens it is made of.
+  virtual uint32_t embedding_length() const = 0;
+  virtual engine::Pooling pooling() const = 0;
 
   // LoRA adapters by id; empty when none were loaded.
   virtual std::span<const engine::LoraAdapter> adapters() const { return {}; }
@@ -64,6 +69,8 @@ class RuntimeModel : public ServedModel {
   uint32_t context_length() const override;
   const engine::text::Tokenizer& tokenizer() const override;
   const engine::text::ChatTemplate* chat_template() const override;
+  uint32_t embedding_length() const override;
+  engine::Pooling pooling() const override;
   std::span<const engine::LoraAdapter> adapters() const override;
   uint32_t waiting_requests() const override;
   scheduler::AdmitResult Submit(scheduler::Request request) override;

@@ -169,6 +169,7 @@ Tokenizer::Tokenizer(const gguf::Metadata& metadata, const Defaults& defaults)
       stop_tokens_.push_back(*id);
     }
   }
+  fim_ = FindFimTokens(metadata);
   std::sort(stop_tokens_.begin(), stop_tokens_.end());
   stop_tokens_.erase(std::unique(stop_tokens_.begin(), stop_tokens_.end()), stop_tokens_.end());
 
@@ -203,6 +204,36 @@ std::optional<TokenId> Tokenizer::FindTokenId(const gguf::Metadata& metadata,
                             ", expected a token id below " + std::to_string(size()));
   }
   return static_cast<TokenId>(id);
+}
+
+// What the metadata names counts; else the pieces of the models of the field, where the vocabulary
+// marks them as special.
+FimTokens Tokenizer::FindFimTokens(const gguf::Metadata& metadata) const {
+  const auto find = [&](std::initializer_list<std::string_view> keys,
+                        std::initializer_list<std::string_view> known) {
+    for (const std::string_view key : keys) {
+      if (const auto id = FindTokenId(metadata, "tokenizer.ggml." + std::string(key))) return id;
+    }
+    for (const std::string_view piece : known) {
+      const std::optional<TokenId> id = Find(piece);
+      if (id && IsSpecial(kind(*id))) return id;
+    }
+    return std::optional<TokenId>();
+  };
+  FimTokens fim;
+  fim.prefix = find({"fim_pre_token_id", "prefix_token_id"},
+                    {"<|fim_prefix|>", "<fim_prefix>", "<fim-prefix>", "<｜fim▁begin｜>", "<PRE>",
+                     "▁<PRE>", "<|code_prefix|>", "[PREFIX]"});
+  fim.suffix = find({"fim_suf_token_id", "suffix_token_id"},
+                    {"<|fim_suffix|>", "<fim_suffix>", "<fim-suffix>", "<｜fim▁hole｜>", "<SUF>",
+                     "▁<SUF>", "<|code_suffix|>", "[SUFFIX]"});
+  fim.middle = find({"fim_mid_token_id", "middle_token_id"},
+                    {"<|fim_middle|>", "<fim_middle>", "<fim-middle>", "<｜fim▁end｜>", "<MID>",
+                     "▁<MID>", "<|code_middle|>", "[MIDDLE]"});
+  fim.repository = find({"fim_rep_token_id"}, {"<|repo_name|>", "<|fim_repo|>", "<reponame>"});
+  fim.file = find({"fim_sep_token_id"}, {"<|file_sep|>", "<file_sep>", "<filename>"});
+  fim.pad = find({"fim_pad_token_id"}, {"<|fim_pad|>", "<fim_pad>", "<fim-pad>", "<PAD>"});
+  return fim;
 }
 
 std::vector<TokenId> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/fim_tokens.h"
 #include "engine/token.h"
 #include "gguf/metadata.h"
 
@@ -69,6 +70,7 @@ class Tokenizer {
   // Every token that ends a turn: EOS, EOT and the known end-of-turn pieces of the vocabulary.
   std::span<const TokenId> stop_tokens() const { return stop_tokens_; }
   bool IsStop(TokenId token) const;
+  const FimTokens& fim() const { return fim_; }
 
  protected:
   // What holds where the metadata says nothing.
@@ -84,6 +86,8 @@ class Tokenizer {
   // The token that a key names; nullopt when it is absent or says -1.
   std::optional<TokenId> FindTokenId(const gguf::Metadata& metadata, std::string_view key) const;
 
+  FimTokens FindFimTokens(const gguf::Metadata& metadata) const;
+
   // The family's part of Encode(): a text between special tokens, not empty; appends its ids.
   virtual void EncodeText(std::string_view text, std::vector<TokenId>* out) const = 0;
 
@@ -95,6 +99,7 @@ class Tokenizer {
   bool adds_bos_ = false;
   bool adds_eos_ = false;
   std::vector<TokenId> stop_tokens_;  // ascending
+  FimTokens fim_;
   // The longest text that becomes one token; 0 = no bound.
   size_t max_bytes_per_token_ = 0;
   // Finds special tokens in text: all of them, and those that users of the vocabulary added.

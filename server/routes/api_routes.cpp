@@ -10,6 +10,8 @@ void AddApiRoutes(RouteContext& context, Router& router) {
   AddCompletionRoutes(context, routes);
   AddResponsesRoutes(context, routes);
   AddMessagesRoutes(context, routes);
+  AddEmbeddingRoutes(context, routes);
+  AddInfillRoutes(context, routes);
   AddModelRoutes(context, routes);
   AddStreamRoutes(context, routes);
   AddTokenizeRoutes(context, routes);

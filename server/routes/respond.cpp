@@ -13,23 +13,6 @@ namespace {
 
 namespace asio = boost::asio;
 
-// Tells the client which of its parameters had no effect. Names come from the request: what could
-// not stand in a header is left out.
-void AddIgnored(const std::vector<std::string>& names, HttpResponse* response) {
-  constexpr size_t kMaxListed = 1024;
-  const auto plain = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           c == '-' || c == '.';
-  };
-  std::string list;
-  for (const std::string& name : names) {
-    if (name.empty() || !std::all_of(name.begin(), name.end(), plain)) continue;
-    if (list.size() + name.size() > kMaxListed) break;
-    list += (list.empty() ? "" : ", ") + name;
-  }
-  if (!list.empty()) response->headers.emplace_back("x-tern-ignored-parameters", list);
-}
-
 // Writes the updates that have come. An error before the head went out is thrown, for a status of
 // its own; a later one ends the stream. True when the stream has ended.
 bool WriteUpdates(Generation& generation, bool head_sent, AnswerWriter& writer) {
@@ -50,7 +33,7 @@ bool WriteUpdates(Generation& generation, bool head_sent, AnswerWriter& writer) 
 asio::awaitable<void> Stream(Generation& generation, AnswerWriter& writer, double ping_seconds,
                              HttpExchange& exchange) {
   HttpResponse head = StreamHead();
-  AddIgnored(generation.job().params.ignored, &head);
+  AddIgnoredHeader(generation.job().params.ignored, &head);
   for (bool ended = false; !ended;) {
     const auto wake = co_await exchange.WaitFor(generation.queue(), ping_seconds);
     if (wake == HttpExchange::Wake::kGone) co_return;
@@ -71,7 +54,7 @@ asio::awaitable<void> StreamResumably(RouteContext& context, std::unique_ptr<Gen
                                       std::unique_ptr<AnswerWriter> writer,
                                       HttpExchange& exchange) {
   HttpResponse head = StreamHead();
-  AddIgnored(generation->job().params.ignored, &head);
+  AddIgnoredHeader(generation->job().params.ignored, &head);
   const std::string owner = generation->job().tenant;
   const auto executor = co_await asio::this_coro::executor;
   const auto stream =
@@ -105,11 +88,26 @@ asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
     echoes.push_back(generation.echo(i));
   }
   HttpResponse response = JsonResponse(writer.Whole(choices, generation.usage(), echoes));
-  AddIgnored(generation.job().params.ignored, &response);
+  AddIgnoredHeader(generation.job().params.ignored, &response);
   co_await exchange.Reply(response);
 }
 
 }  // namespace
+
+void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* response) {
+  constexpr size_t kMaxListed = 1024;
+  const auto plain = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c == '-' || c == '.';
+  };
+  std::string list;
+  for (const std::string& name : names) {
+    if (name.empty() || !std::all_of(name.begin(), name.end(), plain)) continue;
+    if (list.size() + name.size() > kMaxListed) break;
+    list += (list.empty() ? "" : ", ") + name;
+  }
+  if (!list.empty()) response->headers.emplace_back("x-tern-ignored-parameters", list);
+}
 
 HttpResponse JsonResponse(const Json& json) {
   HttpResponse response;

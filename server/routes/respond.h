@@ -30,6 +30,10 @@ boost::asio::awaitable<std::invoke_result_t<Work>> OnWorker(boost::asio::thread_
 boost::asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
                                      std::unique_ptr<AnswerWriter> writer, HttpExchange& exchange);
 
+// Tells the client which of its parameters had no effect. Names come from the request: what could
+// not stand in a header is left out.
+void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* response);
+
 HttpResponse JsonResponse(const Json& json);
 // Of an event stream.
 HttpResponse StreamHead();

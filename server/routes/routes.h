@@ -33,6 +33,8 @@ void AddChatCompletionRoutes(RouteContext& context, Router& router);
 void AddCompletionRoutes(RouteContext& context, Router& router);
 void AddResponsesRoutes(RouteContext& context, Router& router);
 void AddMessagesRoutes(RouteContext& context, Router& router);
+void AddEmbeddingRoutes(RouteContext& context, Router& router);
+void AddInfillRoutes(RouteContext& context, Router& router);
 void AddModelRoutes(RouteContext& context, Router& router);
 // GET and DELETE /v1/streams/{id}.
 void AddStreamRoutes(RouteContext& context, Router& router);

@@ -71,6 +71,18 @@ def heads_of(x, size):
     return [x[i:i + size] for i in range(0, len(x), size)]
 
 
+def embedding(model, tokens, pooling):
+    """The pooled states of a text, scaled to length one."""
+    sequence = Sequence(model)
+    states = [sequence.hidden(token) for token in tokens]
+    if pooling == "mean":
+        pooled = [sum(column) / len(states) for column in zip(*states)]
+    else:
+        pooled = states[0] if pooling == "cls" else states[-1]
+    length = math.sqrt(dot(pooled, pooled))
+    return [value / length for value in pooled]
+
+
 class Sequence:
     """State of one sequence through one model."""
 
@@ -90,8 +102,8 @@ class Sequence:
             y = add(y, [factor * value for value in matvec(b, matvec(a, x))])
         return y
 
-    def step(self, token):
-        """Log-probabilities of the token after `token`."""
+    def hidden(self, token):
+        """The state of `token` after the final norm, from which the head makes logits."""
         model = self.model
         x = list(model["embedding"][token])
         for layer, cache in zip(model["layers"], self.cache):
@@ -101,8 +113,11 @@ class Sequence:
             h = rms_norm(x, layer["ffn_norm"], model["eps"])
             x = add(x, self.experts(layer, h) if "router" in layer else self.ffn(layer, h))
         self.position += 1
-        h = rms_norm(x, model["output_norm"], model["eps"])
-        return log_softmax(matvec(model["head"], h))
+        return rms_norm(x, model["output_norm"], model["eps"])
+
+    def step(self, token):
+        """Log-probabilities of the token after `token`."""
+        return log_softmax(matvec(self.model["head"], self.hidden(token)))
 
     def attention(self, layer, cache, h):
         model = self.model

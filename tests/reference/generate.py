@@ -382,8 +382,27 @@ def make_maple(directory):
     save(directory, "maple", metadata, tensors, golden(model, 300))
 
 
+# ----------------------------------------------------------------------------- embeddings
+
+
+def make_embeddings(directory):
+    """Of models that others write: one with attention in every layer, one with recurrent layers."""
+    rng = random.Random(400)
+    result = {}
+    for name, model in (("llama", llama(1)[0]), ("qwen35", qwen35(11)[0])):
+        cases = []
+        for length in (1, 2, 17, 40):
+            tokens = [rng.randrange(VOCABULARY) for _ in range(length)]
+            vectors = {pooling: [round(x, 6) for x in forward.embedding(model, tokens, pooling)]
+                       for pooling in ("mean", "cls", "last")}
+            cases.append({"tokens": tokens, **vectors})
+        result[name] = cases
+    save(directory, "embeddings", None, None, result)
+
+
 if __name__ == "__main__":
     target = sys.argv[1]
+    make_embeddings(target)
     make_lora(target)
     make_hadamard(target)
     make_qwen35(target)

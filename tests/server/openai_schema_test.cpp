@@ -328,7 +328,7 @@ TEST(CompletionSchema, PromptsAreChecked) {
   EXPECT_EQ(outcome(R"({"prompt":["a",1]})"), "invalid_type prompt");
   EXPECT_EQ(outcome(R"({"prompt":[1.5]})"), "invalid_type prompt");
   EXPECT_EQ(outcome(R"({"prompt":[[-1]]})"), "invalid_value prompt");
-  EXPECT_EQ(outcome(R"({"prompt":"a","suffix":"b"})"), "unsupported_parameter suffix");
+  EXPECT_EQ(outcome(R"({"prompt":"a","suffix":"b","echo":true})"), "invalid_value suffix");
   EXPECT_EQ(outcome(R"({"prompt":"a","suffix":""})"), "ok");
   EXPECT_EQ(outcome(R"({"prompt":"a","logprobs":21})"), "invalid_value logprobs");
   EXPECT_EQ(outcome(R"({"prompt":"a","logprobs":true})"), "invalid_type logprobs");

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "server/api_error.h"
+#include "server/embedding_schema.h"
 #include "server/messages_api.h"
 #include "server/openai_schema.h"
 #include "server/responses_api.h"
@@ -106,6 +107,11 @@ TEST(OpenApi, NamesOnlyParametersThatAreKnown) {
   CheckParameters("TokenizeRequest", [&](const Json& body) { ParseTokenizeRequest(body, strict); });
   CheckParameters("DetokenizeRequest",
                   [&](const Json& body) { ParseDetokenizeRequest(body, strict); });
+  CheckParameters("EmbeddingsRequest",
+                  [&](const Json& body) { ParseEmbeddingsRequest(body, strict); });
+  CheckParameters("InfillRequest", [&](const Json& body) { ParseInfillRequest(body, strict); });
+  CheckParameters("RerankRequest", [&](const Json& body) { ParseRerankRequest(body, strict); });
+  CheckParameters("ScoreRequest", [&](const Json& body) { ParseScoreRequest(body, strict); });
   CheckParameters("ApplyTemplateRequest",
                   [&](const Json& body) { ParseTemplateRequest(body, strict); });
 }

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "engine/adapter_scale.h"
+#include "engine/lora.h"
+#include "scheduler/scheduler.h"
+#include "server/api_error.h"
+#include "server/openai_schema.h"
+#include "server/served_model.h"
+
+namespace server {
+
+// What a request's `lora` says of each adapter: those that it leaves out take no part. Without it,
+// every adapter has its own scale. Errors: ApiError for an adapter that the model does not have.
+std::vector<engine::AdapterScale> ResolveAdapters(
+    const std::optional<std::vector<LoraChoice>>& choices,
+    std::span<const engine::LoraAdapter> adapters);
+
+// Why the scheduler took no request. REQUIRES: result is not kOk.
+ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
+                        const ServedModel& model);
+// The same as a label of metrics.
+std::string_view RejectionReason(scheduler::AdmitResult result);
+
+}  // namespace server

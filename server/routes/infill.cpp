@@ -1,0 +1,40 @@
+#include "server/infill.h"
+
+#include <nlohmann/json.hpp>
+
+#include "server/routes/respond.h"
+#include "server/routes/routes.h"
+
+namespace server {
+namespace {
+
+namespace asio = boost::asio;
+
+asio::awaitable<void> Fill(RouteContext& context, const HttpRequest& http, HttpExchange& exchange) {
+  InfillJob infill = co_await OnWorker(context.workers, [&context, &http] {
+    const InfillRequest request =
+        ParseInfillRequest(ParseJson(http.body, context.options.max_json_depth),
+                           {.strict = context.options.strict_params});
+    InfillJob prepared = PrepareInfill(request, context.models.Get(request.params.model));
+    prepared.job.SetSource(http);
+    return prepared;
+  });
+  auto writer = MakeInfillWriter(infill);
+  co_await Respond(context, std::move(infill.job), std::move(writer), exchange);
+}
+
+}  // namespace
+
+void AddInfillRoutes(RouteContext& context, Router& router) {
+  for (const char* path : {"/infill", "/v1/infill"}) {
+    router.Add({.method = "POST",
+                .path = path,
+                .access = Router::Access::kKey,
+                .json = true,
+                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
+                  return Fill(context, http, exchange);
+                }});
+  }
+}
+
+}  // namespace server
