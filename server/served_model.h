@@ -32,8 +32,8 @@ class ServedModel {
   virtual const engine::text::ChatTemplate* chat_template() const = 0;
 
   // Of embeddings: how many numbers one has, and which tokens it is made of.
-  virtual uint32_t embedding_length() const = 0;
-  virtual engine::Pooling pooling() const = 0;
+  virtual uint32_t embedding_length() const { return 0; }
+  virtual engine::Pooling pooling() const { return engine::Pooling::kLast; }
 
   // LoRA adapters by id; empty when none were loaded.
   virtual std::span<const engine::LoraAdapter> adapters() const { return {}; }

@@ -1,5 +1,6 @@
-// The official clients for JavaScript, OpenAI's in two pinned versions and Anthropic's, work
-// against the real server: tests/integration/sdk/*.mjs say what is checked.
+// Clients in pinned versions work against the real server: OpenAI's for JavaScript (two major
+// versions) and Python, Anthropic's, Vercel's AI SDK and LangChain. The scripts in
+// tests/integration/sdk say what is checked.
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -32,46 +33,82 @@ Outcome Shell(const std::string& command) {
 
 std::string Quoted(const std::string& text) { return std::string("'") + text + "'"; }
 
-// Empty, or why the client is not there.
-std::string InstallClients() {
-  if (std::string_view(TERN_NODE).ends_with("NOTFOUND")) return "node is not installed";
-  const fs::path work = TERN_SDK_WORK_DIR;
-  if (std::string_view(TERN_NPM).ends_with("NOTFOUND")) return "npm is not installed";
-  const fs::path source = fs::path(TERN_SOURCE_DIR) / "tests/integration/sdk";
+// Runs `install` in the directory unless it was done with this list of versions. Tests run at the
+// same time, so one installs for all. Empty, or why the clients are not there.
+std::string InstallOnce(const fs::path& work, const fs::path& versions,
+                        const std::string& install) {
   fs::create_directories(work);
-  // The versions are tested by processes that run at the same time, so one installs for both.
-  const std::string lock = Quoted((source / "package-lock.json").string());
-  const Outcome run = Shell(
-      "cd " + Quoted(work.string()) + " && exec 9>lock && flock 9 && " + "{ cmp -s " + lock +
-      " installed || { cp " + Quoted(source.string()) + "/package*.json . && " + Quoted(TERN_NPM) +
-      " ci --no-audit --no-fund --ignore-scripts && cp " + lock + " installed; }; }");
-  return run.exit_code == 0 ? std::string() : "npm ci failed: " + run.output;
+  const std::string list = Quoted(versions.string());
+  const Outcome run =
+      Shell("cd " + Quoted(work.string()) + " && exec 9>lock && flock 9 && { cmp -s " + list +
+            " installed || { " + install + " && cp " + list + " installed; }; }");
+  return run.exit_code == 0 ? std::string() : "the clients did not install: " + run.output;
 }
 
-// Runs a script with the client of a directory against an open server and one that wants a key.
-void RunScript(const std::string& script, const std::string& client) {
+fs::path Scripts() { return fs::path(TERN_SOURCE_DIR) / "tests/integration/sdk"; }
+
+std::string InstallNodeClients() {
+  if (std::string_view(TERN_NODE).ends_with("NOTFOUND")) return "node is not installed";
+  if (std::string_view(TERN_NPM).ends_with("NOTFOUND")) return "npm is not installed";
+  return InstallOnce(TERN_SDK_WORK_DIR, Scripts() / "package-lock.json",
+                     "cp " + Quoted(Scripts().string()) + "/package*.json . && " +
+                         Quoted(TERN_NPM) + " ci --no-audit --no-fund --ignore-scripts");
+}
+
+std::string InstallPythonClients() {
+  if (std::string_view(TERN_PYTHON).ends_with("NOTFOUND")) return "python3 is not installed";
+  const fs::path versions = Scripts() / "requirements.txt";
+  return InstallOnce(TERN_SDK_WORK_DIR "/python", versions,
+                     Quoted(TERN_PYTHON) +
+                         " -m venv venv && venv/bin/pip install --quiet "
+                         "--disable-pip-version-check -r " +
+                         Quoted(versions.string()));
+}
+
+// Runs `command` with the ports of an open server and of one that wants a key: sk-right, or sk-one,
+// which may have one request at a time.
+void RunClient(const std::string& command) {
   TestApp open;
   TestAppOptions options;
-  options.server.api_keys = {{"tester", "sk-right"}};
+  options.server.api_keys = {{"tester", "sk-right"}, {"one", "sk-one", false, {.concurrent = 1}}};
   TestApp locked(options);
-  const std::string path = std::string(TERN_SOURCE_DIR) + "/tests/integration/sdk/" + script;
-  const Outcome run = Shell(Quoted(TERN_NODE) + " " + Quoted(path) + " " +
-                            Quoted(TERN_SDK_WORK_DIR "/node_modules/" + client) + " " +
-                            std::to_string(open.port()) + " " + std::to_string(locked.port()));
+  const Outcome run =
+      Shell(command + " " + std::to_string(open.port()) + " " + std::to_string(locked.port()));
   std::fputs(run.output.c_str(), stdout);
   EXPECT_EQ(run.exit_code, 0);
+}
+
+void RunNodeClient(const std::string& script, const std::string& client = "") {
+  RunClient(Quoted(TERN_NODE) + " " + Quoted((Scripts() / script).string()) + " " +
+            Quoted(TERN_SDK_WORK_DIR "/node_modules/" + client));
 }
 
 class OpenAiSdk : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(OpenAiSdk, WorksAgainstTheServer) {
-  if (const std::string reason = InstallClients(); !reason.empty()) GTEST_SKIP() << reason;
-  RunScript("sdk_test.mjs", GetParam());
+  if (const std::string reason = InstallNodeClients(); !reason.empty()) GTEST_SKIP() << reason;
+  RunNodeClient("sdk_test.mjs", GetParam());
 }
 
 TEST(AnthropicSdk, WorksAgainstTheServer) {
-  if (const std::string reason = InstallClients(); !reason.empty()) GTEST_SKIP() << reason;
-  RunScript("anthropic_test.mjs", "@anthropic-ai/sdk");
+  if (const std::string reason = InstallNodeClients(); !reason.empty()) GTEST_SKIP() << reason;
+  RunNodeClient("anthropic_test.mjs", "@anthropic-ai/sdk");
+}
+
+TEST(AiSdk, WorksAgainstTheServer) {
+  if (const std::string reason = InstallNodeClients(); !reason.empty()) GTEST_SKIP() << reason;
+  RunNodeClient("ai_sdk_test.mjs");
+}
+
+TEST(LangChainSdk, WorksAgainstTheServer) {
+  if (const std::string reason = InstallNodeClients(); !reason.empty()) GTEST_SKIP() << reason;
+  RunNodeClient("langchain_test.mjs");
+}
+
+TEST(PythonSdk, WorksAgainstTheServer) {
+  if (const std::string reason = InstallPythonClients(); !reason.empty()) GTEST_SKIP() << reason;
+  RunClient(Quoted(TERN_SDK_WORK_DIR "/python/venv/bin/python") + " " +
+            Quoted((Scripts() / "openai_test.py").string()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Versions, OpenAiSdk, ::testing::Values("openai6", "openai7"),

@@ -213,6 +213,35 @@ const checks = {
     assert.equal(stored.param, 'previous_response_id');
   },
 
+  'embeddings, by default and as floats': async () => {
+    // The client asks for base64 unless it is told otherwise, and decodes it.
+    const ask = { model: 'demo', input: ['A fine day', 'Rain'] };
+    const decoded = await client.embeddings.create(ask);
+    const floats = await client.embeddings.create({ ...ask, encoding_format: 'float' });
+    assert.equal(decoded.data.length, 2);
+    for (const [i, { embedding, index }] of decoded.data.entries()) {
+      assert.equal(index, i);
+      assert.equal(embedding.length, floats.data[i].embedding.length);
+      embedding.forEach((x, j) => assert.equal(x, Math.fround(floats.data[i].embedding[j])));
+    }
+    assert.notDeepEqual(decoded.data[0].embedding, decoded.data[1].embedding);
+    assert.ok(decoded.usage.total_tokens > 0);
+    const short = await client.embeddings.create({ model: 'demo', input: 'Rain', dimensions: 8 });
+    assert.equal(short.data[0].embedding.length, 8);
+  },
+
+  'what a limit refuses is retried': async () => {
+    // The key sk-one may have one request at a time.
+    const both = (maxRetries) => {
+      const limited = connect(lockedPort, { apiKey: 'sk-one', maxRetries });
+      const ask = chat({ max_tokens: 200, ignore_eos: true });
+      return Promise.allSettled([0, 1].map(() => limited.chat.completions.create(ask)));
+    };
+    const refused = (await both(0)).find(({ status }) => status === 'rejected');
+    assert.ok(refused.reason instanceof OpenAI.RateLimitError);
+    assert.ok((await both(10)).every(({ status }) => status === 'fulfilled'));
+  },
+
   'keys are checked': async () => {
     const wrong = await errorOf(connect(lockedPort, { apiKey: 'sk-wrong' }).models.list());
     assert.ok(wrong instanceof OpenAI.AuthenticationError);
