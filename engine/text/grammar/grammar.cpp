@@ -34,6 +34,10 @@ class RootOf {
     }
     return Root("the list of choices", expressions_.Choice(options));
   }
+  RuleId operator()(const Built& source) const {
+    JsonGrammar json(&expressions_);
+    return Root("the text", source.body(&json));
+  }
 
  private:
   RuleId Root(const char* name, NodeId body) const {
@@ -46,6 +50,10 @@ class RootOf {
 };
 
 }  // namespace
+
+NodeId AddGrammar(Expressions* expressions, const GrammarSource& source) {
+  return expressions->Call(std::visit(RootOf(expressions), source));
+}
 
 Automaton CompileGrammar(const GrammarSource& source, const GrammarLimits& limits) {
   CompileBudget budget(limits);

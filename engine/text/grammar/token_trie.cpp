@@ -10,13 +10,15 @@ constexpr size_t kMaxTokenBytes = 4096;
 
 }  // namespace
 
-TokenTrie::TokenTrie(const Tokenizer& tokenizer) : root_children_(256, 0) {
+TokenTrie::TokenTrie(const Tokenizer& tokenizer, std::span<const TokenId> shown)
+    : root_children_(256, 0) {
   begins_.reserve(tokenizer.size() + 1);
   begins_.push_back(0);
   for (uint32_t id = 0; id < tokenizer.size(); ++id) {
     const auto token = static_cast<TokenId>(id);
     const bool shows = tokenizer.kind(token) != TokenKind::kUnknown;
-    const std::string bytes = shows ? tokenizer.TokenBytes(token, false) : std::string();
+    const bool special = std::find(shown.begin(), shown.end(), token) != shown.end();
+    const std::string bytes = shows ? tokenizer.TokenBytes(token, special) : std::string();
     if (bytes.size() <= kMaxTokenBytes) bytes_ += bytes;
     begins_.push_back(static_cast<uint32_t>(bytes_.size()));
     if (begins_[id] != begins_[id + 1]) tokens_.push_back(token);

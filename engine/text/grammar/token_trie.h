@@ -11,7 +11,7 @@
 namespace engine::text::grammar {
 
 // The bytes of all tokens of a vocabulary as a trie in one array, in depth-first order. Tokens
-// without bytes (control tokens) are not in it.
+// without bytes (control tokens, but for those that are shown) are not in it.
 //
 // Threads: immutable.
 class TokenTrie {
@@ -24,7 +24,8 @@ class TokenTrie {
     uint8_t byte;
   };
 
-  explicit TokenTrie(const Tokenizer& tokenizer);
+  // shown: control tokens that stand for their names, because texts of the grammar contain them.
+  explicit TokenTrie(const Tokenizer& tokenizer, std::span<const TokenId> shown = {});
 
   // Node 0 is the root; a last one, below nothing, ends the array.
   std::span<const Node> nodes() const { return nodes_; }

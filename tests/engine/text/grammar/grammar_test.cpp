@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "engine/text/grammar/free_text.h"
 #include "engine/text/grammar/matcher.h"
 #include "tests/engine/text/template_values.h"
 #include "tests/engine/text/vocabulary.h"
@@ -54,6 +55,53 @@ std::string ErrorOf(const GrammarSource& source) {
     return error.what();
   }
   return "no error";
+}
+
+TEST(FreeText, IsEveryTextWithoutTheWords) {
+  const std::vector<std::string> words = {"abab", "ba｜", "｜｜", "bb"};
+  const Language language(
+      Built{[&](JsonGrammar* json) { return TextWithout(&json->expressions(), words); }});
+  const std::vector<std::string> letters = {"a", "b", "｜", "é", "\xEF\xBD"};
+  std::mt19937 random(5);
+  int with = 0;
+  for (int round = 0; round < 4000; ++round) {
+    std::string text;
+    for (size_t i = random() % 9; i > 0; --i) text += letters[random() % 4];
+    const bool found = std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+      return text.find(word) != std::string::npos;
+    });
+    EXPECT_EQ(language.Has(text), !found) << text;
+    with += found ? 1 : 0;
+  }
+  EXPECT_GT(with, 1000);
+  EXPECT_LT(with, 3000);
+  EXPECT_FALSE(language.Has("a" + letters[4]));  // half a character
+}
+
+// A marker ends the text before it, and a grammar of any other source follows.
+TEST(FreeText, StandsBeforeAMarker) {
+  const Language language(Built{[](JsonGrammar* json) {
+    Expressions& expressions = json->expressions();
+    return expressions.Sequence({TextWithout(&expressions, {"</think>"}),
+                                 expressions.Literal("</think>"),
+                                 AddGrammar(&expressions, Choices{{"yes", "no"}})});
+  }});
+  EXPECT_TRUE(language.Has("</think>yes"));
+  EXPECT_TRUE(language.Has("a < b <</thin </</think>no"));
+  EXPECT_FALSE(language.Has("a</think>maybe"));
+  EXPECT_FALSE(language.Has("a</think></think>no"));
+  EXPECT_FALSE(language.Has("no"));
+}
+
+TEST(TokenTrie, HoldsTheControlTokensThatAreShown) {
+  const auto tokenizer = Tokenizer::FromMetadata(
+      BpeMetadata({}, {{"<|call|>", 3}, {"<|end|>", 3}, {"<tool_call>", 4}}, "default"));
+  const std::vector<TokenId> shown = {256};
+  const TokenTrie trie(*tokenizer, shown);
+  EXPECT_EQ(trie.TokenBytes(256), "<|call|>");
+  EXPECT_EQ(trie.TokenBytes(257), "");
+  EXPECT_EQ(trie.TokenBytes(258), "<tool_call>");
+  EXPECT_EQ(TokenTrie(*tokenizer).TokenBytes(256), "");
 }
 
 TEST(Gbnf, ReadsWhatTheNotationSays) {
