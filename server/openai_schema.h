@@ -15,6 +15,7 @@
 namespace server {
 
 struct GrammarRequest;
+struct ToolRequest;
 
 // One entry of `lora`: an adapter by id or by name.
 struct LoraChoice {
@@ -42,20 +43,32 @@ struct GenerationParams {
   std::string cache_salt;
   std::shared_ptr<const GrammarRequest> grammar;  // nullptr = any text
   std::optional<std::vector<LoraChoice>> lora;    // absent = the adapters' own scales
+  bool strict = false;                            // nothing may be ignored
   std::vector<std::string> ignored;               // names that are unknown or have no effect
 };
 
 // A list of messages and how the model's template shall see it.
 struct ChatPrompt {
-  engine::text::Array messages;  // objects; content is a string
+  engine::text::Array messages;  // objects; content is a string; tool calls are checked
   engine::text::Object template_variables;
   bool add_generation_prompt = true;
   bool continue_final_message = false;
+  std::shared_ptr<const ToolRequest> tools;  // nullptr = none
+  std::string reasoning_effort;              // empty = the template's own
+  std::optional<bool> enable_thinking;       // absent = the template's own
+};
+
+// Where the model's thoughts go.
+enum class ReasoningPlace {
+  kOwn,      // reasoning_content
+  kContent,  // the content, as the model writes them
+  kNowhere,
 };
 
 struct ChatRequest {
   GenerationParams params;
   ChatPrompt prompt;
+  ReasoningPlace reasoning = ReasoningPlace::kOwn;
 };
 
 // Text, or token ids that are taken as they are.

@@ -1,5 +1,8 @@
 #include "engine/text/detokenizer.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/text/tokenizer_utf8.h"
 
 namespace engine::text {
@@ -9,11 +12,16 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 }  // namespace
 
-Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool special, bool drop_leading_space)
-    : tokenizer_(tokenizer), special_(special), drop_leading_space_(drop_leading_space) {}
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool special, bool drop_leading_space,
+                         std::vector<TokenId> shown)
+    : tokenizer_(tokenizer),
+      special_(special),
+      drop_leading_space_(drop_leading_space),
+      shown_(std::move(shown)) {}
 
 std::string Detokenizer::Push(TokenId token) {
-  tokenizer_.AppendText(token, special_, &drop_leading_space_, &pending_);
+  const bool special = special_ || std::find(shown_.begin(), shown_.end(), token) != shown_.end();
+  tokenizer_.AppendText(token, special, &drop_leading_space_, &pending_);
   const size_t complete = CompleteUtf8Prefix(pending_);
   std::string text = SanitizeUtf8(std::string_view(pending_).substr(0, complete));
   pending_.erase(0, complete);

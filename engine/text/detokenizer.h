@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/text/tokenizer.h"
 #include "engine/token.h"
@@ -16,8 +17,9 @@ namespace engine::text {
 class Detokenizer {
  public:
   // special: show control tokens. drop_leading_space: for text that continues nothing (SPM).
+  // shown: control tokens to show in any case.
   explicit Detokenizer(const Tokenizer& tokenizer, bool special = false,
-                       bool drop_leading_space = false);
+                       bool drop_leading_space = false, std::vector<TokenId> shown = {});
 
   std::string Push(TokenId token);
   // The rest, with an incomplete character replaced by U+FFFD.
@@ -27,6 +29,7 @@ class Detokenizer {
   const Tokenizer& tokenizer_;
   bool special_;
   bool drop_leading_space_;
+  std::vector<TokenId> shown_;
   std::string pending_;  // at most 3 bytes: the start of a character
 };
 
