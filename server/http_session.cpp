@@ -491,6 +491,8 @@ void HttpSession::Record(const Incoming& incoming) {
                 .prompt_tokens = request_.use->prompt_tokens(),
                 .completion_tokens = request_.use->completion_tokens()});
   }
+  // An idle connection must not go on counting as one of its key's concurrent requests.
+  request_.use.reset();
 }
 
 asio::awaitable<bool> HttpSession::Reply(const HttpResponse& response) {
