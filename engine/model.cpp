@@ -73,11 +73,10 @@ bool IsBitnet2BPlaceholder(const ModelConfig& config, const std::string& source)
 
 std::unique_ptr<const text::ChatTemplate> LoadTemplate(const gguf::Metadata& metadata,
                                                        const ModelConfig& config) {
-  const std::string* source = metadata.FindString("tokenizer.chat_template");
-  if (source == nullptr) return nullptr;
+  std::optional<std::string> source = ChatTemplateSource(metadata, config);
+  if (!source) return nullptr;
   try {
-    return std::make_unique<const text::ChatTemplate>(
-        IsBitnet2BPlaceholder(config, *source) ? std::string(kBitnet2BTemplate) : *source);
+    return std::make_unique<const text::ChatTemplate>(*std::move(source));
   } catch (const text::TemplateError& error) {
     throw ModelError("The file's tokenizer.chat_template cannot be used: " +
                      std::string(error.what()));
@@ -85,6 +84,13 @@ std::unique_ptr<const text::ChatTemplate> LoadTemplate(const gguf::Metadata& met
 }
 
 }  // namespace
+
+std::optional<std::string> ChatTemplateSource(const gguf::Metadata& metadata,
+                                              const ModelConfig& config) {
+  const std::string* source = metadata.FindString("tokenizer.chat_template");
+  if (source == nullptr) return std::nullopt;
+  return IsBitnet2BPlaceholder(config, *source) ? std::string(kBitnet2BTemplate) : *source;
+}
 
 std::shared_ptr<const Model> Model::Load(const std::string& path, const EngineOptions& options,
                                          fabric::Device& device, fabric::WorkerTeam& /*team*/,

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,11 @@ struct LoadProgress {
 
 // How files are read under these options. Errors: ModelError for an unknown layout.
 gguf::ReadOptions ReadOptionsFor(const EngineOptions& options);
+
+// The chat template that a file means: its own or, where published files carry a wrong one, that of
+// the model's documentation. std::nullopt for a model without.
+std::optional<std::string> ChatTemplateSource(const gguf::Metadata& metadata,
+                                              const ModelConfig& config);
 
 // Everything of a model that does not change after load: hyperparameters, tokenizer, template and
 // weights (resident on `device`).
