@@ -68,12 +68,12 @@ TEST(HostileFiles, BrokenContainersEndEveryCommand) {
   GgufBuilder unknown(1, 1);
   unknown.Text("general.architecture", "llama").Tensor("t", {256, 4}, 977, 0).Data(4096);
   const std::vector<std::pair<std::string, std::string>> files = {
-      {"", "the file ends inside"},
+      {"", "the file is empty"},
       {std::string(1 << 16, '\0'), "not a GGUF file"},
       {"PK\x03\x04" + std::string(1000, 'z'), "not a GGUF file"},
       {whole.substr(0, 20), "the file ends inside"},
-      {whole.substr(0, 5000), "the file ends inside"},
-      {whole.substr(0, whole.size() / 2), "past"},
+      {whole.substr(0, 5000), "bytes left can hold at most"},
+      {whole.substr(0, whole.size() / 2), "truncated"},
       {lied_about, "the tensor count is"},
       {Text(tl2.bytes()), "TL2"},
       {Text(unknown.bytes()), "977"}};
@@ -117,7 +117,6 @@ TEST(HostileFiles, BadVocabulariesAndTemplatesEndTheLoad) {
        },
        "expected a token id below"},
       {set_text("tokenizer.ggml.model", "plamo2"), "plamo2"},
-      {set_text("tokenizer.ggml.pre", "no-such-rule"), "no-such-rule"},
       {set_text("tokenizer.chat_template", deep), "nested deeper"},
       {set_text("tokenizer.chat_template", "{% include '/etc/passwd' %}"), "is not supported"},
       {set_text("tokenizer.chat_template", std::string((1 << 20) + 1, 'a')), "limit"}};
