@@ -73,7 +73,7 @@ TEST(Serve, PoolThatCannotBeAllocatedIsOneSentence) {
 TEST(Serve, BundledModelCanHaveAnotherName) {
   const ProcessResult result = RunTern({"serve", "--served-model-name", "mine", "--print-config"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, HasSubstr("name = \"mine\""));
+  EXPECT_THAT(result.out, HasSubstr("id = \"mine\""));
   EXPECT_THAT(result.out, HasSubstr(".gguf"));
 }
 

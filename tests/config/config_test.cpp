@@ -97,6 +97,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "activation_quant") return "block";
   if (info.name == "head") return "full";
   if (info.name == "kv_type") return "f32";
+  if (info.name == "pooling") return "mean";
   if (info.name == "i2s_layout") return "arm64";
   if (info.name == "device") return "reference";
   if (info.name == "layout") return "pt5";
