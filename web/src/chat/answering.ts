@@ -132,8 +132,10 @@ export class Answering {
     // The server's figures when they are known: a piece of the stream may hold several tokens, and
     // the network brings them in bursts.
     const tokens = stats.usage?.completion_tokens ?? this.tokens;
-    const seconds = stats.usage?.tern?.decode_seconds ?? (this.lastToken - this.firstToken) / 1000;
-    if (tokens > 1 && seconds >= SHORTEST_SECONDS) stats.tokensPerSecond = (tokens - 1) / seconds;
+    const told = stats.usage?.tern?.decode_seconds;
+    const seconds = told ?? (this.lastToken - this.firstToken) / 1000;
+    const shortest = told === undefined ? SHORTEST_SECONDS : Number.MIN_VALUE;
+    if (tokens > 1 && seconds >= shortest) stats.tokensPerSecond = (tokens - 1) / seconds;
   }
 }
 
