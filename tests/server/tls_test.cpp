@@ -1,6 +1,7 @@
 // HTTPS: requests, pipelining, streams and the end of a client work as on plain connections; a
 // renewed certificate is shown to new clients; a client that speaks plain HTTP harms nobody.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -64,9 +65,14 @@ class TlsClient {
 
 class Tls : public testing::Test {
  protected:
+  // Of this process alone: tests run side by side.
+  static std::string Path(const char* name) {
+    return testing::TempDir() + "tls-test-" + std::to_string(getpid()) + "-" + name;
+  }
+
   Tls() {
-    certificate_ = testing::TempDir() + "tls-test-certificate.pem";
-    key_ = testing::TempDir() + "tls-test-key.pem";
+    certificate_ = Path("certificate.pem");
+    key_ = Path("key.pem");
     WriteCertificate("first", certificate_, key_);
     ServerOptions options;
     options.port = 0;
@@ -185,8 +191,8 @@ TEST_F(Tls, PlainHttpIsCutAndHarmsNobody) {
 }
 
 TEST_F(Tls, KeyOfAnotherCertificateIsRefusedWithBothNames) {
-  const std::string other = testing::TempDir() + "tls-test-other-key.pem";
-  WriteCertificate("third", testing::TempDir() + "tls-test-other.pem", other);
+  const std::string other = Path("other-key.pem");
+  WriteCertificate("third", Path("other.pem"), other);
   ServerOptions options;
   options.tls_certificate_file = certificate_;
   options.tls_key_file = other;
@@ -197,7 +203,7 @@ TEST_F(Tls, KeyOfAnotherCertificateIsRefusedWithBothNames) {
     EXPECT_NE(std::string(error.what()).find(other), std::string::npos) << error.what();
   }
   std::filesystem::remove(other);
-  std::filesystem::remove(testing::TempDir() + "tls-test-other.pem");
+  std::filesystem::remove(Path("other.pem"));
 }
 
 }  // namespace
