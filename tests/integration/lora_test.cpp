@@ -1,8 +1,10 @@
 // A request chooses LoRA adapters and their scales; requests with different ones run beside each
 // other and each says what it says alone.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <random>
 
@@ -15,6 +17,14 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+
+// Of this process alone: tests run side by side.
+std::filesystem::path Folder() {
+  const auto folder =
+      std::filesystem::path(::testing::TempDir()) / ("tern-lora-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  return folder;
+}
 
 // An adapter of the demo model's query and down projections, strong enough to change answers.
 std::string WriteAdapter(const std::string& name, uint64_t seed) {
@@ -43,7 +53,7 @@ std::string WriteAdapter(const std::string& name, uint64_t seed) {
     add(info.name + ".lora_a", info.cols(), kRank);
     add(info.name + ".lora_b", kRank, info.rows());
   }
-  const std::string path = ::testing::TempDir() + name + ".gguf";
+  const std::string path = Folder() / (name + ".gguf");
   const std::vector<std::byte> bytes = writer.Serialize();
   std::ofstream(path, std::ios::binary)
       .write(reinterpret_cast<const char*>(bytes.data()),
@@ -63,8 +73,7 @@ class LoraServer : public ::testing::Test {
   static void TearDownTestSuite() {
     app_.reset();
     plain_.reset();
-    std::filesystem::remove(::testing::TempDir() + "tern-lora-first.gguf");
-    std::filesystem::remove(::testing::TempDir() + "tern-lora-second.gguf");
+    std::filesystem::remove_all(Folder());
   }
 
   static json Body(const json& lora) {
