@@ -40,11 +40,13 @@ def conditions_here(build):
         here.add("no-node")
     if not (build / "tests" / "integration" / "sdk" / "installed").exists():
         here.add("no-network")
+    if not (build / "tests" / "integration" / "sdk" / "python" / "installed").exists():
+        here.add("no-python-client")
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         here.add("no-prometheus")
     if not (shutil.which("kustomize") or shutil.which("kubectl")):
         here.add("no-kustomize")
-    if not shutil.which("haproxy"):
+    if not shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
         here.add("no-haproxy")
     web = build / "tests" / "web" / "work"
     if not (web / "page" / "installed-lock.json").exists():
@@ -65,8 +67,8 @@ def conditions_here(build):
 
 
 KNOWN_CONDITIONS = {
-    "always", "no-data", "no-node", "no-network", "no-prometheus", "no-kustomize", "no-haproxy",
-    "no-web-packages", "no-chromium", "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
+    "always", "no-data", "no-node", "no-network", "no-python-client", "no-prometheus", "no-kustomize",
+    "no-haproxy", "no-web-packages", "no-chromium", "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
 
 
 def read_allowed(path):

@@ -18,13 +18,12 @@ test_packages="
   curl libbenchmark-dev libgmock-dev libgtest-dev librapidcheck-dev python3 python3-jinja2
   python3-jsonschema python3-yaml"
 
-# Node clients of the API tests, the web page's build and its browser, Prometheus, HAProxy, formatting and
+# Node and Python clients of the API tests, the web page's build and its browser, Prometheus, HAProxy, formatting and
 # static checks, fuzzers, the Debian package, the aarch64 kernels. Tests skip without them. (Debian's
 # prometheus and haproxy start services; to have only the programs, mask those first.)
 optional_packages="
   ccache chromium clang clang-format clang-tidy dpkg-dev g++-aarch64-linux-gnu haproxy
-  libclang-rt-dev nodejs npm
-  prometheus qemu-user-static"
+  libclang-rt-dev nodejs npm prometheus python3-venv qemu-user-static"
 
 [ $# -gt 0 ] || set -- build test
 

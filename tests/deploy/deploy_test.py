@@ -15,6 +15,7 @@ import concurrent.futures
 import contextlib
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
@@ -35,7 +36,8 @@ EMPTY_WHEN_ALL_IS_WELL = {"Refused requests"}
 
 
 def need(program):
-    path = shutil.which(program)
+    # Debian has haproxy where only root looks.
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
         print(f"{program} is not installed")
         sys.exit(77)

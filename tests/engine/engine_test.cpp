@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -95,7 +96,8 @@ std::string WithTemplate(const std::string& source) {
     writer.AddTensor(info.name, info.type, {info.extents.begin(), info.extents.begin() + info.rank},
                      {bytes.begin(), bytes.end()});
   }
-  const std::string path = ::testing::TempDir() + "engine_test_template.gguf";
+  const std::string path =
+      ::testing::TempDir() + "engine_test_template_" + std::to_string(getpid()) + ".gguf";
   writer.WriteFile(path);
   return path;
 }

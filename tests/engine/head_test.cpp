@@ -114,15 +114,21 @@ int CountSettled(HeadRig& rig, const std::vector<float>& hidden,
   return settled;
 }
 
-TEST(ScreenedHead, GivesTheCandidatesOfTheFullHead) {
-  HeadRig rig;
-  Random random(1);
+// Builds the rig from random rows; returns their codes.
+std::vector<std::vector<uint8_t>> BuildRandomRows(HeadRig& rig, Random& random) {
   std::vector<std::vector<uint8_t>> rows;
   for (uint32_t row = 0; row < kVocabulary; ++row) {
     rows.push_back(RandomCodes(random));
     rig.SetRow(row, rows.back(), kScale);
   }
   rig.Build();
+  return rows;
+}
+
+TEST(ScreenedHead, GivesTheCandidatesOfTheFullHead) {
+  HeadRig rig;
+  Random random(1);
+  const auto rows = BuildRandomRows(rig, random);
   ASSERT_TRUE(rig.head->screens());
   int settled = 0;
   for (int trial = 0; trial < 60; ++trial) {
@@ -169,12 +175,7 @@ TEST(ScreenedHead, IsNotMisledByLowerBitsOrTies) {
 TEST(ScreenedHead, ObeysTheMask) {
   HeadRig rig;
   Random random(3);
-  std::vector<std::vector<uint8_t>> rows;
-  for (uint32_t row = 0; row < kVocabulary; ++row) {
-    rows.push_back(RandomCodes(random));
-    rig.SetRow(row, rows.back(), kScale);
-  }
-  rig.Build();
+  const auto rows = BuildRandomRows(rig, random);
   std::vector<uint64_t> mask((kVocabulary + 63) / 64);
   for (uint64_t& word : mask) word = uint64_t{random()} << 32 | random();
   int settled = 0;

@@ -58,7 +58,6 @@ TEST(WorkerTeam, NoTwoPiecesShareAWorkerAtATime) {
   EXPECT_FALSE(shared);
 }
 
-// A worker that lost its core in the middle of a piece leaves all its other pieces to the others.
 TEST(WorkerTeam, CallersOfSeveralThreadsTakeTurns) {
   WorkerTeam team(3);
   std::vector<std::atomic<int>> busy(3);
@@ -81,6 +80,7 @@ TEST(WorkerTeam, CallersOfSeveralThreadsTakeTurns) {
   EXPECT_EQ(visits, 3 * 50 * 64);
 }
 
+// A worker that lost its core in the middle of a piece leaves all its other pieces to the others.
 TEST(WorkerTeam, AThrottledWorkerKeepsOnlyThePieceItHolds) {
   for (const int threads : {2, 4}) {
     WorkerTeam team(threads);

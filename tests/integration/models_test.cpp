@@ -1,6 +1,7 @@
 // Several models in one server: they come with their first request and go when idle, when memory is
 // needed or an operator says so, and no request notices but by its time.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -176,8 +177,8 @@ TEST(Models, ADrainDuringALoadServesWhoWaitsForIt) {
 }
 
 TEST(Models, ALoadThatFailsIsToldAndTriedAgainAndTheServerGoesOn) {
-  const std::filesystem::path path =
-      std::filesystem::path(::testing::TempDir()) / "late_model.gguf";
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) /
+                                     ("late_model_" + std::to_string(getpid()) + ".gguf");
   std::filesystem::remove(path);
   std::ofstream(path) << "GGUF, but not really";
   TestAppOptions options;

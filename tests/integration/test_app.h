@@ -16,20 +16,14 @@
 #include "fabric/worker_team.h"
 #include "server/app.h"
 #include "tests/server/raw_client.h"
+#include "tests/support/eventually.h"
 
 namespace server {
 
+using support::Eventually;
+
 inline std::string DemoModelPath() {
   return std::string(TERN_SOURCE_DIR) + "/models/tern-demo-7m-i2_s.gguf";
-}
-
-// Waits for what another thread does; the limit only ends a test that fails.
-inline bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 3000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
 }
 
 struct TestAppOptions {

@@ -49,9 +49,13 @@ class StepExecutorTest : public testing::Test {
 
   // Tokens of a request that runs with nothing beside it.
   std::vector<TokenId> Alone(std::vector<TokenId> prompt, uint32_t max_tokens) {
+    return Alone(RecordedRequest(std::move(prompt), max_tokens).first);
+  }
+  std::vector<TokenId> Alone(Request request) {
     FakeRuntime fake;
     StepExecutor executor(fake.runtime->scheduler(), *fake.runner, [] { return 0.0; });
-    auto [request, sink] = RecordedRequest(std::move(prompt), max_tokens);
+    const auto sink = std::make_shared<RecordingSink>(1);
+    request.sink = sink;
     executor.Accept({std::move(request), 0});
     while (executor.Step()) {
     }
@@ -292,14 +296,7 @@ TEST_F(StepExecutorTest, AThrowingStepDrawsNothingTwice) {
     executor_->Step();
   }
   RunToEnd();
-  FakeRuntime fake;
-  StepExecutor executor(fake.runtime->scheduler(), *fake.runner, [] { return 0.0; });
-  const auto alone = std::make_shared<RecordingSink>(1);
-  alone_request.sink = alone;
-  executor.Accept({std::move(alone_request), 0});
-  while (executor.Step()) {
-  }
-  EXPECT_EQ(sink->tokens(), alone->tokens());
+  EXPECT_EQ(sink->tokens(), Alone(std::move(alone_request)));
 }
 
 // An engine that gives the best few logits cheaply, and the kinds of output that rows asked it for.
@@ -328,14 +325,7 @@ TEST_F(CandidatesTest, GreedyAndTopKRequestsGetWhatAllLogitsGiveThem) {
   Request alone_request = request;
   executor_->Accept({std::move(request), now_});
   RunToEnd();
-  FakeRuntime fake;
-  StepExecutor executor(fake.runtime->scheduler(), *fake.runner, [] { return 0.0; });
-  const auto alone = std::make_shared<RecordingSink>(1);
-  alone_request.sink = alone;
-  executor.Accept({std::move(alone_request), 0});
-  while (executor.Step()) {
-  }
-  EXPECT_EQ(sink->tokens(), alone->tokens());
+  EXPECT_EQ(sink->tokens(), Alone(std::move(alone_request)));
   EXPECT_EQ(kinds_, std::set{engine::OutputKind::kCandidates});
 }
 
