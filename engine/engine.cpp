@@ -70,12 +70,8 @@ uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length,
   if (pool == 0) {
     context_bytes =
         block * geometry.MostBlocks(context_length, std::max(1U, options.max_batch_tokens));
-    uint64_t most = AvailableMemoryBytes() / 2;
-    if (options.memory_share > 0) {
-      most = std::min(most, options.memory_share - std::min(options.memory_share, weight_bytes));
-    }
-    pool = std::max(context_bytes,
-                    std::min(std::max(kAutoBytes, kAutoContexts * context_bytes), most));
+    pool = std::max(context_bytes, std::min(std::max(kAutoBytes, kAutoContexts * context_bytes),
+                                            MostPoolBytes(options, weight_bytes)));
   }
   if (pool < context_bytes) {
     throw ModelError("The KV pool of " + std::to_string(pool) +
@@ -87,6 +83,12 @@ uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length,
 }
 
 }  // namespace
+
+uint64_t MostPoolBytes(const EngineOptions& options, uint64_t weight_bytes) {
+  const uint64_t half = AvailableMemoryBytes() / 2;
+  if (options.memory_share == 0) return half;
+  return std::min(half, options.memory_share - std::min(options.memory_share, weight_bytes));
+}
 
 uint64_t PlannedKvBytes(const ModelConfig& config, const EngineOptions& options,
                         uint64_t weight_bytes) {

@@ -10,11 +10,10 @@ namespace engine {
 
 // The bytes of all KV blocks. Which block belongs to whom is the scheduler's business.
 //
-// Layout:  [layers][blocks][K, V][kv_heads][codes [block_size][head_dim], scales [block_size]]:
-// what
-//          one query head reads of one block is contiguous, and so is what a copied or swapped
-//          block holds of one layer. Codes are those of fabric::KvElement; only kQ8 and kT2 have
-//          scales.
+// Layout:  [layers][blocks][K, V][kv_heads][codes [block_size][head_dim], scales
+//          [block_size]]: what one query head reads of one block is contiguous, and so is what a
+//          copied or swapped block holds of one layer. Codes are those of fabric::KvElement; only
+//          kQ8 and kT2 have scales.
 // Threads: one writer per (layer, block, position); readers of other positions may run beside it.
 class KvCache {
  public:

@@ -389,14 +389,9 @@ ActivationMode ResolveActivation(const gguf::File& file, const std::string& arch
 // only one that has seen everything. Rank pooling reads the last token too, before its classifier.
 Pooling ReadPooling(const KeyReader& keys, const std::optional<Pooling>& wanted) {
   if (wanted) return *wanted;
-  switch (keys.metadata().FindUint(keys.Key("pooling_type")).value_or(3)) {
-    case 1:
-      return Pooling::kMean;
-    case 2:
-      return Pooling::kCls;
-    default:
-      return Pooling::kLast;
-  }
+  const double type = keys.metadata().FindFloat(keys.Key("pooling_type")).value_or(3);
+  if (type == 1) return Pooling::kMean;
+  return type == 2 ? Pooling::kCls : Pooling::kLast;
 }
 
 // Where the tensors that every attention layer has are looked for.

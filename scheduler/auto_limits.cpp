@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/memory.h"
+#include "engine/engine.h"
 
 namespace scheduler {
 namespace {
@@ -51,8 +51,9 @@ StepCost EstimateStepCost(const engine::Model& model, const engine::EngineOption
                                     .head_dim = config.head_dim,
                                     .block_size = options.kv_block_size,
                                     .type = options.kv_type};
-  const uint64_t pool =
-      options.kv_bytes > 0 ? options.kv_bytes : engine::AvailableMemoryBytes() / 2;
+  const uint64_t pool = options.kv_bytes > 0
+                            ? options.kv_bytes
+                            : engine::MostPoolBytes(options, model.weights().resident_bytes);
   cost.kv_tokens =
       pool / std::max<uint64_t>(geometry.BytesPerBlock(), 1) * uint64_t{geometry.block_size};
   return cost;

@@ -56,6 +56,20 @@ TEST(ModelConfig, ReadsTheBundledModel) {
   EXPECT_EQ(config.ternary_activation, ActivationMode::kToken);
 }
 
+TEST(ModelConfig, PoolingIsTheFilesOrLast) {
+  const std::string key = TinyShape{}.architecture + ".pooling_type";
+  const std::pair<int64_t, Pooling> cases[] = {{-1, Pooling::kLast}, {0, Pooling::kLast},
+                                               {1, Pooling::kMean},  {2, Pooling::kCls},
+                                               {3, Pooling::kLast},  {4, Pooling::kLast}};
+  for (const auto& [type, pooling] : cases) {
+    const auto set = [&key, type = type](gguf::Metadata& metadata) {
+      metadata.Set(key, {gguf::ValueType::kInt32, type});
+    };
+    EXPECT_EQ(Read({}, set).pooling, pooling) << type;
+  }
+  EXPECT_EQ(Read({}).pooling, Pooling::kLast);
+}
+
 TEST(ModelConfig, ActivationFollowsTheKeyThenTheArchitecture) {
   TinyShape shape;
   const auto activation = [&](const char* architecture, const char* key = nullptr) {
