@@ -79,6 +79,9 @@ struct DeviceCounters {
   }
 };
 
+// a += b.
+void AddCounters(const DeviceCounters& b, DeviceCounters* a);
+
 // Executes projections. The Fabric accelerates inner products; attention, norms and sampling are
 // the engine's.
 //

@@ -121,12 +121,14 @@ uint16_t QuantizeKvT2(const float* x, size_t n, uint8_t* codes) noexcept;
 // borders must lie at absolute multiples of this.
 inline constexpr uint32_t kAttentionChunk = 16;
 
+// Attention over kT2 rows leaves out values of less weight than this.
+inline constexpr float kLeastT2Weight = 1e-6F;
+
 // One chunk of online-softmax attention for the `group` query heads that share a KV head. A score
 // is the sum of query times code, times the key's scale, times `scale`; a value counts by its
 // weight times its scale. kT2: values whose weight is below kLeastT2Weight of the largest so far
 // count as zero (with every head alone: the bits do not depend on the group), and are not read when
 // they do so with all heads that are computed together.
-inline constexpr float kLeastT2Weight = 1e-6F;
 struct AttentionChunk {
   KvElement element = KvElement::kF32;
   const void* keys = nullptr;              // [count] rows of KvCodeBytes(), contiguous

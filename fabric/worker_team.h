@@ -10,7 +10,8 @@ namespace fabric {
 // for the next task and then sleep, so an idle server uses no CPU and a core taken by another
 // process slows a step by that core's share, not by a scheduler quantum.
 //
-// Threads: Run() and ParallelFor() from any thread, one job after the other. They do not nest.
+// Threads: Run() and ParallelFor() from any thread; jobs of several pieces run one after the other.
+//          Worker numbers are unique within a job only. They do not nest.
 // Errors:  tasks must not throw.
 class WorkerTeam {
  public:

@@ -19,10 +19,9 @@ namespace scheduler {
 //         prefix cache does not know it. Sequences write at num_computed and upwards, so at most
 //         one block of a table, the partly filled one that holds position num_computed, can be in
 //         the way of a write.
-// Window: with a sliding window a sequence gives back the blocks between the sinks and the window
-// of
-//         its next position. So all tables that reach the same position hold the same places of
-//         it, and what is given back stays in the prefix cache until its block is needed.
+// Window: with a sliding window a sequence gives back the blocks between the sinks and
+//         the window of its next position. So all tables that reach the same position hold the same
+//         places of it, and what is given back stays in the prefix cache until its block is needed.
 // Threads: one.
 class BlockTables {
  public:

@@ -92,7 +92,12 @@ std::unique_ptr<Scheduler> MakeScheduler(const SchedulerOptions& options,
 }  // namespace
 
 ModelRuntime::Facts ModelRuntime::Inspect(const Options& options) {
-  const engine::ModelFacts file = engine::InspectModel(options.path, options.engine);
+  // As Load() does with what is set.
+  engine::EngineOptions engine_options = options.engine;
+  const SchedulerOptions& limits = options.scheduler;
+  if (limits.max_sequences > 0) engine_options.max_sequences = limits.max_sequences;
+  if (limits.max_batch_tokens > 0) engine_options.max_batch_tokens = limits.max_batch_tokens;
+  const engine::ModelFacts file = engine::InspectModel(options.path, engine_options);
   return {.architecture = file.architecture,
           .context_length = file.context_length,
           .vocabulary = file.vocabulary,

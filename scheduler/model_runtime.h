@@ -36,7 +36,7 @@ class ModelRuntime {
     uint32_t context_length = 0;
     uint32_t vocabulary = 0;
     uint64_t parameters = 0;
-    uint64_t memory_bytes = 0;  // weights, KV pool, recurrent states, swap, workspace
+    uint64_t memory_bytes = 0;  // weights, KV pool, recurrent states, swap; workspace once loaded
   };
   // Errors: as Load().
   static Facts Inspect(const Options& options);

@@ -19,12 +19,13 @@ void AddCost(const RequestCost& b, RequestCost* a) {
   }
 }
 
-CostReading ReadCost(const StepRunner& runner, uint64_t kv_bytes, double step_seconds) {
+void ReadCost(const StepRunner& runner, uint64_t kv_bytes, double step_seconds,
+              CostReading* reading) {
   const auto layers = runner.LayerActivities();
-  return {.device = runner.Counters(),
-          .layers = {layers.begin(), layers.end()},
-          .kv_bytes = kv_bytes,
-          .step_seconds = step_seconds};
+  reading->layers.assign(layers.begin(), layers.end());
+  reading->device = runner.Counters();
+  reading->kv_bytes = kv_bytes;
+  reading->step_seconds = step_seconds;
 }
 
 void Charge(const CostReading& before, const CostReading& after, uint32_t tokens,
@@ -35,21 +36,20 @@ void Charge(const CostReading& before, const CostReading& after, uint32_t tokens
   };
   const fabric::DeviceCounters& a = before.device;
   const fabric::DeviceCounters& b = after.device;
-  RequestCost part;
-  part.tokens = tokens;
-  part.bytes = counted(a.weight_bytes, b.weight_bytes) + counted(a.dense_bytes, b.dense_bytes) +
-               counted(before.kv_bytes, after.kv_bytes);
-  part.total_ops = counted(a.total_ops, b.total_ops);
-  part.active_ops = counted(a.active_ops, b.active_ops);
-  part.fabric_seconds = share * (b.fabric_seconds - a.fabric_seconds);
-  part.step_seconds = share * (after.step_seconds - before.step_seconds);
-  part.energy_picojoules = share * (b.energy_picojoules - a.energy_picojoules);
-  part.layers.resize(std::min(before.layers.size(), after.layers.size()));
-  for (size_t i = 0; i < part.layers.size(); ++i) {
-    part.layers[i].total_ops = counted(before.layers[i].total_ops, after.layers[i].total_ops);
-    part.layers[i].active_ops = counted(before.layers[i].active_ops, after.layers[i].active_ops);
+  const size_t layers = std::min(before.layers.size(), after.layers.size());
+  if (cost->layers.size() < layers) cost->layers.resize(layers);
+  cost->tokens += tokens;
+  cost->bytes += counted(a.weight_bytes, b.weight_bytes) + counted(a.dense_bytes, b.dense_bytes) +
+                 counted(before.kv_bytes, after.kv_bytes);
+  cost->total_ops += counted(a.total_ops, b.total_ops);
+  cost->active_ops += counted(a.active_ops, b.active_ops);
+  cost->fabric_seconds += share * (b.fabric_seconds - a.fabric_seconds);
+  cost->step_seconds += share * (after.step_seconds - before.step_seconds);
+  cost->energy_picojoules += share * (b.energy_picojoules - a.energy_picojoules);
+  for (size_t i = 0; i < layers; ++i) {
+    cost->layers[i].total_ops += counted(before.layers[i].total_ops, after.layers[i].total_ops);
+    cost->layers[i].active_ops += counted(before.layers[i].active_ops, after.layers[i].active_ops);
   }
-  AddCost(part, cost);
 }
 
 }  // namespace scheduler

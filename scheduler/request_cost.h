@@ -38,7 +38,9 @@ struct CostReading {
   double step_seconds = 0;
 };
 
-CostReading ReadCost(const StepRunner& runner, uint64_t kv_bytes, double step_seconds);
+// Errors: std::bad_alloc when *reading grows.
+void ReadCost(const StepRunner& runner, uint64_t kv_bytes, double step_seconds,
+              CostReading* reading);
 
 // Adds to *cost what was counted from `before` to `after`, for a row of `tokens` of the
 // `all_tokens` that were computed meanwhile. REQUIRES: all_tokens > 0.

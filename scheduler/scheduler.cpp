@@ -400,6 +400,7 @@ void Scheduler::Commit(const StepPlan& plan, const StepResult& result, double /*
 }
 
 std::vector<Finished> Scheduler::TakeFinished() {
+  if (impl_->finished.empty()) return {};  // keeps the reserved room
   for (const uint64_t id : impl_->finished_ids) impl_->entries.erase(id);
   impl_->finished_ids.clear();
   return std::exchange(impl_->finished, {});

@@ -28,8 +28,8 @@ struct Scheduler::Impl {
     double arrival = 0;
     bool forced = false;
     bool embeds = false;  // ends with its prompt, without a token of its own
-    bool scores_prompt =
-        false;  // needs the output of every prompt position, so none from the cache
+    // Needs the output of every prompt position, so none from the cache.
+    bool scores_prompt = false;
     std::vector<engine::TokenId> stop_tokens;  // ascending
     std::string tenant;
 

@@ -67,7 +67,7 @@ struct Sequence {
   uint32_t prompt_tokens = 0;
   uint32_t num_computed = 0;   // positions whose K and V are in the cache
   uint32_t cached_tokens = 0;  // of the request's prompt, found in the prefix cache
-  uint32_t max_tokens = 0;     // generated tokens allowed; resolved, never 0
+  uint32_t max_tokens = 0;     // generated tokens allowed; resolved, 0 only for embeddings
   std::vector<engine::BlockId> blocks;
   uint32_t hole_begin = 0;
   uint32_t hole_end = 0;

@@ -214,9 +214,9 @@ void StepExecutor::RunPlan(const StepPlan& plan) {
   PrepareRows(plan);
   const bool metered = std::any_of(rows_.begin(), rows_.end(),
                                    [](const Row& row) { return row.active->request.report_cost; });
-  const CostReading before = metered ? ReadCosts() : CostReading();
+  const bool readable = metered && ReadCosts(&before_);
   RunBatch();
-  if (metered) ChargeRows(before);
+  if (readable && ReadCosts(&after_)) ChargeRows();
   const StepResult result = Collect();
   scheduler_.Commit(plan, result, clock_());
   PublishTokens(result);
@@ -387,17 +387,24 @@ void StepExecutor::SpreadCandidates(std::span<const engine::Candidate> candidate
   }
 }
 
-CostReading StepExecutor::ReadCosts() const {
-  return ReadCost(runner_, totals_.kv_bytes_read, totals_.seconds);
+bool StepExecutor::ReadCosts(CostReading* reading) const noexcept {
+  try {
+    ReadCost(runner_, totals_.kv_bytes_read, totals_.seconds, reading);
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
 }
 
-void StepExecutor::ChargeRows(const CostReading& before) {
-  const CostReading after = ReadCosts();
+void StepExecutor::ChargeRows() noexcept {
   uint32_t tokens = 0;
   for (const Row& row : rows_) tokens += row.planned->tokens();
   for (Row& row : rows_) {
     if (!row.active->request.report_cost) continue;
-    Charge(before, after, row.planned->tokens(), tokens, &row.choice->cost);
+    try {
+      Charge(before_, after_, row.planned->tokens(), tokens, &row.choice->cost);
+    } catch (const std::bad_alloc&) {  // its figures lack this step
+    }
   }
 }
 
@@ -567,7 +574,12 @@ void StepExecutor::Close(std::vector<Finished> endings) {
       event.reason = ending.reason;
       event.error = std::move(ending.error);
       if (active.pooler && ending.reason == FinishReason::kStop) {
-        event.embedding = active.pooler->Result();
+        try {
+          event.embedding = active.pooler->Result();
+        } catch (const std::bad_alloc&) {
+          event.reason = FinishReason::kError;
+          event.error = "out of memory";
+        }
       }
       Deliver(active, choice, std::move(event));
     }
@@ -583,7 +595,12 @@ void StepExecutor::Deliver(Active& active, Choice& choice, TokenEvent event) {
   event.scheduled = choice.scheduled;
   event.cached_tokens = active.cached_tokens;
   event.now = clock_();
-  if (active.request.report_cost) event.cost = std::make_shared<const RequestCost>(choice.cost);
+  if (active.request.report_cost) {
+    try {
+      event.cost = std::make_shared<const RequestCost>(choice.cost);
+    } catch (const std::bad_alloc&) {  // the end must be told, with or without figures
+    }
+  }
   active.request.sink->OnEvent(std::move(event));
 }
 

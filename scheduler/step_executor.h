@@ -86,9 +86,10 @@ class StepExecutor {
   bool EndsChoice(const Row& row, engine::TokenId token) const;
   uint32_t CandidatesFor(const Row& row) const;
   void SpreadCandidates(std::span<const engine::Candidate> candidates);
-  CostReading ReadCosts() const;
+  // False when there is no memory for it: figures are not worth a step.
+  bool ReadCosts(CostReading* reading) const noexcept;
   // Shares out what the step has cost among the rows whose requests want to know.
-  void ChargeRows(const CostReading& before);
+  void ChargeRows() noexcept;
   void TakeLogits(Row& row, uint32_t index, std::span<float> logits);
   void ScorePrompt(Row& row, uint32_t position, std::span<float> logits);
   void DrawToken(Row& row, uint32_t position, std::span<float> logits);
@@ -108,6 +109,8 @@ class StepExecutor {
   std::unordered_map<RequestId, std::unique_ptr<Active>> requests_;
   std::vector<Row> rows_;             // of the current step, parallel to StepPlan::rows
   std::vector<float> sparse_logits_;  // of a row that gave candidates
+  CostReading before_;                // the step, when somebody wants to know what it costs
+  CostReading after_;
   StepTotals totals_;
   engine::StepStats last_step_;
   uint64_t ended_ = 0;

@@ -2,7 +2,8 @@
 // tensor and int8 activations per token; and a float head. Reports bytes of weights per second and
 // multiply-adds per second, and the share of what this process measured the machine can do at best
 // with as many threads (of_dram, of_int8, in percent). Few tokens cycle through more matrices than
-// the last-level cache holds, so weights come from DRAM.
+// the last-level cache holds, so weights come from DRAM. Attend: attention over each KV type, from
+// memory.
 //
 //   fabric_bench --benchmark_format=json         TERN_FORCE_ISA=avx2 fabric_bench
 

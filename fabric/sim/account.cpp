@@ -48,26 +48,6 @@ DeviceCounters AccountOf(const FabricGeometry& geometry, const EnergyTable& ener
   return c;
 }
 
-void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
-  a->projections += b.projections;
-  a->total_ops += b.total_ops;
-  a->active_ops += b.active_ops;
-  a->weight_bytes += b.weight_bytes;
-  a->mem_reads += b.mem_reads;
-  a->mem_writes += b.mem_writes;
-  a->broadcasts += b.broadcasts;
-  a->residency_misses += b.residency_misses;
-  a->lanes_used += b.lanes_used;
-  a->cycles_gated += b.cycles_gated;
-  a->cycles_column_skip += b.cycles_column_skip;
-  a->fabric_cost += b.fabric_cost;
-  a->energy_picojoules += b.energy_picojoules;
-  a->fabric_seconds += b.fabric_seconds;
-  a->host_seconds += b.host_seconds;
-  a->dense_bytes += b.dense_bytes;
-  a->faults += b.faults;
-}
-
 void CounterBook::Add(const DeviceCounters& delta) noexcept {
   const std::lock_guard lock(mutex_);
   AddCounters(delta, &counters_);

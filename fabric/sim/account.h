@@ -15,9 +15,6 @@ namespace fabric::sim {
 DeviceCounters AccountOf(const FabricGeometry& geometry, const EnergyTable& energy, uint32_t rows,
                          uint32_t cols, uint64_t tokens, const kernels::ActivityCount& activity);
 
-// a += b, field by field.
-void AddCounters(const DeviceCounters& b, DeviceCounters* a);
-
 // Counters that one thread adds to and any thread reads.
 class CounterBook {
  public:
