@@ -30,6 +30,8 @@ class Router {
     Access access = Access::kKey;
     // Takes JSON: another content type is 415.
     bool json = false;
+    // "stream": true in it asks for an event stream.
+    bool streams = false;
     Handler handler;
   };
   struct Match {

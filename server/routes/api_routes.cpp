@@ -19,7 +19,7 @@ void AddApiRoutes(RouteContext& context, Router& router) {
   AddMetricsRoutes(context, routes);
   AddPropsRoutes(context, routes);
   for (Router::Route route : routes.routes()) {
-    route.handler = WhenLoaded(context, std::move(route.handler));
+    route.handler = WhenLoaded(context, route.streams, std::move(route.handler));
     router.Add(std::move(route));
   }
 }

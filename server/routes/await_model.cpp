@@ -1,7 +1,6 @@
 #include "server/routes/await_model.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -36,8 +35,11 @@ std::string ProgressComment(const ModelRegistry::Status& status) {
 // One request that waits. `streams` is found out when there is something to tell.
 class Waiting {
  public:
-  Waiting(RouteContext& context, const HttpRequest& http, HttpExchange& exchange)
-      : context_(context), http_(http), exchange_(exchange) {}
+  Waiting(RouteContext& context, bool can_stream, const HttpRequest& http, HttpExchange& exchange)
+      : context_(context), http_(http), exchange_(exchange) {
+    // The head of a resumable stream names it, and there is none yet.
+    if (!can_stream || http.Header(kResumableHeader) == "true") streams_ = false;
+  }
 
   // False when the client has gone. Throws ApiError when the time is up or the load failed.
   asio::awaitable<bool> For(const ModelNotLoaded& missing) {
@@ -64,8 +66,6 @@ class Waiting {
   }
 
   asio::awaitable<bool> Tell(const ModelRegistry::Status& status) {
-    // The head of a resumable stream names it, and there is none yet.
-    if (!streams_ && http_.Header(kResumableHeader) == "true") streams_ = false;
     if (!streams_) {
       streams_ =
           co_await OnWorker(context_.workers, [this] { return AsksForStream(context_, http_); });
@@ -84,9 +84,9 @@ class Waiting {
 };
 
 // Runs the handler until its model is there.
-asio::awaitable<void> Serve(RouteContext& context, const Handler& handler, const HttpRequest& http,
-                            HttpExchange& exchange) {
-  Waiting waiting(context, http, exchange);
+asio::awaitable<void> Serve(RouteContext& context, bool can_stream, const Handler& handler,
+                            const HttpRequest& http, HttpExchange& exchange) {
+  Waiting waiting(context, can_stream, http, exchange);
   // While it is held the model stays.
   std::optional<ModelNotLoaded> missing;
   for (;;) {
@@ -103,11 +103,11 @@ asio::awaitable<void> Serve(RouteContext& context, const Handler& handler, const
 }
 
 // An error after the stream has begun is told inside it.
-asio::awaitable<void> ServeAndTell(RouteContext& context, const Handler& handler,
+asio::awaitable<void> ServeAndTell(RouteContext& context, bool can_stream, const Handler& handler,
                                    const HttpRequest& http, HttpExchange& exchange) {
   std::optional<ApiError> error;
   try {
-    co_await Serve(context, handler, http, exchange);
+    co_await Serve(context, can_stream, handler, http, exchange);
   } catch (const ApiError& thrown) {
     if (!exchange.streaming()) throw;
     error = thrown;
@@ -119,9 +119,10 @@ asio::awaitable<void> ServeAndTell(RouteContext& context, const Handler& handler
 
 }  // namespace
 
-Handler WhenLoaded(RouteContext& context, Handler handler) {
-  return [&context, handler = std::move(handler)](const HttpRequest& http, HttpExchange& exchange) {
-    return ServeAndTell(context, handler, http, exchange);
+Handler WhenLoaded(RouteContext& context, bool streams, Handler handler) {
+  return [&context, streams, handler = std::move(handler)](const HttpRequest& http,
+                                                           HttpExchange& exchange) {
+    return ServeAndTell(context, streams, handler, http, exchange);
   };
 }
 

@@ -28,15 +28,7 @@ asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddChatCompletionRoutes(RouteContext& context, Router& router) {
-  for (const char* path : {"/v1/chat/completions", "/chat/completions"}) {
-    router.Add({.method = "POST",
-                .path = path,
-                .access = Router::Access::kKey,
-                .json = true,
-                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
-                  return Complete(context, http, exchange);
-                }});
-  }
+  AddStreamingEndpoint(context, {"/v1/chat/completions", "/chat/completions"}, Complete, router);
 }
 
 }  // namespace server

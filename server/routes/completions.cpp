@@ -29,15 +29,7 @@ asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddCompletionRoutes(RouteContext& context, Router& router) {
-  for (const char* path : {"/v1/completions", "/completions"}) {
-    router.Add({.method = "POST",
-                .path = path,
-                .access = Router::Access::kKey,
-                .json = true,
-                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
-                  return Complete(context, http, exchange);
-                }});
-  }
+  AddStreamingEndpoint(context, {"/v1/completions", "/completions"}, Complete, router);
 }
 
 }  // namespace server

@@ -184,24 +184,9 @@ asio::awaitable<void> Serve(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddEmbeddingRoutes(RouteContext& context, Router& router) {
-  using Work = asio::awaitable<void> (*)(RouteContext&, const HttpRequest&, HttpExchange&);
-  const std::vector<std::pair<const char*, Work>> works = {{"/v1/embeddings", Serve<Embeddings>},
-                                                           {"/embeddings", Serve<Embeddings>},
-                                                           {"/v1/rerank", Serve<Rerank>},
-                                                           {"/rerank", Serve<Rerank>},
-                                                           {"/v2/rerank", Serve<Rerank>},
-                                                           {"/v1/score", Serve<Score>},
-                                                           {"/score", Serve<Score>}};
-  for (const auto& [path, work] : works) {
-    router.Add(
-        {.method = "POST",
-         .path = path,
-         .access = Router::Access::kKey,
-         .json = true,
-         .handler = [&context, work = work](const HttpRequest& http, HttpExchange& exchange) {
-           return work(context, http, exchange);
-         }});
-  }
+  AddEndpoint(context, {"/v1/embeddings", "/embeddings"}, Serve<Embeddings>, router);
+  AddEndpoint(context, {"/v1/rerank", "/rerank", "/v2/rerank"}, Serve<Rerank>, router);
+  AddEndpoint(context, {"/v1/score", "/score"}, Serve<Score>, router);
 }
 
 }  // namespace server

@@ -26,15 +26,7 @@ asio::awaitable<void> Fill(RouteContext& context, const HttpRequest& http, HttpE
 }  // namespace
 
 void AddInfillRoutes(RouteContext& context, Router& router) {
-  for (const char* path : {"/infill", "/v1/infill"}) {
-    router.Add({.method = "POST",
-                .path = path,
-                .access = Router::Access::kKey,
-                .json = true,
-                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
-                  return Fill(context, http, exchange);
-                }});
-  }
+  AddStreamingEndpoint(context, {"/infill", "/v1/infill"}, Fill, router);
 }
 
 }  // namespace server

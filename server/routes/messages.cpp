@@ -46,23 +46,11 @@ asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
   co_await exchange.Reply(response);
 }
 
-using Work = asio::awaitable<void> (*)(RouteContext&, const HttpRequest&, HttpExchange&);
-
 }  // namespace
 
 void AddMessagesRoutes(RouteContext& context, Router& router) {
-  const std::vector<std::pair<std::string, Work>> works = {{"/v1/messages", Answer},
-                                                           {"/v1/messages/count_tokens", Count}};
-  for (const auto& [path, work] : works) {
-    router.Add(
-        {.method = "POST",
-         .path = path,
-         .access = Router::Access::kKey,
-         .json = true,
-         .handler = [&context, work = work](const HttpRequest& http, HttpExchange& exchange) {
-           return work(context, http, exchange);
-         }});
-  }
+  AddStreamingEndpoint(context, {"/v1/messages"}, Answer, router);
+  AddEndpoint(context, {"/v1/messages/count_tokens"}, Count, router);
 }
 
 }  // namespace server

@@ -1,11 +1,9 @@
 #include "server/routes/respond.h"
 
 #include <algorithm>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "server/api_error.h"
-#include "server/log.h"
 #include "server/routes/streams.h"
 
 namespace server {
@@ -92,6 +90,20 @@ asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
   co_await exchange.Reply(response);
 }
 
+void AddPost(RouteContext& context, std::initializer_list<const char*> paths, JsonEndpoint endpoint,
+             bool streams, Router& router) {
+  for (const char* path : paths) {
+    router.Add({.method = "POST",
+                .path = path,
+                .access = Router::Access::kKey,
+                .json = true,
+                .streams = streams,
+                .handler = [&context, endpoint](const HttpRequest& http, HttpExchange& exchange) {
+                  return endpoint(context, http, exchange);
+                }});
+  }
+}
+
 }  // namespace
 
 void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* response) {
@@ -120,6 +132,16 @@ HttpResponse StreamHead() {
   head.content_type = "text/event-stream; charset=utf-8";
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
   return head;
+}
+
+void AddEndpoint(RouteContext& context, std::initializer_list<const char*> paths,
+                 JsonEndpoint endpoint, Router& router) {
+  AddPost(context, paths, endpoint, false, router);
+}
+
+void AddStreamingEndpoint(RouteContext& context, std::initializer_list<const char*> paths,
+                          JsonEndpoint endpoint, Router& router) {
+  AddPost(context, paths, endpoint, true, router);
 }
 
 asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,

@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <functional>
+#include <initializer_list>
 
 #include "server/answer_writer.h"
 #include "server/generation.h"
@@ -23,6 +24,18 @@ boost::asio::awaitable<std::invoke_result_t<Work>> OnWorker(boost::asio::thread_
       },
       boost::asio::use_awaitable);
 }
+
+// What answers a request of a JSON endpoint.
+using JsonEndpoint = boost::asio::awaitable<void> (*)(RouteContext& context,
+                                                      const HttpRequest& http,
+                                                      HttpExchange& exchange);
+
+// POST of JSON to each of the paths, with a key.
+void AddEndpoint(RouteContext& context, std::initializer_list<const char*> paths,
+                 JsonEndpoint endpoint, Router& router);
+// Likewise, of an endpoint that can answer with an event stream.
+void AddStreamingEndpoint(RouteContext& context, std::initializer_list<const char*> paths,
+                          JsonEndpoint endpoint, Router& router);
 
 // Submits the job and answers with its text: at once, or as an event stream. A client that goes
 // away cancels it. Errors before the first byte are thrown as ApiError; later ones become an error

@@ -35,15 +35,7 @@ asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddResponsesRoutes(RouteContext& context, Router& router) {
-  for (const char* path : {"/v1/responses", "/responses"}) {
-    router.Add({.method = "POST",
-                .path = path,
-                .access = Router::Access::kKey,
-                .json = true,
-                .handler = [&context](const HttpRequest& http, HttpExchange& exchange) {
-                  return Answer(context, http, exchange);
-                }});
-  }
+  AddStreamingEndpoint(context, {"/v1/responses", "/responses"}, Answer, router);
 }
 
 }  // namespace server

@@ -58,12 +58,11 @@ Json ApplyTemplate(const RouteContext& context, const HttpRequest& http) {
   return json;
 }
 
-using Work = Json (*)(const RouteContext&, const HttpRequest&);
-
-asio::awaitable<void> Answer(RouteContext& context, Work work, const HttpRequest& http,
+template <Json (*kWork)(const RouteContext&, const HttpRequest&)>
+asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
                              HttpExchange& exchange) {
   const Json json =
-      co_await OnWorker(context.workers, [&context, &http, work] { return work(context, http); });
+      co_await OnWorker(context.workers, [&context, &http] { return kWork(context, http); });
   const HttpResponse response = JsonResponse(json);
   co_await exchange.Reply(response);
 }
@@ -71,20 +70,9 @@ asio::awaitable<void> Answer(RouteContext& context, Work work, const HttpRequest
 }  // namespace
 
 void AddTokenizeRoutes(RouteContext& context, Router& router) {
-  const std::vector<std::pair<std::string, Work>> works = {
-      {"/tokenize", Tokenize}, {"/detokenize", Detokenize}, {"/apply-template", ApplyTemplate}};
-  for (const auto& [path, work] : works) {
-    for (const char* prefix : {"", "/v1"}) {
-      router.Add(
-          {.method = "POST",
-           .path = prefix + path,
-           .access = Router::Access::kKey,
-           .json = true,
-           .handler = [&context, work = work](const HttpRequest& http, HttpExchange& exchange) {
-             return Answer(context, work, http, exchange);
-           }});
-    }
-  }
+  AddEndpoint(context, {"/tokenize", "/v1/tokenize"}, Answer<Tokenize>, router);
+  AddEndpoint(context, {"/detokenize", "/v1/detokenize"}, Answer<Detokenize>, router);
+  AddEndpoint(context, {"/apply-template", "/v1/apply-template"}, Answer<ApplyTemplate>, router);
 }
 
 }  // namespace server

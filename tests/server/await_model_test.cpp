@@ -14,8 +14,11 @@
 #include "server/routes/respond.h"
 #include "tests/server/raw_client.h"
 #include "tests/server/scripted_source.h"
+#include "tests/support/eventually.h"
 
 namespace server {
+
+using support::Eventually;
 namespace {
 
 namespace asio = boost::asio;
@@ -23,21 +26,12 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
-}
-
 // A server of scripted models, with a route that answers with the model's name, whole or streamed.
 class TestServer {
  public:
   explicit TestServer(ServerOptions server_options = {})
       : options(std::move(server_options)),
-        registry({{"m0", {.lazy = true}}, {"m1", {.lazy = true}}},
-                 {.wait_seconds = options.model_wait_seconds}, source),
+        registry({{"m0", {.lazy = true}}, {"m1", {.lazy = true}}}, {}, source),
         server_(Listening(options), MakeRouter(), {}) {
     registry.Start([](bool, const std::string&) {});
     server_.Start();
@@ -74,14 +68,14 @@ class TestServer {
   Router MakeRouter() {
     Router router;
     AddModelRoutes(context_, router);
-    for (const char* path : {"/answer", "/v1/messages", "/v1/responses"}) {
-      router.Add(
-          {.method = "POST",
-           .path = path,
-           .json = true,
-           .handler = WhenLoaded(context_, [this](const HttpRequest& http, HttpExchange& exchange) {
-             return Answer(http, exchange);
-           })});
+    for (const char* path : {"/answer", "/v1/messages", "/v1/responses", "/whole"}) {
+      router.Add({.method = "POST",
+                  .path = path,
+                  .json = true,
+                  .handler = WhenLoaded(context_, path != std::string("/whole"),
+                                        [this](const HttpRequest& http, HttpExchange& exchange) {
+                                          return Answer(http, exchange);
+                                        })});
     }
     return router;
   }
@@ -140,6 +134,20 @@ TEST(AwaitModel, AStreamHearsTheProgressInComments) {
   server.source.OpenGate();
   const std::string rest = client.ReadUntil("0\r\n\r\n");
   EXPECT_THAT(rest, HasSubstr("data: m0\n\n"));
+}
+
+TEST(AwaitModel, ARouteWithoutStreamsKeepsItsShape) {
+  ServerOptions options;
+  options.ping_seconds = 0.05;
+  TestServer server(options);
+  server.source.CloseGate();
+  RawClient client = server.Ask({{"model", "m0"}, {"stream", true}}, "/whole");
+  server.source.AwaitLoading();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // several pings would have come
+  server.source.OpenGate();
+  const auto response = client.ReadResponse();
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, "m0");
 }
 
 TEST(AwaitModel, WhatFailsBeforeTheStreamHasItsOwnStatus) {
