@@ -268,7 +268,7 @@ ParserTask<bool> ToolCallParser::AtStart() {
   }
 }
 
-ParserTask<bool> ToolCallParser::JsonCalls(bool only_offered) {
+ParserTask<bool> ToolCallParser::CallList(Call call, bool only_offered) {
   int next = co_await SkipSpace();
   const bool list = next == '[';
   if (list) co_await feed_.Next();
@@ -283,14 +283,7 @@ ParserTask<bool> ToolCallParser::JsonCalls(bool only_offered) {
       feed_.StopRecording();
       co_return true;
     }
-    bool found = false;
-    if (next == '{') {
-      if (syntax_.format == ToolFormat::kApertus) {
-        found = co_await KeyedCall();
-      } else {
-        found = co_await JsonCall(only_offered);
-      }
-    }
+    const bool found = co_await (this->*call)(only_offered);
     if (!found) {
       if (any) sink_.Content(feed_.TakeRecorded());
       co_return any;
@@ -298,6 +291,23 @@ ParserTask<bool> ToolCallParser::JsonCalls(bool only_offered) {
     if (!list || enough()) co_return true;
     feed_.StartRecording();
   }
+}
+
+ParserTask<bool> ToolCallParser::JsonCalls(bool only_offered) {
+  return CallList(&ToolCallParser::BracedCall, only_offered);
+}
+
+ParserTask<bool> ToolCallParser::BracedCall(bool only_offered) {
+  const int next = co_await feed_.Peek();
+  bool found = false;
+  if (next == '{') {
+    if (syntax_.format == ToolFormat::kApertus) {
+      found = co_await KeyedCall();
+    } else {
+      found = co_await JsonCall(only_offered);
+    }
+  }
+  co_return found;
 }
 
 // {"name": "f", "arguments": {...}}, members in any order. With others an object without arguments
@@ -562,28 +572,7 @@ ParserTask<bool> ToolCallParser::DeepSeekCall() {
 }
 
 ParserTask<bool> ToolCallParser::PythonCalls(bool only_offered) {
-  int next = co_await SkipSpace();
-  const bool list = next == '[';
-  if (list) co_await feed_.Next();
-  for (bool any = false;; any = true) {
-    next = co_await SkipSpace();
-    if (any && next == ',') {
-      co_await feed_.Next();
-      next = co_await SkipSpace();
-    }
-    if (any && (next == ']' || next == kEndOfText)) {
-      co_await feed_.Next();
-      feed_.StopRecording();
-      co_return true;
-    }
-    const bool found = co_await PythonCall(only_offered);
-    if (!found) {
-      if (any) sink_.Content(feed_.TakeRecorded());
-      co_return any;
-    }
-    if (!list || enough()) co_return true;
-    feed_.StartRecording();
-  }
+  return CallList(&ToolCallParser::PythonCall, only_offered);
 }
 
 // f(a=1, b='x')

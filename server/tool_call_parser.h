@@ -47,7 +47,11 @@ class ToolCallParser {
   ParserTask<bool> ArgumentsValue();
   ParserTask<bool> BrokenArguments();
 
+  using Call = ParserTask<bool> (ToolCallParser::*)(bool only_offered);
+  // One call, or a list of them in brackets. False when none was found.
+  ParserTask<bool> CallList(Call call, bool only_offered);
   ParserTask<bool> JsonCalls(bool only_offered);
+  ParserTask<bool> BracedCall(bool only_offered);
   ParserTask<bool> JsonCall(bool only_offered);
   ParserTask<bool> KeyedCall();
   ParserTask<bool> XmlCall();
