@@ -76,4 +76,24 @@ std::string_view RejectionReason(scheduler::AdmitResult result) {
   }
 }
 
+void ThrowIfBroken(const EventQueue& queue) {
+  switch (queue.failure()) {
+    case EventQueue::Failure::kNone:
+      return;
+    case EventQueue::Failure::kFull:
+      throw SlowReader();
+    case EventQueue::Failure::kNoMemory:
+      throw OutOfMemory();
+  }
+}
+
+void ThrowIfFailed(const scheduler::TokenEvent& event, const ServedModel& model) {
+  if (!event.finished) return;
+  if (event.reason == scheduler::FinishReason::kCancelled) throw ShuttingDown();
+  if (event.reason != scheduler::FinishReason::kError) return;
+  // It never ran: it waited too long.
+  if (event.scheduled <= 0) throw Overloaded(event.error, model.RetryAfterSeconds());
+  throw InternalError(event.error);
+}
+
 }  // namespace server

@@ -10,6 +10,7 @@
 #include "engine/lora.h"
 #include "scheduler/scheduler.h"
 #include "server/api_error.h"
+#include "server/event_queue.h"
 #include "server/openai_schema.h"
 #include "server/served_model.h"
 
@@ -26,5 +27,10 @@ ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, s
                         const ServedModel& model);
 // The same as a label of metrics.
 std::string_view RejectionReason(scheduler::AdmitResult result);
+
+// Errors: ApiError when the queue has dropped events, so that no more come.
+void ThrowIfBroken(const EventQueue& queue);
+// Errors: ApiError when the event ends a request that the engine did not finish.
+void ThrowIfFailed(const scheduler::TokenEvent& event, const ServedModel& model);
 
 }  // namespace server

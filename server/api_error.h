@@ -85,7 +85,7 @@ ApiError UnsupportedEncoding(std::string_view found);
 
 ApiError StreamNotFound(std::string_view stream);
 ApiError StreamCancelled();
-// 410: the first event that is still kept has this number.
+// 410: events up to and with this number are kept no more.
 ApiError StreamPositionGone(uint64_t first);
 
 ApiError InternalError(const std::string& message);

@@ -50,9 +50,7 @@ std::vector<ModelRuntime::Options> Runtimes(std::vector<ModelSpec> models, uint6
 }
 
 ModelLimits LimitsOf(const ServerOptions& options) {
-  return {.memory_bytes = options.model_memory_bytes,
-          .wait_seconds = options.model_wait_seconds,
-          .max_waiting = options.max_model_waiting};
+  return {.memory_bytes = options.model_memory_bytes, .max_waiting = options.max_model_waiting};
 }
 
 }  // namespace

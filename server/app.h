@@ -24,7 +24,8 @@ struct ModelSpec {
 // Use:      construct, Start() (listens at once; /live answers, /ready says "loading" until every
 //           model that is not lazy is loaded in the background), then Wait().
 // Signals:  none are touched here; the composition root calls BeginShutdown() from its handler
-// thread. Threads:  BeginShutdown() and port() from any thread.
+//           thread.
+// Threads:  BeginShutdown() and port() from any thread.
 class App {
  public:
   App(ServerOptions options, std::vector<ModelSpec> models, fabric::WorkerTeam& team);

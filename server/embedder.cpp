@@ -1,6 +1,7 @@
 #include "server/embedder.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "server/admission.h"
@@ -9,7 +10,6 @@
 namespace server {
 
 using engine::TokenId;
-using scheduler::FinishReason;
 using scheduler::TokenEvent;
 
 EmbeddingJob::EmbeddingJob(const EmbeddingParams& request, std::shared_ptr<ServedModel> served,
@@ -64,7 +64,12 @@ Embedder::~Embedder() {
   for (size_t i = 0; i < submitted_; ++i) {
     tokens += job_.inputs[i].size();
     if (inputs_[i].ended) continue;
-    job_.model->Cancel(inputs_[i].id);
+    job_.model->queue().OnEnded(Clock::now());
+    try {
+      job_.model->Cancel(inputs_[i].id);
+    } catch (const std::bad_alloc&) {
+      // Then it runs to its end, unheard.
+    }
     if (metrics_ != nullptr) metrics_->OnAborted();
   }
   if (job_.use != nullptr) job_.use->AddTokens(tokens, 0);
@@ -102,6 +107,7 @@ void Embedder::SubmitNext() {
 }
 
 void Embedder::Take() {
+  ThrowIfBroken(*queue_);
   for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event));
   SubmitNext();
 }
@@ -113,12 +119,7 @@ void Embedder::Handle(TokenEvent event) {
   found->ended = true;
   ++done_;
   job_.model->queue().OnEnded(Clock::now());
-  if (event.reason == FinishReason::kCancelled) throw ShuttingDown();
-  if (event.reason == FinishReason::kError) {
-    // It never ran: it waited too long.
-    if (event.scheduled <= 0) throw Overloaded(event.error, job_.model->RetryAfterSeconds());
-    throw InternalError(event.error);
-  }
+  ThrowIfFailed(event, *job_.model);
   vectors_[static_cast<size_t>(found - inputs_.begin())] = std::move(event.embedding);
   if (metrics_ == nullptr) return;
   const std::chrono::duration<double> total = Clock::now() - job_.arrival;

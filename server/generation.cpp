@@ -316,14 +316,7 @@ void Generation::CancelWhenQueueBreaks() {
 }
 
 std::vector<Generation::Update> Generation::Take() {
-  switch (queue_->failure()) {
-    case EventQueue::Failure::kNone:
-      break;
-    case EventQueue::Failure::kFull:
-      throw SlowReader();
-    case EventQueue::Failure::kNoMemory:
-      throw OutOfMemory();
-  }
+  ThrowIfBroken(*queue_);
   std::vector<Update> updates;
   for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event), &updates);
   return updates;
@@ -342,12 +335,7 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   Choice& choice = choices_[index + event.choice];
   if (event.finished && --prompt.engine_open == 0) job_.model->queue().OnEnded(Clock::now());
   if (choice.finished) return;  // ended by a stop string; these are the engine's last words
-  if (event.finished && event.reason == FinishReason::kCancelled) throw ShuttingDown();
-  if (event.finished && event.reason == FinishReason::kError) {
-    // It never ran: it waited too long.
-    if (event.scheduled <= 0) throw Overloaded(event.error, job_.model->RetryAfterSeconds());
-    throw InternalError(event.error);
-  }
+  ThrowIfFailed(event, *job_.model);
 
   Update update;
   update.choice = static_cast<uint32_t>(index) + event.choice;
@@ -437,7 +425,13 @@ Usage Generation::usage() const {
   Usage usage;
   for (const auto& prompt : job_.prompts) usage.prompt_tokens += prompt.size();
   for (const Prompt& prompt : prompts_) usage.cached_tokens += prompt.cached_tokens;
-  for (const Choice& choice : choices_) usage.completion_tokens += choice.tokens;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    const Choice& choice = choices_[i];
+    const Prompt& prompt = prompts_[i / job_.params.choices];
+    usage.completion_tokens += choice.tokens;
+    usage.first_token_seconds = std::max(usage.first_token_seconds, prompt.first_token_seconds);
+    usage.decode_seconds = std::max(usage.decode_seconds, choice.last_token - prompt.first_token);
+  }
   if (job_.params.cost_usage) usage.cost = CostOfAll();
   return usage;
 }
@@ -445,12 +439,8 @@ Usage Generation::usage() const {
 CostUsage Generation::CostOfAll() const {
   scheduler::RequestCost sum;
   CostUsage usage;
-  for (size_t i = 0; i < choices_.size(); ++i) {
-    const Choice& choice = choices_[i];
-    const Prompt& prompt = prompts_[i / job_.params.choices];
+  for (const Choice& choice : choices_) {
     if (choice.cost != nullptr) scheduler::AddCost(*choice.cost, &sum);
-    usage.first_token_seconds = std::max(usage.first_token_seconds, prompt.first_token_seconds);
-    usage.decode_seconds = std::max(usage.decode_seconds, choice.last_token - prompt.first_token);
   }
   const auto skip_rate = [](double active, double total) {
     return total > 0 ? 1 - active / total : 0;

@@ -37,10 +37,6 @@ constexpr double kLookSeconds = 1.0;
 // After an error with the body unread, so that the answer is not lost to a reset.
 constexpr double kLingerSeconds = 2.0;
 
-Clock::duration Seconds(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
 std::string LowerCase(std::string_view text) {
   std::string lower(text);
   for (char& c : lower) {
@@ -618,6 +614,8 @@ void HttpSession::DisarmDeadline() {
 
 // Looks by itself every second, too: a notification may be lost when memory is short.
 asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(WakeSource& source, double seconds) {
+  if (gone_) co_return Wake::kGone;
+  if (source.ready()) co_return Wake::kReady;
   source.SetNotify([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self == nullptr) return;

@@ -11,6 +11,10 @@ namespace server {
 
 using Clock = std::chrono::steady_clock;
 
+inline Clock::duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
 class RequestUse;

@@ -1,9 +1,7 @@
 #include "server/infill.h"
 
-#include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <ranges>
 
 #include "server/api_error.h"
 
@@ -23,41 +21,61 @@ Tokens Plain(std::string_view text, const ServedModel& model) {
   return model.tokenizer().Encode(text, {.add_special = false, .parse_special = false});
 }
 
-// The other files in the form of models that know whole repositories; the file to fill in comes
-// last and has no name of its own. Without tokens for that: one text after the other.
-Tokens EncodeFiles(const std::vector<InfillFile>& files, const ServedModel& model) {
-  Tokens tokens;
-  if (files.empty()) return tokens;
+// The end of a text of which no more than `room` tokens are wanted: tokenizing the rest of a long
+// one would take seconds for nothing.
+std::string_view EndOf(std::string_view text, uint64_t room, const ServedModel& model) {
+  while (model.tokenizer().LeastTokens(text.size()) > room) text.remove_prefix(text.size() / 8 + 1);
+  return text;
+}
+
+Tokens EncodeFile(const InfillFile& file, uint64_t room, const ServedModel& model) {
   const FimTokens& fim = model.tokenizer().fim();
-  if (fim.repository) {
-    tokens.push_back(*fim.repository);
-    Append(Plain("project\n", model), &tokens);
-  }
-  for (const InfillFile& file : files) {
-    if (fim.file) {
-      tokens.push_back(*fim.file);
-      Append(Plain(file.name + "\n" + file.text, model), &tokens);
-    } else {
-      Append(Plain(file.text + "\n\n", model), &tokens);
-    }
-  }
+  const std::string text(EndOf(file.text, room, model));
+  if (!fim.file) return Plain(text + "\n\n", model);
+  Tokens tokens = {*fim.file};
+  Append(Plain(file.name + "\n" + text, model), &tokens);
+  return tokens;
+}
+
+struct EncodedFiles {
+  Tokens tokens;
+  bool truncated = false;  // the beginning did not fit
+};
+
+// The other files in the form of models that know whole repositories; the file to fill in comes
+// last and has no name of its own. Without tokens for that: one text after the other. The last
+// `room` tokens of it, made from the end so that what cannot fit costs nothing.
+EncodedFiles EncodeFiles(const std::vector<InfillFile>& files, uint64_t room,
+                         const ServedModel& model) {
+  EncodedFiles encoded;
+  if (files.empty()) return encoded;
+  Tokens& tokens = encoded.tokens;
+  const auto prepend = [&](const Tokens& more) {
+    tokens.insert(tokens.begin(), more.begin(), more.end());
+  };
+  const FimTokens& fim = model.tokenizer().fim();
   if (fim.file) {
     tokens.push_back(*fim.file);
     Append(Plain("file\n", model), &tokens);
   }
-  return tokens;
+  for (const InfillFile& file : std::views::reverse(files)) {
+    if (tokens.size() > room) break;
+    prepend(EncodeFile(file, room, model));
+  }
+  if (fim.repository && tokens.size() <= room) {
+    prepend(Plain("project\n", model));
+    tokens.insert(tokens.begin(), *fim.repository);
+  }
+  encoded.truncated = tokens.size() > room;
+  if (encoded.truncated) tokens.erase(tokens.begin(), tokens.end() - static_cast<ptrdiff_t>(room));
+  return encoded;
 }
 
-double Milliseconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double, std::milli>(to - from).count();
-}
-
-Json RateJson(const char* name, uint64_t tokens, double milliseconds) {
+Json RateJson(const char* name, uint64_t tokens, double seconds) {
   const std::string prefix(name);
   return {{prefix + "_n", tokens},
-          {prefix + "_ms", milliseconds},
-          {prefix + "_per_second",
-           milliseconds > 0 ? static_cast<double>(tokens) * 1000 / milliseconds : 0.0}};
+          {prefix + "_ms", seconds * 1000},
+          {prefix + "_per_second", seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0}};
 }
 
 class InfillWriter : public AnswerWriter {
@@ -65,11 +83,9 @@ class InfillWriter : public AnswerWriter {
   explicit InfillWriter(const InfillJob& infill)
       : model_(infill.job.model->name()),
         truncated_(infill.truncated),
-        prompt_tokens_(infill.job.prompts.front().size()),
-        arrival_(infill.job.arrival) {}
+        prompt_tokens_(infill.job.prompts.front().size()) {}
 
   void Write(const Generation::Update& update) override {
-    if (!first_) first_ = Clock::now();
     text_ += update.delta.text;
     if (!update.delta.text.empty()) sse_.Data(Dump(Piece(update.delta.text)));
     if (!update.finish) return;
@@ -103,8 +119,6 @@ class InfillWriter : public AnswerWriter {
   }
 
   Json Last(const std::string& content, const Usage& usage) const {
-    const auto now = Clock::now();
-    const auto first = first_.value_or(now);
     Json json = Piece(content);
     json["stop"] = true;
     json["model"] = model_;
@@ -114,18 +128,15 @@ class InfillWriter : public AnswerWriter {
     json["truncated"] = truncated_;
     json["stop_type"] = StopType();
     json["stopping_word"] = stop_string_;
-    json["timings"] = RateJson("prompt", usage.prompt_tokens - usage.cached_tokens,
-                               Milliseconds(arrival_, first));
-    json["timings"].update(
-        RateJson("predicted", usage.completion_tokens, Milliseconds(first, now)));
+    json["timings"] =
+        RateJson("prompt", usage.prompt_tokens - usage.cached_tokens, usage.first_token_seconds);
+    json["timings"].update(RateJson("predicted", usage.completion_tokens, usage.decode_seconds));
     return json;
   }
 
   std::string model_;
   bool truncated_;
   uint64_t prompt_tokens_;
-  Clock::time_point arrival_;
-  std::optional<Clock::time_point> first_;  // when the first token came
   std::string text_;
   FinishReason reason_ = FinishReason::kStop;
   std::string stop_string_;
@@ -168,12 +179,11 @@ InfillJob PrepareInfill(const InfillRequest& request, std::shared_ptr<ServedMode
   // What the other files may take: they are help, and what is generated comes first.
   const uint64_t needed = prompt.size() + request.params.max_tokens.value_or(1);
   const uint64_t context = job.model->context_length();
-  Tokens files = EncodeFiles(request.extra, *job.model);
-  const uint64_t room = context > needed ? context - needed : 0;
-  infill.truncated = files.size() > room;
-  if (infill.truncated) files.erase(files.begin(), files.end() - static_cast<ptrdiff_t>(room));
+  const EncodedFiles files =
+      EncodeFiles(request.extra, context > needed ? context - needed : 0, *job.model);
+  infill.truncated = files.truncated;
   const bool bos = job.model->tokenizer().adds_bos();
-  prompt.insert(prompt.begin() + (bos ? 1 : 0), files.begin(), files.end());
+  prompt.insert(prompt.begin() + (bos ? 1 : 0), files.tokens.begin(), files.tokens.end());
   job.prompts.push_back(std::move(prompt));
 
   // A model that goes on with another file has filled in what it was asked for.

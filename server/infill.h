@@ -28,8 +28,7 @@ struct InfillJob {
 // May take long for long texts, so it runs on a worker. Errors: ApiError.
 InfillJob PrepareInfill(const InfillRequest& request, std::shared_ptr<ServedModel> model);
 
-// Answers in llama-server's own shape, which editors' plugins read. The model of the job outlives
-// the writer.
+// Answers in llama-server's own shape, which editors' plugins read.
 std::unique_ptr<AnswerWriter> MakeInfillWriter(const InfillJob& infill);
 
 }  // namespace server

@@ -21,10 +21,6 @@ constexpr double kPatiencePerLoadSecond = 2;
 
 constexpr double kFarAway = 3600;
 
-Clock::duration Seconds(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
 std::string Mebibytes(uint64_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20); }
 
 struct LoadAborted : std::exception {
@@ -307,7 +303,7 @@ void ModelRegistry::LoadAtStart(Lock& lock) {
     if (limits_.memory_bytes > 0 || !entry->starting) Inspect(lock, *entry);
     if (!entry->starting) continue;
     if (draining_) {
-      entry->status.state = State::kUnloaded;
+      LeaveUnloaded(lock, *entry);
     } else if (Fits(*entry)) {
       LoadEntry(lock, *entry);
     } else if (!CanFit(*entry)) {
@@ -315,7 +311,7 @@ void ModelRegistry::LoadAtStart(Lock& lock) {
     } else {
       LogInfo("model " + entry->status.name + " is left for its first request: it needs about " +
               Mebibytes(entry->memory_bytes()) + " MiB beside the loaded models");
-      entry->status.state = State::kUnloaded;
+      LeaveUnloaded(lock, *entry);
     }
     if (entry->status.state == State::kFailed) return TellStarted(lock, entry->status.error);
     entry->starting = false;
@@ -517,9 +513,8 @@ void ModelRegistry::LoadEntry(Lock& lock, Entry& entry) {
   if (loaded && Closed()) source_.Unload(entry.index, std::exchange(loaded->model, nullptr));
   lock.lock();
   if (aborted || (loaded && loaded->model == nullptr)) {
-    entry.status.state = State::kUnloaded;
     FinishLoadWaits(lock, entry, ShuttingDown());
-    return FinishUnloadWaits(lock, entry);
+    return LeaveUnloaded(lock, entry);
   }
   if (!loaded) return FailEntry(lock, entry, error);
   entry.model = std::move(loaded->model);
@@ -586,6 +581,13 @@ void ModelRegistry::UnloadEntry(Lock& lock, Entry& entry, Cause cause) {
   entry.status.progress = 0;
   entry.leaving.reset();
   ++entry.status.unloads[static_cast<size_t>(cause)];
+  FinishUnloadWaits(lock, entry);
+}
+
+// A load that did not come to be; it has done what an unload asked for meanwhile.
+void ModelRegistry::LeaveUnloaded(Lock& lock, Entry& entry) {
+  entry.status.state = State::kUnloaded;
+  entry.leaving.reset();
   FinishUnloadWaits(lock, entry);
 }
 

@@ -24,7 +24,6 @@ namespace server {
 
 struct ModelLimits {
   uint64_t memory_bytes = 0;   // of the loaded models together; 0 = no limit
-  double wait_seconds = 300;   // that a request waits for its model
   uint32_t max_waiting = 128;  // requests that wait for one model
 };
 
@@ -154,6 +153,7 @@ class ModelRegistry {
   void UnloadEntry(Lock& lock, Entry& entry, Cause cause);
   void FailEntry(Lock& lock, Entry& entry, const std::string& error);
   void FinishLoadWaits(Lock& lock, Entry& entry, const std::optional<ApiError>& error);
+  void LeaveUnloaded(Lock& lock, Entry& entry);
   void FinishUnloadWaits(Lock& lock, Entry& entry);
   void SetProgress(Entry& entry, double fraction);
   void Release(Entry& entry, bool used);

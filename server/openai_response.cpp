@@ -8,14 +8,15 @@
 namespace server {
 namespace {
 
-Json CostJson(const CostUsage& cost) {
+Json CostJson(const Usage& usage) {
+  const CostUsage& cost = *usage.cost;
   Json json = {{"bytes_per_token", cost.bytes_per_token},
                {"skip_rate", cost.skip_rate},
                {"fabric_seconds", cost.fabric_seconds},
                {"host_seconds", cost.host_seconds},
                {"energy_proxy_joules", cost.energy_proxy_joules},
-               {"first_token_seconds", cost.first_token_seconds},
-               {"decode_seconds", cost.decode_seconds}};
+               {"first_token_seconds", usage.first_token_seconds},
+               {"decode_seconds", usage.decode_seconds}};
   if (cost.layer_skip_rates) json["layer_skip_rates"] = *cost.layer_skip_rates;
   return json;
 }
@@ -25,7 +26,7 @@ Json UsageJson(const Usage& usage) {
                {"completion_tokens", usage.completion_tokens},
                {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
                {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
-  if (usage.cost) json["tern"] = CostJson(*usage.cost);
+  if (usage.cost) json["tern"] = CostJson(usage);
   return json;
 }
 

@@ -22,15 +22,15 @@ struct CostUsage {
   double fabric_seconds = 0;
   double host_seconds = 0;  // the rest of its share of the steps
   double energy_proxy_joules = 0;
-  double first_token_seconds = 0;  // since the request's header; of the slowest prompt
-  double decode_seconds = 0;       // first to last token, of the slowest choice
   std::optional<std::vector<double>> layer_skip_rates;
 };
 
 struct Usage {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
-  uint64_t cached_tokens = 0;  // of the prompt
+  uint64_t cached_tokens = 0;      // of the prompt
+  double first_token_seconds = 0;  // since the request's header; of the slowest prompt
+  double decode_seconds = 0;       // first to last token, of the slowest choice
   std::optional<CostUsage> cost = {};
 };
 

@@ -14,10 +14,6 @@ namespace {
 
 constexpr size_t kPieceBytes = 64u << 10;
 
-Clock::duration Seconds(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
 }  // namespace
 
 ResumableStream::Reader::Reader(std::shared_ptr<ResumableStream> stream, uint64_t after)
@@ -170,12 +166,17 @@ bool ResumableStream::Trim() {
   return bytes_ <= limits_.buffer_bytes;
 }
 
-void ResumableStream::ArmExpiry() {
-  expiry_.expires_after(Seconds(limits_.seconds));
-  expiry_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
-    const auto self = weak.lock();
-    if (!error && self != nullptr) self->Expire();
-  });
+// Called where nothing may be thrown.
+void ResumableStream::ArmExpiry() noexcept {
+  try {
+    expiry_.expires_after(Seconds(limits_.seconds));
+    expiry_.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+      const auto self = weak.lock();
+      if (!error && self != nullptr) self->Expire();
+    });
+  } catch (const std::bad_alloc&) {
+    // Then it stays until another reader leaves, or the server ends.
+  }
 }
 
 void ResumableStream::Expire() {

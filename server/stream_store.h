@@ -30,8 +30,7 @@ class StreamStore;
 // client that lost its connection reads on where it was. Comments are no events.
 //
 // Bound:   at most buffer_bytes of events. Those that a reader was given are dropped first; when
-// the
-//          rest fills the buffer, nobody reads, and the generation ends with an error event.
+//          the rest fills the buffer, nobody reads, and the generation ends with an error event.
 // End:     `seconds` after the last reader has left the stream is forgotten and its request, if it
 //          still runs, cancelled.
 // Threads: any.
@@ -88,7 +87,7 @@ class ResumableStream : public std::enable_shared_from_this<ResumableStream> {
   void TryEnd(const std::optional<ApiError>& error);
   void Append(std::string_view text);
   bool Trim();
-  void ArmExpiry();
+  void ArmExpiry() noexcept;
   void Expire();
   void NotifyReaders();
   uint64_t produced() const { return first_ + frames_.size(); }

@@ -2,6 +2,7 @@
 // ambiguous requests are refused and the connection ends, pipelined requests are answered in order,
 // and a client that goes away is noticed while a handler waits.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -15,21 +16,16 @@
 #include "server/event_queue.h"
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
+#include "tests/support/eventually.h"
 
 namespace server {
+
+using support::Eventually;
 namespace {
 
 namespace asio = boost::asio;
 
 // Waits for what another thread does; the limit only ends a test that fails.
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 2000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 ServerOptions TestOptions() {
   ServerOptions options;
   options.port = 0;
@@ -525,7 +521,7 @@ TEST(HttpSession, KeysHaveAnOwnNumberOfConcurrentRequests) {
 }
 
 TEST(HttpSession, ReloadReadsTheKeyFileAndKeepsTheOldKeysWhenItIsBroken) {
-  const std::string path = testing::TempDir() + "reloaded-keys";
+  const std::string path = testing::TempDir() + "reloaded-keys-" + std::to_string(getpid());
   std::ofstream(path) << "alice sk-old\n";
   ServerOptions options = TestOptions();
   options.api_key_file = path;

@@ -10,8 +10,11 @@
 #include <thread>
 
 #include "tests/server/scripted_source.h"
+#include "tests/support/eventually.h"
 
 namespace server {
+
+using support::Eventually;
 namespace {
 
 using ::testing::ElementsAre;
@@ -23,14 +26,6 @@ std::vector<ModelRegistry::Named> Lazy(int count, ModelPolicy policy = {}) {
   std::vector<ModelRegistry::Named> models;
   for (int i = 0; i < count; ++i) models.push_back({"m" + std::to_string(i), policy});
   return models;
-}
-
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
 }
 
 void AwaitReady(ModelWait& wait) {
@@ -300,6 +295,21 @@ TEST(ModelRegistry, AModelOfTheStartThatDoesNotFitComesWithItsFirstRequest) {
   EXPECT_EQ(registry.StatusOf("m1").state, State::kUnloaded);
   Acquire(registry, "m1");
   EXPECT_EQ(registry.StatusOf("m0").state, State::kUnloaded);
+}
+
+TEST(ModelRegistry, AnUnloadBeforeItsLoadAtTheStartIsDoneAndForgotten) {
+  ScriptedSource source({10, 10});
+  ModelRegistry registry({{"m0", {}}, {"m1", {}}}, {.memory_bytes = 15}, source);
+  source.CloseGate();
+  std::promise<bool> started;
+  registry.Start([&](bool ok, const std::string&) { started.set_value(ok); });
+  source.AwaitLoading();
+  const auto unload = registry.Unload("m1");
+  source.OpenGate();
+  EXPECT_TRUE(started.get_future().get());
+  AwaitReady(*unload);
+  Acquire(registry, "m1");
+  EXPECT_EQ(registry.StatusOf("m1").state, State::kReady);
 }
 
 TEST(ModelRegistry, ADrainGivesUpALoadOnlyWhenNobodyWaits) {

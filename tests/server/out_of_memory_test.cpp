@@ -9,19 +9,15 @@
 
 #include "fabric/worker_team.h"
 #include "server/api_error.h"
+#include "server/embedder.h"
 #include "server/generation.h"
 #include "tests/scheduler/failing_allocator.h"
+#include "tests/support/eventually.h"
 
 namespace server {
-namespace {
 
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
-}
+using support::Eventually;
+namespace {
 
 scheduler::TokenEvent Event() {
   scheduler::TokenEvent event;
@@ -101,13 +97,13 @@ TEST(EventQueue, TakesOneEventHoweverLarge) {
   EXPECT_EQ(queue.TakeAll().size(), 1U);
 }
 
-// On the engine thread the fourth event finds no memory.
+// On the engine thread one event of a request finds no memory.
 class FailingSink : public scheduler::TokenSink {
  public:
-  explicit FailingSink(std::shared_ptr<scheduler::TokenSink> inner) : inner_(std::move(inner)) {}
+  FailingSink(std::shared_ptr<scheduler::TokenSink> inner, int failing_event)
+      : inner_(std::move(inner)), failing_event_(failing_event) {}
   void OnEvent(scheduler::TokenEvent event) noexcept override {
-    constexpr int kFailing = 5;  // the queue's vector grows with its 1st, 2nd, 3rd and 5th event
-    const bool fails = ++events_ == kFailing;
+    const bool fails = ++events_ == failing_event_;
     if (fails) scheduler::allocations_left = 0;
     inner_->OnEvent(std::move(event));
     if (fails) scheduler::allocations_left = -1;
@@ -115,16 +111,23 @@ class FailingSink : public scheduler::TokenSink {
 
  private:
   std::shared_ptr<scheduler::TokenSink> inner_;
+  int failing_event_;
   int events_ = 0;
 };
 
 class FailingModel : public RuntimeModel {
  public:
-  using RuntimeModel::RuntimeModel;
+  // failing_event: one that makes the queue's vector grow, i.e. the 1st, 2nd, 3rd or 5th.
+  FailingModel(scheduler::EngineLoop& loop, std::shared_ptr<scheduler::ModelRuntime> runtime,
+               int failing_event)
+      : RuntimeModel(loop, std::move(runtime)), failing_event_(failing_event) {}
   scheduler::AdmitResult Submit(scheduler::Request request) override {
-    request.sink = std::make_shared<FailingSink>(std::move(request.sink));
+    request.sink = std::make_shared<FailingSink>(std::move(request.sink), failing_event_);
     return RuntimeModel::Submit(std::move(request));
   }
+
+ private:
+  int failing_event_;
 };
 
 GenerationJob Job(std::shared_ptr<ServedModel> model, int max_tokens) {
@@ -135,18 +138,25 @@ GenerationJob Job(std::shared_ptr<ServedModel> model, int max_tokens) {
   return PrepareCompletion(ParseCompletionRequest(body, {}), std::move(model));
 }
 
-TEST(RequestMemory, ARequestWithoutMemoryForItsEventsEndsAlone) {
-  fabric::WorkerTeam team(1);
-  scheduler::ModelRuntime::Options options;
-  options.name = "demo";
-  options.path = std::string(TERN_SOURCE_DIR) + "/models/tern-demo-7m-i2_s.gguf";
-  options.engine.kv_bytes = 64u << 20;
-  const auto runtime = scheduler::ModelRuntime::Load(options, team);
-  scheduler::EngineLoop loop;
-  loop.Attach(runtime);
+class RequestMemory : public ::testing::Test {
+ protected:
+  RequestMemory() {
+    scheduler::ModelRuntime::Options options;
+    options.name = "demo";
+    options.path = std::string(TERN_SOURCE_DIR) + "/models/tern-demo-7m-i2_s.gguf";
+    options.engine.kv_bytes = 64u << 20;
+    runtime_ = scheduler::ModelRuntime::Load(options, team_);
+    loop_.Attach(runtime_);
+  }
 
-  Generation failing(Job(std::make_shared<FailingModel>(loop, runtime), 900));
-  Generation other(Job(std::make_shared<RuntimeModel>(loop, runtime), 40));
+  fabric::WorkerTeam team_{1};
+  std::shared_ptr<scheduler::ModelRuntime> runtime_;
+  scheduler::EngineLoop loop_;
+};
+
+TEST_F(RequestMemory, ARequestWithoutMemoryForItsEventsEndsAlone) {
+  Generation failing(Job(std::make_shared<FailingModel>(loop_, runtime_, 5), 900));
+  Generation other(Job(std::make_shared<RuntimeModel>(loop_, runtime_), 40));
   failing.Submit(nullptr);
   other.Submit(nullptr);
   ASSERT_TRUE(
@@ -164,8 +174,19 @@ TEST(RequestMemory, ARequestWithoutMemoryForItsEventsEndsAlone) {
   }));
   EXPECT_EQ(other.usage().completion_tokens, 40U);
   // The engine was told at once: it computes nothing more for the one that failed.
-  EXPECT_TRUE(Eventually([&] { return loop.Stats(*runtime).scheduler.running == 0; }));
-  EXPECT_LT(loop.Stats(*runtime).scheduler.generated_tokens, 900U);
+  EXPECT_TRUE(Eventually([&] { return loop_.Stats(*runtime_).scheduler.running == 0; }));
+  EXPECT_LT(loop_.Stats(*runtime_).scheduler.generated_tokens, 900U);
+}
+
+TEST_F(RequestMemory, VectorsWithoutMemoryEndTheirRequest) {
+  EmbeddingJob job;
+  job.model = std::make_shared<FailingModel>(loop_, runtime_, 1);
+  job.arrival = Clock::now();
+  job.Add("Once upon a time", "input");
+  Embedder embedder(std::move(job), nullptr);
+  embedder.Submit();
+  ASSERT_TRUE(Eventually([&] { return embedder.queue().ready(); }));
+  EXPECT_THROW(embedder.Take(), ApiError);
 }
 
 }  // namespace

@@ -16,8 +16,11 @@
 #include "server/http_server.h"
 #include "tests/server/raw_client.h"
 #include "tests/support/certificate.h"
+#include "tests/support/eventually.h"
 
 namespace server {
+
+using support::Eventually;
 namespace {
 
 namespace asio = boost::asio;
@@ -116,13 +119,6 @@ class Tls : public testing::Test {
                   co_await exchange.Reply(response);
                 }});
     return router;
-  }
-
-  static bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 2000 && !condition(); ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return condition();
   }
 
   std::string certificate_;
