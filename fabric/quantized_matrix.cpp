@@ -47,17 +47,14 @@ constexpr std::array kFormats = {
 // Kernels read vectors of 16 bytes of which the last may lie behind the last row.
 constexpr size_t kOverread = 64;
 
-size_t PlaneStride(uint32_t bits, uint32_t cols) {
-  const size_t unit_cols = 8 * kPlaneUnit / bits;
-  return (cols + unit_cols - 1) / unit_cols * kPlaneUnit;
-}
-
-void WritePlane(const uint8_t* codes, uint32_t cols, uint32_t bits, uint32_t shift, uint8_t* out) {
+void WritePlane(std::span<const uint8_t> codes, uint32_t row, uint32_t bits, uint32_t shift,
+                uint8_t* plane) {
+  const auto cols = static_cast<uint32_t>(codes.size());
   const uint32_t mask = (1U << bits) - 1;
   const uint32_t unit_cols = 8 * kPlaneUnit / bits;
   for (uint32_t first = 0; first < cols; first += kPlaneUnit) {
     const uint32_t field = first % unit_cols / kPlaneUnit * bits;
-    uint8_t* unit = out + first / unit_cols * kPlaneUnit;
+    uint8_t* unit = plane + kernels::PlaneOffset(bits, cols, row, first);
     for (uint32_t m = 0; m < kPlaneUnit; ++m) {
       const uint32_t value = (static_cast<uint32_t>(codes[first + m]) >> shift) & mask;
       unit[m] = static_cast<uint8_t>((field == 0 ? 0U : unit[m]) | (value << field));
@@ -85,8 +82,9 @@ QuantizedMatrix::QuantizedMatrix(QuantizedType type, uint32_t rows, uint32_t col
                                 std::to_string(rows) + " x " + std::to_string(cols) + ".");
   }
   for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
-    plane_strides_[p] = PlaneStride(f.planes[p], cols);
-    planes_[p] = AlignedBuffer<uint8_t>(rows * plane_strides_[p] + kOverread);
+    const size_t all_rows = (size_t{rows} + kernels::kBrickRows - 1) / kernels::kBrickRows *
+                            kernels::kBrickRows;
+    planes_[p] = AlignedBuffer<uint8_t>(all_rows * kernels::PlaneRowBytes(f.planes[p], cols));
   }
   sub_stride_ = f.sub_scales ? cols / f.sub_block : 0;
   scale_stride_ = cols / f.super_block;
@@ -106,8 +104,7 @@ void QuantizedMatrix::SetRow(uint32_t row, const QuantizedRow& values) {
   uint32_t shift = CodeBits(f);
   for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
     shift -= f.planes[p];
-    WritePlane(values.codes.data(), cols_, f.planes[p], shift,
-               planes_[p].data() + row * plane_strides_[p]);
+    WritePlane(values.codes, row, f.planes[p], shift, planes_[p].data());
   }
   std::copy(values.sub_scales.begin(), values.sub_scales.end(),
             sub_scales_.data() + row * sub_stride_);
@@ -120,13 +117,9 @@ uint8_t QuantizedMatrix::CodeAt(uint32_t row, uint32_t col) const {
   const QuantizedFormat& f = format();
   uint32_t code = 0;
   for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
-    const uint32_t unit_cols = 8 * kPlaneUnit / f.planes[p];
-    const uint32_t in_unit = col % unit_cols;
-    const uint32_t byte =
-        planes_[p][row * plane_strides_[p] + col / unit_cols * kPlaneUnit + in_unit % kPlaneUnit];
-    const uint32_t field =
-        (byte >> (in_unit / kPlaneUnit * f.planes[p])) & ((1U << f.planes[p]) - 1);
-    code = (code << f.planes[p]) | field;
+    const uint32_t bits = f.planes[p];
+    const uint8_t* unit = planes_[p].data() + kernels::PlaneOffset(bits, cols_, row, col);
+    code = (code << bits) | kernels::PlaneField(unit, bits, col);
   }
   return f.nonlinear ? kernels::kNonlinearLevels[code] : static_cast<uint8_t>(code);
 }
@@ -167,7 +160,6 @@ kernels::QuantizedTile QuantizedMatrix::Tile() const {
   tile.format = format();
   for (uint32_t p = 0; p < kMaxPlanes; ++p) {
     tile.planes[p] = planes_[p].data();
-    tile.plane_strides[p] = plane_strides_[p];
   }
   tile.sub_scales = sub_scales_.data();
   tile.sub_mins = sub_mins_.data();

@@ -40,9 +40,9 @@ struct QuantizedRow {
 
 // A [rows, cols] matrix of small integers with scales per block.
 //
-// Layout:    the planes of the codes (fabric/kernels/quantized_tile.h), the scales and the minimums
-//            each in a section of its own, row-major: a row can be read alone, and a sketch of the
-//            upper bits without the lower ones.
+// Layout:    the planes of the codes in bricks (fabric/kernels/quantized_tile.h), the scales and the
+//            minimums row-major, each in a section of its own: a row can be read alone, and a
+//            sketch of the upper bits without the lower ones.
 // Size:      that of the file's type; Q2_K, Q3_K, Q4_K and Q5_K keep their scales of 4 or 6 bits in
 //            bytes: 3.125, 3.5625, 4.625 and 5.625 bits per weight.
 // Ownership: owns its bytes. Move-only.
@@ -74,7 +74,6 @@ class QuantizedMatrix {
   QuantizedType type_;
   uint32_t rows_;
   uint32_t cols_;
-  size_t plane_strides_[kernels::kMaxPlanes] = {};
   size_t sub_stride_ = 0;
   size_t scale_stride_ = 0;
   AlignedBuffer<uint8_t> planes_[kernels::kMaxPlanes];

@@ -30,16 +30,11 @@ struct FieldSums {
   int32_t squares = 0;
 };
 
-FieldSums SumFields(const uint8_t* plane, uint32_t bits, uint32_t col) {
-  const uint32_t unit_cols = 8 * kernels::kPlaneUnit / bits;
-  const uint32_t in_unit = col % unit_cols;
-  const uint8_t* bytes =
-      plane + col / unit_cols * kernels::kPlaneUnit + in_unit % kernels::kPlaneUnit;
-  const uint32_t shift = in_unit / kernels::kPlaneUnit * bits;
-  const int32_t mask = (1 << bits) - 1;
+FieldSums SumFields(const kernels::QuantizedTile& tile, uint32_t bits, uint32_t row, uint32_t col) {
+  const uint8_t* unit = tile.planes[1] + kernels::PlaneOffset(bits, tile.cols, row, col);
   FieldSums sums;
   for (uint32_t i = 0; i < kVector; ++i) {
-    const int32_t field = (bytes[i] >> shift) & mask;
+    const auto field = static_cast<int32_t>(kernels::PlaneField(unit, bits, col + i));
     sums.sum += field;
     sums.squares += field * field;
   }
@@ -81,7 +76,6 @@ void RowScreen::MeasureRow(uint32_t row) {
   const double step = std::ldexp(1.0, static_cast<int>(dropped));
   const double middle = (kernels::IsDoubled(f, 1) ? step - 1 : step) / 2;
   const double largest_code = std::max(f.zero, (1 << kernels::CodeBits(f)) - 1 - f.zero);
-  const uint8_t* plane = tile.planes[1] + row * tile.plane_strides[1];
   double residual = 0;
   double longest = 0;
   for (uint32_t col = 0; col < tile.cols; col += kVector) {
@@ -89,7 +83,7 @@ void RowScreen::MeasureRow(uint32_t row) {
     const size_t sub_block = row * tile.sub_stride + col / f.sub_block;
     double scale = HalfToFloat(tile.scales[super_block]);
     if (f.sub_scales) scale *= tile.sub_scales[sub_block];
-    const FieldSums sums = SumFields(plane, dropped, col);
+    const FieldSums sums = SumFields(tile, dropped, row, col);
     residual += scale * scale * (sums.squares - 2 * middle * sums.sum + kVector * middle * middle);
     longest += scale * scale * kVector * largest_code * largest_code;
   }
@@ -158,10 +152,10 @@ void RowScreen::Refine(uint32_t token, std::span<const uint32_t> rows, float* ou
   one.codes += token * x_.code_stride;
   one.scales += token * x_.scale_stride;
   const auto task = [&](int, size_t begin, size_t end) {
-    for (size_t first = begin; first < end; first += kVector) {
-      const size_t count = std::min<size_t>(kVector, end - first);
-      float values[kVector];
-      RunRows(one, 0, rows.data() + first, static_cast<uint32_t>(count), values, kVector);
+    for (size_t first = begin; first < end; first += kTileRows) {
+      const size_t count = std::min<size_t>(kTileRows, end - first);
+      float values[kTileRows];
+      RunRows(one, 0, rows.data() + first, static_cast<uint32_t>(count), values, kTileRows);
       std::copy(values, values + count, out + first);
     }
   };

@@ -22,16 +22,18 @@ struct Avx2 : PairOps {
   static __m128i Load128(const void* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }
-  // Rows i and 4 + i in the two 128-bit lanes.
-  static __m256i LoadLanes(const uint8_t* const* rows, size_t offset) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(Load128(rows[0] + offset)),
-                                   Load128(rows[4] + offset), 1);
+  // Rows kFirst and + 4 in the two 128-bit lanes.
+  template <uint32_t kFirst, class Rows>
+  static __m256i LoadLanes(const Rows& rows, size_t offset) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(Load128(rows[kFirst] + offset)),
+                                   Load128(rows[kFirst + 4] + offset), 1);
   }
-  static void TransposeHalf(const uint8_t* const* rows, size_t offset, __m256i (&out)[4]) {
-    const __m256i a = LoadLanes(rows, offset);
-    const __m256i b = LoadLanes(rows + 1, offset);
-    const __m256i c = LoadLanes(rows + 2, offset);
-    const __m256i d = LoadLanes(rows + 3, offset);
+  template <uint32_t kFirst, class Rows>
+  static void TransposeHalf(const Rows& rows, size_t offset, __m256i (&out)[4]) {
+    const __m256i a = LoadLanes<kFirst>(rows, offset);
+    const __m256i b = LoadLanes<kFirst + 1>(rows, offset);
+    const __m256i c = LoadLanes<kFirst + 2>(rows, offset);
+    const __m256i d = LoadLanes<kFirst + 3>(rows, offset);
     const __m256i ab_low = _mm256_unpacklo_epi32(a, b);
     const __m256i ab_high = _mm256_unpackhi_epi32(a, b);
     const __m256i cd_low = _mm256_unpacklo_epi32(c, d);
@@ -41,11 +43,12 @@ struct Avx2 : PairOps {
     out[2] = _mm256_unpacklo_epi64(ab_high, cd_high);
     out[3] = _mm256_unpackhi_epi64(ab_high, cd_high);
   }
-  static void Transpose(const uint8_t* const* rows, size_t offset, Ints (&out)[4]) {
+  template <class Rows>
+  static void Transpose(const Rows& rows, size_t offset, Ints (&out)[4]) {
     __m256i low[4];
     __m256i high[4];
-    TransposeHalf(rows, offset, low);
-    TransposeHalf(rows + 8, offset, high);
+    TransposeHalf<0>(rows, offset, low);
+    TransposeHalf<8>(rows, offset, high);
     for (int j = 0; j < 4; ++j) out[j] = {low[j], high[j]};
   }
 

@@ -6,20 +6,14 @@
 namespace fabric::kernels {
 namespace {
 
-int32_t FieldAt(const uint8_t* plane, uint32_t bits, uint32_t col) {
-  const uint32_t unit_cols = 8 * kPlaneUnit / bits;
-  const uint32_t in_unit = col % unit_cols;
-  const uint8_t byte = plane[col / unit_cols * kPlaneUnit + in_unit % kPlaneUnit];
-  return (byte >> (in_unit / kPlaneUnit * bits)) & ((1 << bits) - 1);
-}
-
 int32_t CodeAt(const QuantizedTile& t, uint32_t row, uint32_t col) {
   int32_t code = 0;
   for (uint32_t p = 0; p < kMaxPlanes && t.format.planes[p] != 0; ++p) {
     const uint32_t bits = t.format.planes[p];
     const bool read = t.sketch_planes == 0 || p < t.sketch_planes;
     code <<= bits;
-    if (read) code |= FieldAt(t.planes[p] + row * t.plane_strides[p], bits, col);
+    const uint8_t* unit = t.planes[p] + PlaneOffset(bits, t.cols, row, col);
+    if (read) code |= static_cast<int32_t>(PlaneField(unit, bits, col));
   }
   if (t.format.nonlinear) return kNonlinearLevels[code];
   const uint32_t dropped = DroppedBits(t.format, t.sketch_planes);

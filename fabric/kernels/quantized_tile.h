@@ -11,6 +11,12 @@ inline constexpr uint32_t kQuantizedBlock = 32;
 // of the unit's 256 / bits columns.
 inline constexpr uint32_t kPlaneUnit = 32;
 inline constexpr uint32_t kMaxPlanes = 2;
+// A plane lies in bricks of 16 rows x 256 columns, in the order in which a pass over all rows reads
+// them: one stream of addresses, which DRAM and prefetchers like ten times better than 16 streams.
+// Within a brick each row has consecutive bytes, so that single rows can be read, too. The last
+// brick of 16 rows is narrower when 256 does not divide the columns.
+inline constexpr uint32_t kBrickRows = 16;
+inline constexpr uint32_t kBrickCols = 256;
 
 // How the rows of a quantised matrix are written. A code's bits are split over planes, highest
 // first, each in a place of its own, so that a reader who needs fewer bits reads fewer bytes.
@@ -48,8 +54,7 @@ inline constexpr uint8_t kNonlinearLevels[16] = {1,   24,  45,  63,  79,  93,  1
 // doubled: code with zeros + 2^(dropped_bits - 1).
 struct QuantizedTile {
   QuantizedFormat format;
-  const uint8_t* planes[kMaxPlanes] = {};  // row r at + r * plane_strides
-  size_t plane_strides[kMaxPlanes] = {};   // bytes
+  const uint8_t* planes[kMaxPlanes] = {};  // see PlaneOffset()
   const int8_t* sub_scales = nullptr;      // row r at + r * sub_stride
   const int8_t* sub_mins = nullptr;
   size_t sub_stride = 0;
@@ -72,6 +77,29 @@ struct QuantizedTile {
   float* out = nullptr;
   size_t out_stride = 0;
 };
+
+// Bytes of a row of a plane.
+constexpr size_t PlaneRowBytes(uint32_t bits, uint32_t cols) {
+  const uint32_t unit_cols = 8 * kPlaneUnit / bits;
+  return size_t{(cols + unit_cols - 1) / unit_cols} * kPlaneUnit;
+}
+// Where the unit is that holds a column of a row. `col` may be that of a brick for all its rows:
+// the rows of one brick follow each other by the offset of row 1 less that of row 0.
+constexpr size_t PlaneOffset(uint32_t bits, uint32_t cols, size_t row, uint32_t col) {
+  const size_t row_bytes = PlaneRowBytes(bits, cols);
+  const size_t full_piece = size_t{bits} * kBrickCols / 8;
+  const size_t before = col / kBrickCols * full_piece;  // bytes of a row in the bricks before
+  const size_t piece = row_bytes - before < full_piece ? row_bytes - before : full_piece;
+  const uint32_t unit = col % kBrickCols / (8 * kPlaneUnit / bits);
+  return row / kBrickRows * kBrickRows * row_bytes + before * kBrickRows +
+         row % kBrickRows * piece + unit * kPlaneUnit;
+}
+// The value of a column in its unit.
+constexpr uint32_t PlaneField(const uint8_t* unit, uint32_t bits, uint32_t col) {
+  const uint32_t in_unit = col % (8 * kPlaneUnit / bits);
+  return (uint32_t{unit[in_unit % kPlaneUnit]} >> (in_unit / kPlaneUnit * bits)) &
+         ((1U << bits) - 1);
+}
 
 constexpr uint32_t CodeBits(const QuantizedFormat& format) {
   return uint32_t{format.planes[0]} + format.planes[1];
