@@ -205,6 +205,7 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
     chunk.sum = state.sum + first;
     chunk.accumulator = state.accumulator + first * head_dim_;
     fabric::AttendChunk(chunk);
+    chunk.next_keys = chunk.next_values = nullptr;
   };
 
   const uint32_t last_position = tile.first_position + tile.tokens - 1;
@@ -221,6 +222,15 @@ void Attention::AttendPartition(uint32_t layer, const Job& job, uint32_t partiti
     }
     const BlockId block = tile.block_table[position / geometry.block_size];
     const uint32_t offset = position % geometry.block_size;
+    if (const uint32_t next = position + fabric::kAttentionChunk; next <= last_position) {
+      const BlockId next_block = tile.block_table[next / geometry.block_size];
+      const size_t skipped = next % geometry.block_size * row_bytes;
+      const auto rows = [&](const void* codes) {
+        return static_cast<const std::byte*>(codes) + skipped;
+      };
+      chunk.next_keys = rows(cache_.Keys(layer, next_block, job.kv_head));
+      chunk.next_values = rows(cache_.Values(layer, next_block, job.kv_head));
+    }
     const auto attend_part = [&](uint32_t token) {
       const Range range = Visible(tile.first_position + token, position);
       if (range.begin == range.end) return;

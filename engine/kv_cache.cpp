@@ -10,9 +10,8 @@ KvCache::KvCache(const KvGeometry& geometry, uint32_t blocks)
     : geometry_(geometry),
       blocks_(blocks),
       codes_(geometry.block_size * fabric::KvCodeBytes(geometry.type, geometry.head_dim)),
-      head_(geometry.block_size * geometry.RowBytes()),
-      half_(head_ * geometry.kv_heads),
-      bytes_(size_t{geometry.layers} * blocks * 2 * half_) {}
+      rows_(geometry.block_size * geometry.RowBytes()),
+      bytes_(size_t{geometry.layers} * geometry.kv_heads * blocks * 2 * rows_) {}
 
 void KvCache::Write(uint32_t layer, BlockId block, uint32_t offset, const float* keys,
                     const float* values) noexcept {
@@ -20,14 +19,14 @@ void KvCache::Write(uint32_t layer, BlockId block, uint32_t offset, const float*
   for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
     std::byte* bytes = bytes_.data() + Offset(layer, block, head);
     WriteRow(bytes, offset, keys + head * head_dim);
-    WriteRow(bytes + half_, offset, values + head * head_dim);
+    WriteRow(bytes + rows_, offset, values + head * head_dim);
   }
 }
 
-void KvCache::WriteRow(std::byte* head, uint32_t offset, const float* row) noexcept {
+void KvCache::WriteRow(std::byte* rows, uint32_t offset, const float* row) noexcept {
   const size_t dim = geometry_.head_dim;
-  std::byte* codes = head + offset * fabric::KvCodeBytes(geometry_.type, dim);
-  auto* scale = reinterpret_cast<uint16_t*>(head + codes_) + offset;
+  std::byte* codes = rows + offset * fabric::KvCodeBytes(geometry_.type, dim);
+  auto* scale = reinterpret_cast<uint16_t*>(rows + codes_) + offset;
   switch (geometry_.type) {
     case KvType::kF32:
       std::memcpy(codes, row, dim * sizeof(float));
@@ -45,21 +44,31 @@ void KvCache::WriteRow(std::byte* head, uint32_t offset, const float* row) noexc
 }
 
 void KvCache::SaveBlock(BlockId block, std::byte* out) const noexcept {
-  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-    std::memcpy(out + layer * 2 * half_, bytes_.data() + Offset(layer, block, 0), 2 * half_);
+  const size_t half = geometry_.kv_heads * rows_;
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer, out += 2 * half) {
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      std::memcpy(out + head * rows_, Keys(layer, block, head), rows_);
+      std::memcpy(out + half + head * rows_, Values(layer, block, head), rows_);
+    }
   }
 }
 
 void KvCache::LoadBlock(const std::byte* bytes, BlockId block) noexcept {
-  for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-    std::memcpy(bytes_.data() + Offset(layer, block, 0), bytes + layer * 2 * half_, 2 * half_);
+  const size_t half = geometry_.kv_heads * rows_;
+  for (uint32_t layer = 0; layer < geometry_.layers; ++layer, bytes += 2 * half) {
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      std::byte* rows = bytes_.data() + Offset(layer, block, head);
+      std::memcpy(rows, bytes + head * rows_, rows_);
+      std::memcpy(rows + rows_, bytes + half + head * rows_, rows_);
+    }
   }
 }
 
 void KvCache::CopyBlock(BlockId from, BlockId to) noexcept {
   for (uint32_t layer = 0; layer < geometry_.layers; ++layer) {
-    std::memcpy(bytes_.data() + Offset(layer, to, 0), bytes_.data() + Offset(layer, from, 0),
-                2 * half_);
+    for (uint32_t head = 0; head < geometry_.kv_heads; ++head) {
+      std::memcpy(bytes_.data() + Offset(layer, to, head), Keys(layer, from, head), 2 * rows_);
+    }
   }
 }
 

@@ -10,10 +10,11 @@ namespace engine {
 
 // The bytes of all KV blocks. Which block belongs to whom is the scheduler's business.
 //
-// Layout:  [layers][blocks][K, V][kv_heads][codes [block_size][head_dim], scales
-//          [block_size]]: what one query head reads of one block is contiguous, and so is what a
-//          copied or swapped block holds of one layer. Codes are those of fabric::KvElement; only
-//          kQ8 and kT2 have scales.
+// Layout:  [layers][kv_heads][blocks][K, V][codes [block_size][head_dim], scales [block_size]]:
+// what
+//          one query head reads of consecutive blocks is contiguous, because pieces of 8 KiB from
+//          all over memory come at a third of the speed. Codes are those of fabric::KvElement;
+//          only kQ8 and kT2 have scales.
 // Threads: one writer per (layer, block, position); readers of other positions may run beside it.
 class KvCache {
  public:
@@ -29,14 +30,14 @@ class KvCache {
     return bytes_.data() + Offset(layer, block, kv_head);
   }
   const void* Values(uint32_t layer, BlockId block, uint32_t kv_head) const {
-    return bytes_.data() + Offset(layer, block, kv_head) + half_;
+    return bytes_.data() + Offset(layer, block, kv_head) + rows_;
   }
   // [block_size] halves. REQUIRES: the type has scales.
   const uint16_t* KeyScales(uint32_t layer, BlockId block, uint32_t kv_head) const {
     return ScalesOf(bytes_.data() + Offset(layer, block, kv_head));
   }
   const uint16_t* ValueScales(uint32_t layer, BlockId block, uint32_t kv_head) const {
-    return ScalesOf(bytes_.data() + Offset(layer, block, kv_head) + half_);
+    return ScalesOf(bytes_.data() + Offset(layer, block, kv_head) + rows_);
   }
 
   // Rounds one position's keys and values, [kv_heads, head_dim] each, to the storage type. Queries
@@ -44,8 +45,8 @@ class KvCache {
   void Write(uint32_t layer, BlockId block, uint32_t offset, const float* keys,
              const float* values) noexcept;
 
-  // Bytes of a block, all layers, to and from other memory of BytesPerBlock() bytes. The format is
-  // that of this geometry.
+  // Bytes of a block to and from other memory of BytesPerBlock() bytes: [layers][K, V][kv_heads]
+  // rows. Files hold this format.
   void SaveBlock(BlockId block, std::byte* out) const noexcept;
   void LoadBlock(const std::byte* bytes, BlockId block) noexcept;
 
@@ -54,20 +55,19 @@ class KvCache {
 
  private:
   size_t Offset(uint32_t layer, BlockId block, uint32_t kv_head) const {
-    return (size_t{layer} * blocks_ + block) * (2 * half_) + kv_head * head_;
+    return ((size_t{layer} * geometry_.kv_heads + kv_head) * blocks_ + block) * (2 * rows_);
   }
 
-  const uint16_t* ScalesOf(const std::byte* head) const {
-    return reinterpret_cast<const uint16_t*>(head + codes_);
+  const uint16_t* ScalesOf(const std::byte* rows) const {
+    return reinterpret_cast<const uint16_t*>(rows + codes_);
   }
-  // Rounds one row to the storage type, `offset` rows into a head.
-  void WriteRow(std::byte* head, uint32_t offset, const float* row) noexcept;
+  // Rounds one row to the storage type.
+  void WriteRow(std::byte* rows, uint32_t offset, const float* row) noexcept;
 
   KvGeometry geometry_;
   uint32_t blocks_;
   size_t codes_;  // bytes of the codes of one head's keys in a block
-  size_t head_;   // bytes of one head's keys in a block
-  size_t half_;   // bytes of all heads' keys in a block
+  size_t rows_;   // bytes of one head's keys in a block, scales included
   fabric::AlignedBuffer<std::byte> bytes_;
 };
 

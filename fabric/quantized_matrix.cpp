@@ -82,8 +82,8 @@ QuantizedMatrix::QuantizedMatrix(QuantizedType type, uint32_t rows, uint32_t col
                                 std::to_string(rows) + " x " + std::to_string(cols) + ".");
   }
   for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
-    const size_t all_rows = (size_t{rows} + kernels::kBrickRows - 1) / kernels::kBrickRows *
-                            kernels::kBrickRows;
+    const size_t all_rows =
+        (size_t{rows} + kernels::kBrickRows - 1) / kernels::kBrickRows * kernels::kBrickRows;
     planes_[p] = AlignedBuffer<uint8_t>(all_rows * kernels::PlaneRowBytes(f.planes[p], cols));
   }
   sub_stride_ = f.sub_scales ? cols / f.sub_block : 0;

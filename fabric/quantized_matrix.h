@@ -40,7 +40,8 @@ struct QuantizedRow {
 
 // A [rows, cols] matrix of small integers with scales per block.
 //
-// Layout:    the planes of the codes in bricks (fabric/kernels/quantized_tile.h), the scales and the
+// Layout:    the planes of the codes in bricks (fabric/kernels/quantized_tile.h), the scales and
+// the
 //            minimums row-major, each in a section of its own: a row can be read alone, and a
 //            sketch of the upper bits without the lower ones.
 // Size:      that of the file's type; Q2_K, Q3_K, Q4_K and Q5_K keep their scales of 4 or 6 bits in

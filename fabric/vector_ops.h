@@ -135,8 +135,10 @@ struct AttentionChunk {
   const void* values = nullptr;            // the same
   const uint16_t* key_scales = nullptr;    // [count] halves; kQ8 and kT2 only
   const uint16_t* value_scales = nullptr;  // the same
-  uint32_t count = 0;                      // 1..kAttentionChunk visible positions
-  const float* queries = nullptr;          // [group, head_dim]
+  const void* next_keys = nullptr;    // of the chunk that comes next, to be fetched; may be null
+  const void* next_values = nullptr;  // the same
+  uint32_t count = 0;                 // 1..kAttentionChunk visible positions
+  const float* queries = nullptr;     // [group, head_dim]
   uint32_t group = 0;
   uint32_t head_dim = 0;         // any multiple of 2; fast at multiples of 16
   float scale = 0;               // multiplies q.k

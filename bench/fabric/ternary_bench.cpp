@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "bench/fabric/input.h"
+#include "fabric/aligned_buffer.h"
 #include "fabric/device.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/machine_limits.h"
@@ -151,10 +152,10 @@ KvRow RowOf(fabric::KvElement element, uint32_t dim) {
 
 // Keys or values of `chunks` chunks, each its codes and then its scales, as in a cache: 32 random
 // ones over and over.
-std::vector<std::byte> RandomRows(const KvRow& row, size_t chunks, uint32_t dim) {
+fabric::AlignedBuffer<std::byte> RandomRows(const KvRow& row, size_t chunks, uint32_t dim) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  std::vector<std::byte> bytes(chunks * fabric::kAttentionChunk * row.bytes);
+  fabric::AlignedBuffer<std::byte> bytes(chunks * fabric::kAttentionChunk * row.bytes);
   std::vector<float> x(dim);
   const size_t drawn = std::min<size_t>(chunks, 32) * fabric::kAttentionChunk;
   for (size_t i = 0; i < drawn; ++i) {
@@ -195,8 +196,8 @@ void Attend(benchmark::State& state) {
   const size_t chunk_bytes = fabric::kAttentionChunk * row.bytes;
   const size_t places =
       from_memory ? std::max<size_t>(1, (size_t{64} << 20) / (chunks * chunk_bytes)) : 1;
-  const std::vector<std::byte> keys = RandomRows(row, places * chunks, kDim);
-  const std::vector<std::byte> values = keys;
+  // Keys and values of a chunk in turn, as in a cache.
+  const auto rows = RandomRows(row, 2 * places * chunks, kDim);
   std::vector<float> queries(size_t{group} * kDim);
   std::mt19937 random(2);
   std::normal_distribution<float> normal;
@@ -210,22 +211,25 @@ void Attend(benchmark::State& state) {
     sum.assign(group, 0);
     accumulator.assign(accumulator.size(), 0);
     for (size_t chunk = 0; chunk < chunks; ++chunk) {
-      const size_t offset = (place * chunks + chunk) * chunk_bytes;
-      const size_t scales = offset + fabric::kAttentionChunk * row.codes;
-      fabric::AttendChunk(
-          {.element = element,
-           .keys = keys.data() + offset,
-           .values = values.data() + offset,
-           .key_scales = reinterpret_cast<const uint16_t*>(keys.data() + scales),
-           .value_scales = reinterpret_cast<const uint16_t*>(values.data() + scales),
-           .count = fabric::kAttentionChunk,
-           .queries = queries.data(),
-           .group = group,
-           .head_dim = kDim,
-           .scale = 0.088F,
-           .max = max.data(),
-           .sum = sum.data(),
-           .accumulator = accumulator.data()});
+      const std::byte* keys = rows.data() + (place * chunks + chunk) * 2 * chunk_bytes;
+      const std::byte* values = keys + chunk_bytes;
+      const size_t scales = fabric::kAttentionChunk * row.codes;
+      const bool last = place + 1 == places && chunk + 1 == chunks;
+      fabric::AttendChunk({.element = element,
+                           .keys = keys,
+                           .values = values,
+                           .key_scales = reinterpret_cast<const uint16_t*>(keys + scales),
+                           .value_scales = reinterpret_cast<const uint16_t*>(values + scales),
+                           .next_keys = last ? nullptr : keys + 2 * chunk_bytes,
+                           .next_values = last ? nullptr : values + 2 * chunk_bytes,
+                           .count = fabric::kAttentionChunk,
+                           .queries = queries.data(),
+                           .group = group,
+                           .head_dim = kDim,
+                           .scale = 0.088F,
+                           .max = max.data(),
+                           .sum = sum.data(),
+                           .accumulator = accumulator.data()});
     }
     place = (place + 1) % places;
     benchmark::DoNotOptimize(accumulator.data());

@@ -16,14 +16,16 @@ namespace fabric::kernels {
 // of its own that the linker cannot mix. For the same reason nothing here calls an inline function
 // of the standard library.
 //
-// V has: kRowBlock, kTokenBlock (register blocking of Dense), kHeadBlock, kKeyBlock (of attention),
-//   and static
+// V has: kRowBlock, kTokenBlock (register blocking of Dense), kHeadBlock, kKeyBlock, kValueBlock
+// (of
+//   attention), and static
 //   Zero, Set(float), Load(const float*), Store(float*, V), LoadHalf/LoadBFloat16(const uint8_t*),
 //   StoreHalf(uint16_t*, V), LoadInt8(const int8_t*),
 //   LoadTrits(const uint8_t*): 16 codes of KvElement::kT2 from 4 bytes,
 //   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max(a, b) = a > b ? a : b, Min(a, b) likewise <,
 //   Scale(x, n) = x * 2^n, rounded once, for integral -160 <= n <= 129 and 0.5 < x < 2,
-//   Sum(V) = the tree: lane j += lane j + 8, then + 4, + 2, + 1;
+//   Sum(V) = the tree: lane j += lane j + 8, then + 4, + 2, + 1; Largest(V) of lanes without NaN;
+//   Sums(const V (&)[4][4]) = the Sum of each, if kHeadBlock * kKeyBlock = 16;
 //   SquareRoot(float), Fma1(float, float, float).
 template <class V>
 struct FloatLanes {
@@ -475,6 +477,7 @@ struct FloatLanes {
     static constexpr float kLeastWeight = 0.0F;
     const float* data;
     size_t dim;
+    size_t row_bytes() const noexcept { return dim * sizeof(float); }
     V Load(size_t row, size_t i, size_t n) const noexcept { return LoadN(data + row * dim + i, n); }
   };
   struct F16Rows {
@@ -482,6 +485,7 @@ struct FloatLanes {
     static constexpr float kLeastWeight = 0.0F;
     const uint16_t* data;
     size_t dim;
+    size_t row_bytes() const noexcept { return dim * sizeof(uint16_t); }
     V Load(size_t row, size_t i, size_t n) const noexcept {
       return LoadHalves(data + row * dim + i, n);
     }
@@ -491,6 +495,7 @@ struct FloatLanes {
     static constexpr float kLeastWeight = 0.0F;
     const int8_t* data;
     size_t dim;
+    size_t row_bytes() const noexcept { return dim; }
     V Load(size_t row, size_t i, size_t n) const noexcept {
       const int8_t* codes = data + row * dim + i;
       if (n == kLanes) return V::LoadInt8(codes);
@@ -503,9 +508,10 @@ struct FloatLanes {
     static constexpr bool kScaled = true;
     static constexpr float kLeastWeight = kLeastT2Weight;
     const uint8_t* data;
-    size_t row_bytes;
+    size_t bytes;  // of a row
+    size_t row_bytes() const noexcept { return bytes; }
     V Load(size_t row, size_t i, size_t) const noexcept {
-      return V::LoadTrits(data + row * row_bytes + i / 4);
+      return V::LoadTrits(data + row * bytes + i / 4);
     }
   };
 
@@ -541,9 +547,38 @@ struct FloatLanes {
     V all[kHeads][kKeys];
     Copy(sums, all);
     if (whole < dim) AddScoreTail<kHeads, kKeys>(keys, first, queries, dim, whole, all);
-    for (size_t h = 0; h < kHeads; ++h) {
-      for (size_t j = 0; j < kKeys; ++j) scores[h][first + j] = V::Sum(all[h][j]) * scale;
+    StoreScores(all, scale, first, scores);
+  }
+  template <int kHeads, int kKeys>
+  static void StoreScores(const V (&sums)[kHeads][kKeys], float scale, size_t first,
+                          float (*scores)[kAttentionChunk]) noexcept {
+    if constexpr (kHeads * kKeys == kLanes) {
+      alignas(64) float scaled[kHeads][kKeys];
+      V::Store(scaled[0], V::Mul(V::Sums(sums), V::Set(scale)));
+      for (size_t h = 0; h < kHeads; ++h) {
+        __builtin_memcpy(scores[h] + first, scaled[h], sizeof scaled[h]);
+      }
+    } else {
+      for (size_t h = 0; h < kHeads; ++h) {
+        for (size_t j = 0; j < kKeys; ++j) scores[h][first + j] = V::Sum(sums[h][j]) * scale;
+      }
     }
+  }
+  // The largest of `start` and n <= 16 scores; NaN among them is left out.
+  static float LargestScore(float start, const float* scores, size_t n) noexcept {
+    if (n == kLanes) return V::Largest(V::Max(V::Load(scores), V::Set(start)));
+    for (size_t i = 0; i < n; ++i) start = scores[i] > start ? scores[i] : start;
+    return start;
+  }
+
+  // Fetches `bytes` of the next chunk's rows from byte `at` on. Little by little: what is asked for
+  // at once waits for the few misses that a core can have on their way. Inlined by force, because
+  // GCC takes a function of prefetches alone for one without effects and removes its calls.
+  [[gnu::always_inline]] static void PrefetchSome(const void* rows, size_t at,
+                                                  size_t bytes) noexcept {
+    if (rows == nullptr) return;
+    const auto* first = static_cast<const uint8_t*>(rows) + at;
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(first + i, 0, 3);
   }
 
   template <int kHeads, class Rows>
@@ -554,8 +589,10 @@ struct FloatLanes {
     V rescale[kHeads];
     const float* queries = c.queries + head * dim;
     const float scale = Rows::kScaled ? 1.0F : c.scale;
+    const size_t row_bytes = keys.row_bytes();
     size_t j = 0;
     for (; j + V::kKeyBlock <= c.count; j += V::kKeyBlock) {
+      if (head == 0) PrefetchSome(c.next_keys, j * row_bytes, V::kKeyBlock * row_bytes);
       ScoreBlock<kHeads, V::kKeyBlock>(keys, j, queries, dim, scale, weights);
     }
     for (; j < c.count; ++j) ScoreBlock<kHeads, 1>(keys, j, queries, dim, scale, weights);
@@ -564,10 +601,7 @@ struct FloatLanes {
     for (int h = 0; h < kHeads; ++h) {
       float* max = c.max + head + h;
       float* sum = c.sum + head + h;
-      float largest = *max;
-      for (size_t i = 0; i < c.count; ++i) {
-        largest = weights[h][i] > largest ? weights[h][i] : largest;
-      }
+      const float largest = LargestScore(*max, weights[h], c.count);
       const float shrink = ExpOne(*max - largest);
       *sum = V::Fma1(*sum, shrink, ExpShifted(weights[h], largest, c.count, weights[h]));
       *max = largest;
@@ -577,9 +611,19 @@ struct FloatLanes {
     rows.count = c.count;
     if constexpr (Rows::kScaled) rows = ScaleWeights<kHeads, Rows>(c, weights);
     float* accumulators = c.accumulator + head * dim;
-    ForVectors(dim, [&](size_t i, size_t count) {
-      AddValues<kHeads>(values, rows, i, count, weights, rescale, accumulators + i, dim);
-    });
+    size_t i = 0;
+    for (; i + V::kValueBlock * kLanes <= dim; i += V::kValueBlock * kLanes) {
+      if (head == 0) {
+        PrefetchSome(c.next_values, i * kAttentionChunk * row_bytes / dim,
+                     V::kValueBlock * kLanes * kAttentionChunk * row_bytes / dim);
+      }
+      AddValues<kHeads, V::kValueBlock>(values, rows, i, kLanes, weights, rescale, accumulators + i,
+                                        dim);
+    }
+    for (; i < dim; i += kLanes) {
+      const size_t count = dim - i < kLanes ? dim - i : kLanes;
+      AddValues<kHeads, 1>(values, rows, i, count, weights, rescale, accumulators + i, dim);
+    }
   }
   template <int kHeads>
   static void ScaleScores(const AttentionChunk& c, float (*scores)[kAttentionChunk]) noexcept {
@@ -614,28 +658,40 @@ struct FloatLanes {
     return rows;
   }
   // accumulator[h] = accumulator[h] * rescale[h] + sum of weights[h][j] * v_j, ascending in j, for
-  // 16 dimensions from i on.
-  template <int kHeads, class Rows>
+  // kVectors times `count` dimensions from i on.
+  template <int kHeads, int kVectors, class Rows>
   static void AddValues(const Rows& values, const ValueRows& rows, size_t i, size_t count,
                         const float (*weights)[kAttentionChunk], const V* rescale,
                         float* accumulators, size_t dim) noexcept {
-    V acc[kHeads];
+    V acc[kHeads][kVectors];
 #pragma GCC unroll 4
     for (size_t h = 0; h < kHeads; ++h) {
-      acc[h] = V::Mul(LoadN(accumulators + h * dim, count), rescale[h]);
-      // A weight of zero turns -0 into 0, and the same must come of not adding it.
-      if constexpr (Rows::kLeastWeight > 0) acc[h] = V::Add(acc[h], V::Zero());
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kVectors; ++k) {
+        acc[h][k] = V::Mul(LoadN(accumulators + h * dim + k * kLanes, count), rescale[h]);
+        // A weight of zero turns -0 into 0, and the same must come of not adding it.
+        if constexpr (Rows::kLeastWeight > 0) acc[h][k] = V::Add(acc[h][k], V::Zero());
+      }
     }
     for (size_t at = 0; at < rows.count; ++at) {
       const size_t row = Rows::kLeastWeight > 0 ? rows.index[at] : at;
-      const V value = values.Load(row, i, count);
+      V value[kVectors];
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kVectors; ++k) value[k] = values.Load(row, i + k * kLanes, count);
 #pragma GCC unroll 4
       for (size_t h = 0; h < kHeads; ++h) {
-        acc[h] = V::Fma(V::Set(weights[h][row]), value, acc[h]);
+        const V weight = V::Set(weights[h][row]);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < kVectors; ++k) acc[h][k] = V::Fma(weight, value[k], acc[h][k]);
       }
     }
 #pragma GCC unroll 4
-    for (size_t h = 0; h < kHeads; ++h) StoreN(accumulators + h * dim, acc[h], count);
+    for (size_t h = 0; h < kHeads; ++h) {
+#pragma GCC unroll 4
+      for (size_t k = 0; k < kVectors; ++k) {
+        StoreN(accumulators + h * dim + k * kLanes, acc[h][k], count);
+      }
+    }
   }
   template <class Rows>
   static void AttendRows(const AttentionChunk& c, const Rows& keys, const Rows& values) noexcept {

@@ -15,6 +15,7 @@ struct Avx2Lanes {
   static constexpr size_t kTokenBlock = 2;
   static constexpr size_t kHeadBlock = 2;
   static constexpr size_t kKeyBlock = 2;
+  static constexpr size_t kValueBlock = 1;
 
   __m256 low;
   __m256 high;
@@ -99,6 +100,12 @@ struct Avx2Lanes {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static float Largest(Avx2Lanes a) {
+    const __m256 eight = _mm256_max_ps(a.low, a.high);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
   }
   static float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
   static float Fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

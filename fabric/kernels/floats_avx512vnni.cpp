@@ -15,6 +15,7 @@ struct Avx512Lanes {
   static constexpr size_t kTokenBlock = 4;
   static constexpr size_t kHeadBlock = 4;
   static constexpr size_t kKeyBlock = 4;
+  static constexpr size_t kValueBlock = 2;
 
   __m512 v;
 
@@ -62,6 +63,31 @@ struct Avx512Lanes {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static float Largest(Avx512Lanes a) { return _mm512_reduce_max_ps(a.v); }
+  // The levels of Sum's tree, each for two vectors at once.
+  static __m512 AddEighths(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+  }
+  static __m512 AddFourths(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+  }
+  static __m512 AddSeconds(__m512 a, __m512 b) {
+    const __m512d x = _mm512_castps_pd(a);
+    const __m512d y = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
+  static __m512 AddFirsts(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
+  }
+  // Four vectors that are four apart: their sums of four lanes, each in a quarter of the result.
+  static __m512 Quarters(const Avx512Lanes (&v)[4][4], int j) {
+    return AddFourths(AddEighths(v[0][j].v, v[1][j].v), AddEighths(v[2][j].v, v[3][j].v));
+  }
+  static Avx512Lanes Sums(const Avx512Lanes (&v)[4][4]) {
+    return {AddFirsts(AddSeconds(Quarters(v, 0), Quarters(v, 1)),
+                      AddSeconds(Quarters(v, 2), Quarters(v, 3)))};
   }
   static float SquareRoot(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
   static float Fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

@@ -14,6 +14,7 @@ struct ScalarLanes {
   static constexpr size_t kTokenBlock = 1;
   static constexpr size_t kHeadBlock = 1;
   static constexpr size_t kKeyBlock = 1;
+  static constexpr size_t kValueBlock = 1;
   static constexpr size_t kLanes = 16;
 
   float lane[kLanes];
@@ -86,6 +87,11 @@ struct ScalarLanes {
       for (size_t i = 0; i < width; ++i) v.lane[i] += v.lane[i + width];
     }
     return v.lane[0];
+  }
+  static float Largest(const ScalarLanes& v) {
+    float largest = v.lane[0];
+    for (size_t i = 1; i < kLanes; ++i) largest = v.lane[i] > largest ? v.lane[i] : largest;
+    return largest;
   }
   static float SquareRoot(float x) { return std::sqrt(x); }
   static float Fma1(float a, float b, float c) { return std::fma(a, b, c); }
