@@ -50,15 +50,18 @@ constexpr size_t kOverread = 64;
 void WritePlane(std::span<const uint8_t> codes, uint32_t row, uint32_t bits, uint32_t shift,
                 uint8_t* plane) {
   const auto cols = static_cast<uint32_t>(codes.size());
-  const uint32_t mask = (1U << bits) - 1;
+  const auto mask = static_cast<uint8_t>((1U << bits) - 1);
   const uint32_t unit_cols = 8 * kPlaneUnit / bits;
-  for (uint32_t first = 0; first < cols; first += kPlaneUnit) {
-    const uint32_t field = first % unit_cols / kPlaneUnit * bits;
-    uint8_t* unit = plane + kernels::PlaneOffset(bits, cols, row, first);
-    for (uint32_t m = 0; m < kPlaneUnit; ++m) {
-      const uint32_t value = (static_cast<uint32_t>(codes[first + m]) >> shift) & mask;
-      unit[m] = static_cast<uint8_t>((field == 0 ? 0U : unit[m]) | (value << field));
+  for (uint32_t first = 0; first < cols; first += unit_cols) {
+    std::array<uint8_t, kPlaneUnit> unit = {};
+    for (uint32_t field = 0; field < 8 && first + field / bits * kPlaneUnit < cols; field += bits) {
+      const uint8_t* from = codes.data() + first + field / bits * kPlaneUnit;
+      for (uint32_t m = 0; m < kPlaneUnit; ++m) {
+        const auto value = static_cast<uint8_t>(static_cast<uint8_t>(from[m] >> shift) & mask);
+        unit[m] = static_cast<uint8_t>(unit[m] | static_cast<uint8_t>(value << field));
+      }
     }
+    std::copy(unit.begin(), unit.end(), plane + kernels::PlaneOffset(bits, cols, row, first));
   }
 }
 

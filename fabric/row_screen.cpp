@@ -31,10 +31,14 @@ struct FieldSums {
 };
 
 FieldSums SumFields(const kernels::QuantizedTile& tile, uint32_t bits, uint32_t row, uint32_t col) {
-  const uint8_t* unit = tile.planes[1] + kernels::PlaneOffset(bits, tile.cols, row, col);
+  const uint32_t in_unit = col % (8 * kernels::kPlaneUnit / bits);
+  const uint8_t* bytes = tile.planes[1] + kernels::PlaneOffset(bits, tile.cols, row, col) +
+                         in_unit % kernels::kPlaneUnit;
+  const uint32_t shift = in_unit / kernels::kPlaneUnit * bits;
+  const int32_t mask = (1 << bits) - 1;
   FieldSums sums;
   for (uint32_t i = 0; i < kVector; ++i) {
-    const auto field = static_cast<int32_t>(kernels::PlaneField(unit, bits, col + i));
+    const int32_t field = (bytes[i] >> shift) & mask;
     sums.sum += field;
     sums.squares += field * field;
   }

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cassert>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -34,18 +35,20 @@ constexpr unsigned DigitWeight(uint32_t k) {
   return kDigits == k2BitDigits ? 1U << (2 * k) : kPowersOf3[k];
 }
 
-// The four bytes of one row in one line, from line_cols trits.
+// The four bytes of one row in one line, from line_cols trits. All four at once in one word: no
+// byte of the sum passes 242, so nothing is carried from one to the next.
 template <uint32_t kDigits>
 void PackStep(const int8_t* trits, uint8_t* bytes) {
-  for (uint32_t j = 0; j < kStepCols; ++j) {
-    unsigned packed = 0;
-    for (uint32_t k = 0; k < kDigits; ++k) {
-      const int code = trits[k * kStepCols + j] + 1;
-      assert(code >= 0 && code <= 2);
-      packed += static_cast<unsigned>(code) * DigitWeight<kDigits>(k);
-    }
-    bytes[j] = static_cast<uint8_t>(packed);
+  uint32_t packed = 0;
+  for (uint32_t k = 0; k < kDigits; ++k) {
+    uint32_t four;
+    std::memcpy(&four, trits + k * kStepCols, sizeof four);
+    // Bytes -1, 0, 1 to 0, 1, 2, without a carry.
+    const uint32_t codes = ((four & 0x7F7F7F7F) + 0x01010101) ^ (four & 0x80808080);
+    assert((codes & 0xFCFCFCFC) == 0);
+    packed += codes * DigitWeight<kDigits>(k);
   }
+  std::memcpy(bytes, &packed, sizeof packed);
 }
 
 // bytes: of the row in its panel's first line.
@@ -99,8 +102,12 @@ TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint3
                                 std::to_string(group) + ".");
   }
   panels_ = AlignedBuffer<uint8_t>(panel_count() * panel_bytes());
-  std::fill(panels_.begin(), panels_.end(),
-            layout == TernaryLayout::kPanel2Bit ? k2BitZeros : kPt5Zeros);
+  // Rows write their own bytes, so that their pages are first touched by many threads. Nobody
+  // writes those that the last panel has too many.
+  if (rows % kPanelRows != 0) {
+    std::fill(panels_.end() - static_cast<ptrdiff_t>(panel_bytes()), panels_.end(),
+              layout == TernaryLayout::kPanel2Bit ? k2BitZeros : kPt5Zeros);
+  }
   const size_t entries = kind == ScaleKind::kTensor ? 1 : size_t{panel_count()} * scales_per_row();
   scales_ = AlignedBuffer<float>(entries * kPanelRows);
 }
