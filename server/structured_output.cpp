@@ -78,7 +78,7 @@ class GrammarReader {
       throw InvalidValue(name, "'" + name + "' and '" + found_->param + "' exclude each other.");
     }
     found_ = std::make_shared<const GrammarRequest>(
-        GrammarRequest{std::move(source), std::string(kind) + ":" + text, name});
+        GrammarRequest{std::move(source), std::string(kind) + ":" + text, name, {}});
   }
 
   std::shared_ptr<const GrammarRequest> found_;
@@ -145,16 +145,17 @@ std::shared_ptr<const GrammarRequest> ReadGrammar(ParamReader& reader) {
 }
 
 std::shared_ptr<const grammar::TokenTrie> GrammarCache::Trie(
-    const engine::text::Tokenizer& tokenizer) {
+    const engine::text::Tokenizer& tokenizer, const std::vector<engine::TokenId>& shown) {
   // Built under the lock: half a second once in a model's life, and only once.
   const std::lock_guard lock(mutex_);
-  if (!trie_) trie_ = std::make_shared<const grammar::TokenTrie>(tokenizer);
-  return trie_;
+  auto& trie = shown.empty() ? trie_ : trie_with_shown_;
+  if (!trie) trie = std::make_shared<const grammar::TokenTrie>(tokenizer, shown);
+  return trie;
 }
 
 std::shared_ptr<const grammar::Constraint> GrammarCache::Get(
     const GrammarRequest& request, const engine::text::Tokenizer& tokenizer) {
-  const auto trie = Trie(tokenizer);
+  const auto trie = Trie(tokenizer, request.shown_tokens);
   {
     const std::lock_guard lock(mutex_);
     if (const auto found = by_key_.find(request.key); found != by_key_.end()) {

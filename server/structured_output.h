@@ -18,6 +18,8 @@ struct GrammarRequest {
   engine::text::grammar::GrammarSource source;
   std::string key;    // equal keys mean equal sources
   std::string param;  // that asked for it, for errors
+  // Control tokens that texts of the grammar contain; the same for all such grammars of a model.
+  std::vector<engine::TokenId> shown_tokens = {};
 };
 
 // Reads response_format (json_object, json_schema), vLLM's structured_outputs and guided_*, and
@@ -44,10 +46,11 @@ class GrammarCache {
     std::shared_ptr<const Constraint> constraint;
   };
   std::shared_ptr<const engine::text::grammar::TokenTrie> Trie(
-      const engine::text::Tokenizer& tokenizer);
+      const engine::text::Tokenizer& tokenizer, const std::vector<engine::TokenId>& shown);
 
   std::mutex mutex_;
   std::shared_ptr<const engine::text::grammar::TokenTrie> trie_;
+  std::shared_ptr<const engine::text::grammar::TokenTrie> trie_with_shown_;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;
 };
