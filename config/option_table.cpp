@@ -302,6 +302,28 @@ void AddServerOptions(std::vector<Option>* table) {
   add(Boolean(info("strict_params", "--strict-params", "",
                    "refuse request parameters that are unknown or have no effect"),
               TERN_FIELD(server.strict_params)));
+  add(Choice<std::string>(
+      info("tool_parser", "--tool-parser",
+           "auto|json|hermes|qwen_xml|glm|llama3_json|pythonic|mistral|deepseek|granite|apertus|"
+           "harmony",
+           "how the models write calls of functions; auto reads it off the chat template"),
+      TERN_FIELD(server.tool_parser),
+      {{"auto", "auto"},
+       {"json", "json"},
+       {"hermes", "hermes"},
+       {"qwen_xml", "qwen_xml"},
+       {"glm", "glm"},
+       {"llama3_json", "llama3_json"},
+       {"pythonic", "pythonic"},
+       {"mistral", "mistral"},
+       {"deepseek", "deepseek"},
+       {"granite", "granite"},
+       {"apertus", "apertus"},
+       {"harmony", "harmony"}}));
+  add(Choice<std::string>(info("reasoning_parser", "--reasoning-parser", "auto|none",
+                               "tell the models' thoughts apart from their answers"),
+                          TERN_FIELD(server.reasoning_parser),
+                          {{"auto", "auto"}, {"none", "none"}}));
   add(Choice<bool>(info("metrics_aliases", "--metrics-aliases", "vllm|none",
                         "also export metrics under the names that vLLM's dashboards use"),
                    TERN_FIELD(server.metrics_aliases), {{"vllm", true}, {"none", false}}));

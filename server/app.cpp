@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "server/chat_syntax.h"
 #include "server/http_server.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -77,7 +78,8 @@ struct App::Impl {
   Impl(ServerOptions server_options, const std::vector<ModelSpec>& models, fabric::WorkerTeam& team)
       : options(std::move(server_options)),
         metrics(options.metrics_aliases),
-        source(Runtimes(models, options.model_memory_bytes), loop, team),
+        source(Runtimes(models, options.model_memory_bytes), loop, team,
+               {.tool_parser = options.tool_parser, .reasoning_parser = options.reasoning_parser}),
         registry(Named(models), LimitsOf(options), source),
         streams({.buffer_bytes = options.stream_buffer_bytes,
                  .seconds = options.stream_ttl_seconds,

@@ -11,8 +11,8 @@ namespace server {
 using scheduler::ModelRuntime;
 
 RuntimeSource::RuntimeSource(std::vector<ModelRuntime::Options> models, scheduler::EngineLoop& loop,
-                             fabric::WorkerTeam& team)
-    : loop_(loop), team_(team) {
+                             fabric::WorkerTeam& team, ChatSyntaxOptions syntax)
+    : loop_(loop), team_(team), syntax_(std::move(syntax)) {
   for (ModelRuntime::Options& model : models) slots_.push_back({.options = std::move(model)});
 }
 
@@ -29,7 +29,9 @@ ModelSource::Loaded RuntimeSource::Load(size_t model, const std::function<void(d
   LogInfo("model " + options.name + " loaded from " + options.path + " in " +
           std::to_string(seconds.count()) + " s");
   RestorePrefixes(*runtime);
-  Loaded loaded{.model = std::make_shared<RuntimeModel>(loop_, runtime), .facts = runtime->facts()};
+  auto served = std::make_shared<RuntimeModel>(loop_, runtime);
+  served->SetSyntaxOptions(syntax_);
+  Loaded loaded{.model = std::move(served), .facts = runtime->facts()};
   const std::lock_guard lock(mutex_);
   loop_.Attach(runtime);
   slots_[model].runtime = std::move(runtime);

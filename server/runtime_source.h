@@ -5,6 +5,7 @@
 
 #include "fabric/worker_team.h"
 #include "scheduler/engine_loop.h"
+#include "server/chat_syntax.h"
 #include "server/model_source.h"
 
 namespace server {
@@ -16,7 +17,7 @@ class RuntimeSource : public ModelSource {
  public:
   // loop and team outlive the source.
   RuntimeSource(std::vector<scheduler::ModelRuntime::Options> models, scheduler::EngineLoop& loop,
-                fabric::WorkerTeam& team);
+                fabric::WorkerTeam& team, ChatSyntaxOptions syntax);
 
   ModelFacts Inspect(size_t model) override;
   Loaded Load(size_t model, const std::function<void(double)>& progress) override;
@@ -42,6 +43,7 @@ class RuntimeSource : public ModelSource {
 
   scheduler::EngineLoop& loop_;
   fabric::WorkerTeam& team_;
+  ChatSyntaxOptions syntax_;
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
 };

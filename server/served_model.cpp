@@ -1,14 +1,32 @@
 #include "server/served_model.h"
 
+#include <mutex>
 #include <utility>
 
+#include "server/chat_syntax.h"
 #include "server/structured_output.h"
 
 namespace server {
 
-ServedModel::ServedModel() : grammars_(std::make_unique<GrammarCache>()) {}
+struct ServedModel::Syntax {
+  ChatSyntaxOptions options;
+  std::once_flag found;
+  ChatSyntax syntax;
+};
+
+ServedModel::ServedModel()
+    : grammars_(std::make_unique<GrammarCache>()), syntax_(std::make_unique<Syntax>()) {}
 
 ServedModel::~ServedModel() = default;
+
+void ServedModel::SetSyntaxOptions(const ChatSyntaxOptions& options) { syntax_->options = options; }
+
+const ChatSyntax& ServedModel::syntax() const {
+  std::call_once(syntax_->found, [this] {
+    syntax_->syntax = DetectChatSyntax(chat_template(), tokenizer(), syntax_->options);
+  });
+  return syntax_->syntax;
+}
 
 RuntimeModel::RuntimeModel(scheduler::EngineLoop& loop,
                            std::shared_ptr<scheduler::ModelRuntime> runtime)

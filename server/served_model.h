@@ -16,6 +16,8 @@
 namespace server {
 
 class GrammarCache;
+struct ChatSyntax;
+struct ChatSyntaxOptions;
 
 // What a request needs of a model: its words and its queue. Tests put a scripted one here.
 //
@@ -41,6 +43,11 @@ class ServedModel {
   // Compiled grammars of structured output.
   GrammarCache& grammars() { return *grammars_; }
 
+  // How its answers and prompts are written; found out when first asked.
+  const ChatSyntax& syntax() const;
+  // Before others see the model.
+  void SetSyntaxOptions(const ChatSyntaxOptions& options);
+
   // How fast its queue moves: told by those whose requests end.
   QueueEstimate& queue() { return queue_; }
   // For who was turned away because of the queue.
@@ -56,7 +63,9 @@ class ServedModel {
                             scheduler::FinishReason reason) = 0;
 
  private:
+  struct Syntax;
   const std::unique_ptr<GrammarCache> grammars_;
+  const std::unique_ptr<Syntax> syntax_;
   QueueEstimate queue_;
 };
 

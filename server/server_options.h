@@ -25,13 +25,15 @@ struct ModelPolicy {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  uint16_t port = 8080;          // 0 = any free port (printed, and App::port())
-  int threads = 0;               // HTTP threads; 0 = 2, fewer on a one-core machine
-  std::vector<ApiKey> api_keys;  // empty = open
-  std::string api_key_file;      // where they came from; read again by App::Reload()
-  std::string cors_origin;       // Access-Control-Allow-Origin; empty = none
-  bool strict_params = false;    // refuse parameters that are unknown or have no effect
-  bool metrics_aliases = true;   // vllm:* names beside tern_*
+  uint16_t port = 8080;                   // 0 = any free port (printed, and App::port())
+  int threads = 0;                        // HTTP threads; 0 = 2, fewer on a one-core machine
+  std::vector<ApiKey> api_keys;           // empty = open
+  std::string api_key_file;               // where they came from; read again by App::Reload()
+  std::string cors_origin;                // Access-Control-Allow-Origin; empty = none
+  bool strict_params = false;             // refuse parameters that are unknown or have no effect
+  bool metrics_aliases = true;            // vllm:* names beside tern_*
+  std::string tool_parser = "auto";       // how models write calls; as ChatSyntaxOptions
+  std::string reasoning_parser = "auto";  // or "none": thoughts are content
 
   std::string tls_certificate_file;  // PEM chain; empty = plain HTTP
   std::string tls_key_file;          // PEM

@@ -104,6 +104,8 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "prefix_cache") return "per-key";
   if (info.name == "speculate") return "ngram";
   if (info.name == "model_load") return "lazy";
+  if (info.name == "tool_parser") return "hermes";
+  if (info.name == "reasoning_parser") return "none";
   return "text";
 }
 
