@@ -7,7 +7,8 @@ namespace server {
 
 ChoiceText::ChoiceText(const engine::text::Tokenizer& tokenizer, Options options)
     : options_(std::move(options)),
-      detokenizer_(tokenizer, options_.show_special, options_.drop_leading_space),
+      detokenizer_(tokenizer, options_.show_special, options_.drop_leading_space,
+                   std::move(options_.shown_tokens)),
       matcher_(std::move(options_.stop)) {}
 
 TextDelta ChoiceText::Push(engine::TokenId token, ReportedToken report) {

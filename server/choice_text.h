@@ -32,6 +32,7 @@ class ChoiceText {
  public:
   struct Options {
     bool show_special = false;
+    std::vector<engine::TokenId> shown_tokens = {};  // control tokens, shown in any case
     bool drop_leading_space = false;
     bool logprobs = false;
     uint32_t min_tokens = 0;  // stop strings count only after so many tokens

@@ -1,5 +1,6 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "server/answer_writer.h"
 
@@ -22,10 +23,14 @@ class CompletionWriter : public AnswerWriter {
 
   void Write(const Generation::Update& update) override {
     if (update.first && chat_) Frame(format_.RoleChunk(update.choice));
-    if (!update.delta.empty() || update.echo != nullptr) {
+    if (chat_) {
+      WriteParts(update);
+    } else if (!update.delta.empty() || update.echo != nullptr) {
       Frame(format_.DeltaChunk(update.choice, update.delta, update.echo));
     }
-    if (update.finish) Frame(format_.FinishChunk(update.choice, *update.finish));
+    if (update.finish) {
+      Frame(format_.FinishChunk(update.choice, *update.finish, update.calls > 0));
+    }
   }
   void End(const Usage& usage) override {
     if (include_usage_) sse_.Data(Dump(format_.UsageChunk(usage)));
@@ -41,6 +46,14 @@ class CompletionWriter : public AnswerWriter {
   }
 
  private:
+  // The tokens go out with the first part; those of no part, with an empty one.
+  void WriteParts(const Generation::Update& update) {
+    std::vector<ReportedToken> tokens = update.delta.tokens;
+    for (const AnswerPart& part : update.parts) {
+      Frame(format_.PartChunk(update.choice, part, std::exchange(tokens, {})));
+    }
+    if (!tokens.empty()) Frame(format_.PartChunk(update.choice, {}, tokens));
+  }
   void Frame(Json chunk) {
     if (include_usage_) chunk["usage"] = nullptr;
     sse_.Data(Dump(chunk));

@@ -8,9 +8,14 @@
 
 #include "engine/text/detokenizer.h"
 #include "server/admission.h"
+#include "server/answer_grammar.h"
 #include "server/api_error.h"
+#include "server/chat_syntax.h"
 #include "server/infill.h"
+#include "server/random_id.h"
 #include "server/structured_output.h"
+#include "server/tool_prompt.h"
+#include "server/tool_request.h"
 
 namespace server {
 namespace {
@@ -23,6 +28,8 @@ using scheduler::FinishReason;
 using scheduler::TokenEvent;
 
 constexpr uint32_t kMaxChoicesOfRequest = 512;
+// To find which of many schemas is at fault.
+constexpr std::chrono::seconds kSchemaTime{2};
 
 int64_t RandomSeed() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -114,6 +121,124 @@ void CompileGrammar(GenerationJob* job) {
   job->grammar = model.grammars().Get(*job->params.grammar, model.tokenizer());
 }
 
+// A parameter turns out to have no effect with this model.
+void Ignore(const std::string& name, GenerationJob* job) {
+  if (job->params.strict) {
+    throw UnsupportedParameter(name, "Unsupported parameter: '" + name +
+                                         "' has no effect on the model '" + job->model->name() +
+                                         "'.");
+  }
+  job->params.ignored.push_back(name);
+}
+
+void IgnoreWhatTheTemplateLacks(const ChatPrompt& prompt, GenerationJob* job) {
+  const TemplateSupport& shows = job->model->syntax().shows;
+  const bool effort =
+      shows.reasoning_effort || (shows.enable_thinking && prompt.reasoning_effort == "none");
+  if (!prompt.reasoning_effort.empty() && !effort) Ignore("reasoning_effort", job);
+  if (prompt.enable_thinking.value_or(false) && !shows.enable_thinking) {
+    Ignore("enable_thinking", job);
+  }
+}
+
+// Arguments that are promised must have names that the model's calls can have.
+void CheckArgumentNames(const AnswerSyntax& syntax) {
+  if (syntax.tools == nullptr) return;
+  for (const ToolFunction& function : syntax.tools->functions) {
+    const bool promised = function.allowed && (function.strict || syntax.tools->required());
+    const std::string* name = promised ? UnwritableArgument(syntax.format, function) : nullptr;
+    if (name == nullptr) continue;
+    const std::string param = function.param + ".parameters";
+    throw InvalidValue(param, "Invalid value for '" + param +
+                                  "': this model writes calls in the '" +
+                                  std::string(ToolFormatName(syntax.format)) +
+                                  "' format, in which no argument can be named '" + *name + "'.");
+  }
+}
+
+// The grammar of the whole answer. Where it cannot be compiled because of the schema of a function
+// that is not strict, any object will do for that function.
+void CompileAnswerGrammar(GenerationJob* job) {
+  CheckArgumentNames(job->syntax);
+  const std::shared_ptr<const GrammarRequest> content = job->params.grammar;
+  job->params.grammar = MakeAnswerGrammar(job->syntax, content, {});
+  try {
+    return CompileGrammar(job);
+  } catch (const ApiError&) {
+    if (job->params.grammar == content || job->syntax.tools == nullptr) throw;
+  }
+  std::vector<bool> loose;
+  const bool required = job->syntax.tools->required();
+  const Clock::time_point begin = Clock::now();
+  for (const ToolFunction& function : job->syntax.tools->functions) {
+    const bool used = function.allowed && (function.strict || required);
+    const std::string problem = used ? SchemaProblem(function) : std::string();
+    const std::string param = function.param + ".parameters";
+    if (Clock::now() - begin > kSchemaTime) {
+      throw InvalidValue("tools", "The schemas of the 'tools' take too long to compile.");
+    }
+    if (!problem.empty() && function.strict) {
+      throw InvalidValue(param, "Invalid value for '" + param + "'. " + problem);
+    }
+    loose.push_back(!problem.empty());
+    if (!problem.empty()) Ignore(param, job);
+  }
+  job->params.grammar = MakeAnswerGrammar(job->syntax, content, loose);
+  CompileGrammar(job);
+}
+
+bool EndsWithWord(std::string_view text, std::string_view word) {
+  const size_t last = text.find_last_not_of(" \t\r\n");
+  return !word.empty() && last != std::string_view::npos &&
+         text.substr(0, last + 1).ends_with(word);
+}
+
+AnswerSyntax MakeAnswerSyntax(const ChatRequest& request, const ChatSyntax& model,
+                              const std::string& rendered) {
+  AnswerSyntax syntax;
+  syntax.format = model.tool_format;
+  syntax.markers = model.reasoning;
+  syntax.call_open = model.call_open;
+  syntax.call_close = model.call_close;
+  syntax.one_call = model.shows.one_call;
+  syntax.reasoning_as_content = request.reasoning == ReasoningPlace::kContent;
+  syntax.hides_reasoning = request.reasoning == ReasoningPlace::kNowhere;
+  const ChatPrompt& prompt = request.prompt;
+  if (prompt.tools != nullptr && prompt.tools->offered()) syntax.tools = prompt.tools;
+  if (!syntax.markers.empty()) {
+    using Reasoning = AnswerSyntax::Reasoning;
+    syntax.reasoning = Reasoning::kPossible;
+    if (EndsWithWord(rendered, syntax.markers.open)) syntax.reasoning = Reasoning::kOpen;
+    if (EndsWithWord(rendered, syntax.markers.close)) syntax.reasoning = Reasoning::kNone;
+    if (prompt.continue_final_message) {
+      // The answer goes on where the given words end.
+      const size_t open = rendered.rfind(syntax.markers.open);
+      const size_t close = rendered.rfind(syntax.markers.close);
+      const bool inside = open != std::string::npos && (close == std::string::npos || close < open);
+      syntax.reasoning = inside ? Reasoning::kOpen : Reasoning::kNone;
+    }
+  }
+  const bool reads = syntax.tools != nullptr || syntax.reasoning != AnswerSyntax::Reasoning::kNone;
+  if (reads) syntax.marker_tokens = model.marker_tokens;
+  return syntax;
+}
+
+// The template's variables but for the conversation.
+Object VariablesOf(const ChatPrompt& prompt, const ChatSyntax& syntax) {
+  Object variables = prompt.template_variables;
+  const auto set = [&variables](const char* name, Value value) {
+    if (variables.Find(name) == nullptr) variables.Set(name, std::move(value));
+  };
+  if (syntax.shows.enable_thinking) {
+    if (prompt.enable_thinking) set("enable_thinking", Value(*prompt.enable_thinking));
+    if (prompt.reasoning_effort == "none") set("enable_thinking", Value(false));
+  }
+  if (syntax.shows.reasoning_effort && !prompt.reasoning_effort.empty()) {
+    set("reasoning_effort", Value(prompt.reasoning_effort));
+  }
+  return variables;
+}
+
 }  // namespace
 
 void CheckFits(std::string_view text, const ServedModel& model, std::string_view param) {
@@ -128,8 +253,8 @@ std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model) {
     throw InvalidValue(
         "messages", "The model '" + model.name() + "' has no chat template; use /v1/completions.");
   }
-  Object variables = prompt.template_variables;
-  variables.Set("messages", Value(prompt.messages));
+  Object variables = VariablesOf(prompt, model.syntax());
+  SetConversation(prompt, *chat_template, model.syntax(), &variables);
   variables.Set("add_generation_prompt", Value(prompt.add_generation_prompt));
   variables.Set("bos_token", Value(SpecialText(model.tokenizer(), model.tokenizer().bos())));
   variables.Set("eos_token", Value(SpecialText(model.tokenizer(), model.tokenizer().eos())));
@@ -161,8 +286,11 @@ GenerationJob PrepareChat(const ChatRequest& request, std::shared_ptr<ServedMode
   job.params = request.params;
   const std::string rendered = RenderChat(request.prompt, *job.model);
   CheckFits(rendered, *job.model, "messages");
+  job.syntax = MakeAnswerSyntax(request, job.model->syntax(), rendered);
+  IgnoreWhatTheTemplateLacks(request.prompt, &job);
   job.prompts.push_back(EncodeChat(rendered, job.model->tokenizer()));
-  CompleteJob(&job, "messages");
+  CheckAgainstModel(job, "messages");
+  CompileAnswerGrammar(&job);
   return job;
 }
 
@@ -217,13 +345,17 @@ Generation::Generation(GenerationJob job)
   }
   ChoiceText::Options options;
   options.show_special = !params.skip_special_tokens;
+  options.shown_tokens = job_.syntax.marker_tokens;
   options.drop_leading_space = DropsFirstSpace();
   options.logprobs = params.sampling.logprobs >= 0;
   options.min_tokens = params.sampling.min_tokens;
   options.stop = params.stop;
   choices_.reserve(job_.choice_count());
   for (uint32_t i = 0; i < job_.choice_count(); ++i) {
-    choices_.push_back(Choice{.text = ChoiceText(tokenizer, options)});
+    choices_.push_back(Choice{.text = ChoiceText(tokenizer, options), .parser = nullptr});
+    if (job_.syntax.tools || job_.syntax.reasoning != AnswerSyntax::Reasoning::kNone) {
+      choices_.back().parser = std::make_unique<AnswerParser>(job_.syntax);
+    }
   }
   open_choices_ = job_.choice_count();
 }
@@ -346,17 +478,20 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   prompt.cached_tokens = std::max(prompt.cached_tokens, event.cached_tokens);
   if (event.cost != nullptr) choice.cost = std::move(event.cost);
   if (event.has_token) HandleToken(prompt, choice, event, &update);
-  if (choice.text.stopped() && !event.finished) {
+  const bool enough = choice.parser != nullptr && choice.parser->complete();
+  if ((choice.text.stopped() || enough) && !event.finished) {
     job_.model->CancelChoice(prompt.id, event.choice, FinishReason::kStop);
   }
-  if (choice.text.stopped()) {
+  if (choice.text.stopped() || enough) {
     update.finish = FinishReason::kStop;
+    Parse(choice, {}, true, &update);
   } else if (event.finished) {
     TextDelta rest = choice.text.Finish();
     update.delta.text += rest.text;
     std::move(rest.tokens.begin(), rest.tokens.end(), std::back_inserter(update.delta.tokens));
     // What was held back may complete a stop string only now.
     update.finish = choice.text.stopped() ? FinishReason::kStop : event.reason;
+    Parse(choice, rest.text, true, &update);
   }
   if (update.finish) {
     update.stop_string = choice.text.stop_string();
@@ -364,8 +499,8 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
     --open_choices_;
     MeasureEnd(prompt, choice, *update.finish);
   }
-  const bool worth_sending =
-      update.first || update.finish || update.echo != nullptr || !update.delta.empty();
+  const bool worth_sending = update.first || update.finish || update.echo != nullptr ||
+                             !update.parts.empty() || !update.delta.tokens.empty();
   if (worth_sending) updates->push_back(std::move(update));
 
   if (std::exchange(prompt.awaits_prompt_logprobs, false)) {
@@ -377,10 +512,49 @@ void Generation::HandleToken(Prompt& prompt, Choice& choice, TokenEvent& event, 
   Measure(prompt, choice, event);
   if (job_.score_only) return;
   ++choice.tokens;
+  const bool thinks = choice.parser != nullptr && choice.parser->reasoning();
+  if (thinks) ++choice.reasoning_tokens;
   if (EndsTurn(event)) return;
   event.logprob.token = event.token;
   update->delta = choice.text.Push(
       event.token, {.logprob = event.logprob, .top = std::move(event.top), .text_offset = 0});
+  Parse(choice, update->delta.text, false, update);
+  // The token that opens the section belongs to it.
+  if (!thinks && choice.parser != nullptr && choice.parser->reasoning()) ++choice.reasoning_tokens;
+}
+
+// Reads the text, and, if it is the last, what was held back.
+void Generation::Parse(Choice& choice, const std::string& text, bool last, Update* update) {
+  std::vector<AnswerPart> parts;
+  if (choice.parser == nullptr) {
+    if (!text.empty()) parts.push_back({AnswerPart::Kind::kContent, text, 0, {}});
+  } else {
+    parts = choice.parser->Push(text);
+    if (last) {
+      std::vector<AnswerPart> rest = choice.parser->Finish();
+      std::move(rest.begin(), rest.end(), std::back_inserter(parts));
+    }
+    update->calls = choice.parser->calls();
+  }
+  for (AnswerPart& part : parts) {
+    if (Hides(part.kind)) continue;
+    if (part.kind == AnswerPart::Kind::kCall) part.id = NewCallId();
+    update->parts.push_back(std::move(part));
+  }
+}
+
+bool Generation::Hides(AnswerPart::Kind kind) const {
+  const AnswerSyntax& syntax = job_.syntax;
+  if (kind == AnswerPart::Kind::kReasoning) return syntax.hides_reasoning;
+  // Where a call is required, what is none is the beginning of one that was cut short.
+  return kind == AnswerPart::Kind::kContent && !syntax.reasoning_as_content && syntax.tools &&
+         syntax.tools->required();
+}
+
+std::string Generation::NewCallId() const {
+  constexpr size_t kShort = 9;
+  constexpr size_t kLong = 24;
+  return job_.model->syntax().shows.short_call_ids ? RandomHex(kShort) : "call_" + RandomHex(kLong);
 }
 
 // The token that ends a turn is counted but not shown.
@@ -429,6 +603,7 @@ Usage Generation::usage() const {
     const Choice& choice = choices_[i];
     const Prompt& prompt = prompts_[i / job_.params.choices];
     usage.completion_tokens += choice.tokens;
+    usage.reasoning_tokens += choice.reasoning_tokens;
     usage.first_token_seconds = std::max(usage.first_token_seconds, prompt.first_token_seconds);
     usage.decode_seconds = std::max(usage.decode_seconds, choice.last_token - prompt.first_token);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "scheduler/request_cost.h"
+#include "server/answer_parser.h"
 #include "server/choice_text.h"
 #include "server/event_queue.h"
 #include "server/http_types.h"
@@ -34,6 +35,7 @@ struct GenerationJob {
   std::string tenant;               // API key's name
   std::shared_ptr<RequestUse> use;  // of its key; may be null
   std::shared_ptr<const engine::text::grammar::Constraint> grammar;  // nullptr = any text
+  AnswerSyntax syntax;                                               // of the answers
   Clock::time_point arrival;
 
   // Who asked, and when.
@@ -80,6 +82,8 @@ class Generation {
     bool first = false;                  // the choice's first update
     const EchoedPrompt* echo = nullptr;  // with the first, when asked for
     TextDelta delta;
+    std::vector<AnswerPart> parts;  // what the delta's text says, and with `finish` what was left
+    uint32_t calls = 0;             // of the choice so far
     std::optional<scheduler::FinishReason> finish;  // the choice's last update
     std::string stop_string;                        // with it, when one ended the answer
   };
@@ -104,7 +108,9 @@ class Generation {
  private:
   struct Choice {
     ChoiceText text;
+    std::unique_ptr<AnswerParser> parser;  // nullptr: all text is content
     uint32_t tokens = 0;
+    uint32_t reasoning_tokens = 0;
     bool started = false;
     bool finished = false;  // for the client; the engine's last event may come later
     double last_token = 0;  // on the engine's clock
@@ -131,6 +137,9 @@ class Generation {
   void CancelWhenQueueBreaks();
   void Handle(scheduler::TokenEvent event, std::vector<Update>* updates);
   void HandleToken(Prompt& prompt, Choice& choice, scheduler::TokenEvent& event, Update* update);
+  void Parse(Choice& choice, const std::string& text, bool last, Update* update);
+  bool Hides(AnswerPart::Kind kind) const;
+  std::string NewCallId() const;
   void Measure(Prompt& prompt, Choice& choice, const scheduler::TokenEvent& event);
   void MeasureEnd(const Prompt& prompt, const Choice& choice, scheduler::FinishReason reason);
   bool EndsTurn(const scheduler::TokenEvent& event) const;

@@ -25,15 +25,77 @@ Json UsageJson(const Usage& usage) {
   Json json = {{"prompt_tokens", usage.prompt_tokens},
                {"completion_tokens", usage.completion_tokens},
                {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
+               {"completion_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}}};
   if (usage.cost) json["tern"] = CostJson(usage);
   return json;
 }
 
+// The SDKs put calls together by index: the first fragment of each has its id, type and name.
+Json DeltaOf(const AnswerPart& part) {
+  switch (part.kind) {
+    case AnswerPart::Kind::kContent:
+      return {{"content", part.text}};
+    case AnswerPart::Kind::kReasoning:
+      return {{"reasoning_content", part.text}};
+    case AnswerPart::Kind::kCall: {
+      Json call = {{"index", part.call}, {"id", part.id}, {"type", "function"}};
+      call["function"] = {{"name", part.text}, {"arguments", ""}};
+      return {{"tool_calls", Json::array({std::move(call)})}};
+    }
+    case AnswerPart::Kind::kArguments: {
+      Json call = {{"index", part.call}};
+      call["function"] = {{"arguments", part.text}};
+      return {{"tool_calls", Json::array({std::move(call)})}};
+    }
+  }
+  return Json::object();
+}
+
+Json MessageOf(const FinishedChoice& choice) {
+  Json message;
+  message["role"] = "assistant";
+  const bool only_calls = choice.text.empty() && !choice.calls.empty();
+  message["content"] = only_calls ? Json(nullptr) : Json(choice.text);
+  message["refusal"] = nullptr;
+  if (!choice.reasoning.empty()) message["reasoning_content"] = choice.reasoning;
+  for (const FinishedChoice::Call& call : choice.calls) {
+    Json json = {{"id", call.id}, {"type", "function"}};
+    json["function"] = {{"name", call.name}, {"arguments", call.arguments}};
+    message["tool_calls"].push_back(std::move(json));
+  }
+  return message;
+}
+
 }  // namespace
 
-std::string_view ApiFinishReason(scheduler::FinishReason reason) {
-  return reason == scheduler::FinishReason::kLength ? "length" : "stop";
+std::string_view ApiFinishReason(scheduler::FinishReason reason, bool calls) {
+  if (reason == scheduler::FinishReason::kLength) return "length";
+  return calls ? "tool_calls" : "stop";
+}
+
+void FinishedChoice::Add(AnswerPart part) {
+  switch (part.kind) {
+    case AnswerPart::Kind::kContent:
+      text += part.text;
+      break;
+    case AnswerPart::Kind::kReasoning:
+      reasoning += part.text;
+      break;
+    case AnswerPart::Kind::kCall:
+      calls.push_back({part.id, part.text, {}});
+      break;
+    case AnswerPart::Kind::kArguments:
+      calls[part.call].arguments += part.text;
+      break;
+  }
+  const bool goes_on = !parts.empty() && parts.back().kind == part.kind &&
+                       part.kind != AnswerPart::Kind::kCall && parts.back().call == part.call;
+  if (goes_on) {
+    parts.back().text += part.text;
+  } else {
+    parts.push_back(std::move(part));
+  }
 }
 
 std::string NewResponseId(ApiKind kind) {
@@ -81,18 +143,24 @@ Json ResponseFormat::DeltaChunk(uint32_t choice, const TextDelta& delta,
                                 const EchoedPrompt* echo) const {
   Json json;
   json["index"] = choice;
-  if (kind_ == ApiKind::kChat) {
-    json["delta"] = {{"content", delta.text}};
-    json["logprobs"] = logprobs_ ? ChatLogprobs(delta.tokens) : Json(nullptr);
-  } else {
-    json["text"] = echo == nullptr ? delta.text : echo->text + delta.text;
-    json["logprobs"] = logprobs_ ? TextLogprobs(delta.tokens, echo) : Json(nullptr);
-  }
+  json["text"] = echo == nullptr ? delta.text : echo->text + delta.text;
+  json["logprobs"] = logprobs_ ? TextLogprobs(delta.tokens, echo) : Json(nullptr);
   json["finish_reason"] = nullptr;
   return ChunkWith(std::move(json));
 }
 
-Json ResponseFormat::FinishChunk(uint32_t choice, scheduler::FinishReason reason) const {
+Json ResponseFormat::PartChunk(uint32_t choice, const AnswerPart& part,
+                               const std::vector<ReportedToken>& tokens) const {
+  Json json;
+  json["index"] = choice;
+  json["delta"] = DeltaOf(part);
+  json["logprobs"] = logprobs_ ? ChatLogprobs(tokens) : Json(nullptr);
+  json["finish_reason"] = nullptr;
+  return ChunkWith(std::move(json));
+}
+
+Json ResponseFormat::FinishChunk(uint32_t choice, scheduler::FinishReason reason,
+                                 bool calls) const {
   Json json;
   json["index"] = choice;
   if (kind_ == ApiKind::kChat) {
@@ -101,7 +169,7 @@ Json ResponseFormat::FinishChunk(uint32_t choice, scheduler::FinishReason reason
     json["text"] = "";
   }
   json["logprobs"] = nullptr;
-  json["finish_reason"] = ApiFinishReason(reason);
+  json["finish_reason"] = ApiFinishReason(reason, calls);
   return ChunkWith(std::move(json));
 }
 
@@ -121,14 +189,14 @@ Json ResponseFormat::Whole(const std::vector<FinishedChoice>& choices, const Usa
     Json json;
     json["index"] = i;
     if (kind_ == ApiKind::kChat) {
-      json["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      json["message"] = MessageOf(choice);
       json["logprobs"] = logprobs_ ? ChatLogprobs(choice.tokens) : Json(nullptr);
     } else {
       const EchoedPrompt* echo = echoes.empty() ? nullptr : echoes[i];
       json["text"] = echo == nullptr ? choice.text : echo->text + choice.text;
       json["logprobs"] = logprobs_ ? TextLogprobs(choice.tokens, echo) : Json(nullptr);
     }
-    json["finish_reason"] = ApiFinishReason(choice.reason);
+    json["finish_reason"] = ApiFinishReason(choice.reason, !choice.calls.empty());
     whole["choices"].push_back(std::move(json));
   }
   whole["usage"] = UsageJson(usage);

@@ -8,6 +8,7 @@
 
 #include "engine/text/tokenizer.h"
 #include "scheduler/token_event.h"
+#include "server/answer_sink.h"
 #include "server/choice_text.h"
 #include "server/json.h"
 
@@ -29,6 +30,7 @@ struct Usage {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t cached_tokens = 0;      // of the prompt
+  uint64_t reasoning_tokens = 0;   // of the completion
   double first_token_seconds = 0;  // since the request's header; of the slowest prompt
   double decode_seconds = 0;       // first to last token, of the slowest choice
   std::optional<CostUsage> cost = {};
@@ -36,7 +38,18 @@ struct Usage {
 
 // What is known of a choice when its answer is written at once.
 struct FinishedChoice {
+  struct Call {
+    std::string id;
+    std::string name;
+    std::string arguments;
+  };
+
+  void Add(AnswerPart part);
+
+  std::vector<AnswerPart> parts;  // neighbours of one kind are one part
   std::string text;
+  std::string reasoning;
+  std::vector<Call> calls;
   std::vector<ReportedToken> tokens;
   scheduler::FinishReason reason = scheduler::FinishReason::kStop;
   std::string stop_string;  // when one ended the answer
@@ -62,7 +75,11 @@ class ResponseFormat {
   // echo: in front of the delta; nullptr for none.
   Json DeltaChunk(uint32_t choice, const TextDelta& delta,
                   const EchoedPrompt* echo = nullptr) const;
-  Json FinishChunk(uint32_t choice, scheduler::FinishReason reason) const;
+  // Chat only: any part of an answer, with the tokens that have become known.
+  Json PartChunk(uint32_t choice, const AnswerPart& part,
+                 const std::vector<ReportedToken>& tokens) const;
+  // calls: the answer has some.
+  Json FinishChunk(uint32_t choice, scheduler::FinishReason reason, bool calls) const;
   Json UsageChunk(const Usage& usage) const;
 
   // echoes: empty, or one per choice.
@@ -86,8 +103,8 @@ class ResponseFormat {
   const engine::text::Tokenizer& tokenizer_;
 };
 
-// "stop" or "length".
-std::string_view ApiFinishReason(scheduler::FinishReason reason);
+// "stop", "length", or "tool_calls" where an answer with calls was not cut short.
+std::string_view ApiFinishReason(scheduler::FinishReason reason, bool calls = false);
 
 // "chatcmpl-" or "cmpl-" and random digits.
 std::string NewResponseId(ApiKind kind);

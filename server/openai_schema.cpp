@@ -3,11 +3,13 @@
 #include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "server/api_error.h"
 #include "server/param_reader.h"
 #include "server/shared_params.h"
 #include "server/structured_output.h"
+#include "server/tool_request.h"
 
 namespace server {
 namespace {
@@ -48,12 +50,18 @@ void AddUnknown(ParamReader& reader, const SchemaOptions& options,
   }
 }
 
-// tool_choice and function_call: without tools, "none" and "auto" ask for nothing.
+// Where there are no functions, "none" and "auto" ask for nothing.
 void RefuseChoice(ParamReader& reader, std::string_view name) {
   const Json* value = reader.Find(name);
   if (value == nullptr) return;
   if (value->is_string() && (*value == "none" || *value == "auto")) return;
   throw NotSupported(reader.Name(name));
+}
+
+// Where there is no conversation, there is nobody to call functions for.
+void RefuseTools(ParamReader& reader) {
+  RefuseUnlessNeutral(reader, "tools");
+  RefuseChoice(reader, "tool_choice");
 }
 
 void RefuseModalities(ParamReader& reader) {
@@ -73,8 +81,6 @@ void RefuseUnsupported(ParamReader& reader) {
   for (const std::string_view name : kUnsupported) RefuseUnlessNeutral(reader, name);
   // Even an empty object asks for a search.
   if (reader.Find("web_search_options") != nullptr) throw NotSupported("web_search_options");
-  RefuseUnlessNeutral(reader, "tools");
-  RefuseChoice(reader, "tool_choice");
   RefuseChoice(reader, "function_call");
   RefuseModalities(reader);
   RefuseTrue(reader, "use_beam_search");
@@ -322,9 +328,15 @@ ChatPrompt ReadChatPrompt(ParamReader& reader) {
   if (messages->empty()) {
     throw InvalidValue("messages", "Invalid value for 'messages': expected at least one message.");
   }
+  std::set<std::string> call_ids;
   for (size_t i = 0; i < messages->size(); ++i) {
     prompt.messages.push_back(ReadMessage((*messages)[i], i));
+    CheckToolMessage((*messages)[i], "messages[" + std::to_string(i) + "]", &call_ids);
   }
+  auto tools = ReadTools(reader);
+  if (!tools.functions.empty()) prompt.tools = std::make_shared<ToolRequest>(std::move(tools));
+  prompt.reasoning_effort = reader.String("reasoning_effort").value_or("");
+  prompt.enable_thinking = reader.Bool("enable_thinking");
   prompt.add_generation_prompt = reader.Bool("add_generation_prompt").value_or(true);
   prompt.continue_final_message = reader.Bool("continue_final_message").value_or(false);
   if (prompt.continue_final_message) {
@@ -347,6 +359,20 @@ ChatPrompt ReadChatPrompt(ParamReader& reader) {
     }
   }
   return prompt;
+}
+
+// The names of llama-server and Groq, of vLLM, and of SGLang.
+ReasoningPlace ReadReasoningPlace(ParamReader& reader) {
+  const std::string format = reader.String("reasoning_format").value_or("auto");
+  const bool included = reader.Bool("include_reasoning").value_or(true);
+  const bool separate = reader.Bool("separate_reasoning").value_or(true);
+  if (format == "hidden" || !included) return ReasoningPlace::kNowhere;
+  if (format == "none" || format == "raw" || !separate) return ReasoningPlace::kContent;
+  if (format == "auto" || format == "deepseek" || format == "parsed") return ReasoningPlace::kOwn;
+  throw InvalidValue("reasoning_format",
+                     "Invalid value for 'reasoning_format': expected 'auto', 'none' or 'hidden', "
+                     "but got '" +
+                         format + "'.");
 }
 
 std::vector<InfillFile> ReadInfillFiles(ParamReader& reader) {
@@ -373,6 +399,8 @@ ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   request.prompt = ReadChatPrompt(reader);
   request.params = ReadCommon(reader, options, 1);
   ReadTern(reader, options, &request.params);
+  request.params.strict = options.strict;
+  request.reasoning = ReadReasoningPlace(reader);
   const bool logprobs = reader.Bool("logprobs").value_or(false);
   const auto top = reader.Integer("top_logprobs", 0, kMaxLogprobs);
   if (top && *top > 0 && !logprobs) {
@@ -388,6 +416,7 @@ CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& 
   ParamReader reader(body);
   RefuseUnsupported(reader);
   RefuseForeign(reader);
+  RefuseTools(reader);
   CompletionRequest request;
   request.prompts = ReadTexts(reader, "prompt", kMaxPrompts);
   request.echo = reader.Bool("echo").value_or(false);
@@ -410,6 +439,7 @@ CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& 
 InfillRequest ParseInfillRequest(const Json& body, const SchemaOptions& options) {
   ParamReader reader(body);
   RefuseUnsupported(reader);
+  RefuseTools(reader);
   InfillRequest request;
   const auto prefix = reader.String("input_prefix");
   const auto suffix = reader.String("input_suffix");

@@ -47,7 +47,16 @@ ToolFunction ReadFunction(const Json& tool, size_t index) {
   function.name = *name;
   inner.String("description");
   function.strict = inner.Bool("strict").value_or(false);
-  if (const Json* schema = inner.Object("parameters")) function.parameters = ToValue(*schema);
+  if (const Json* schema = inner.Object("parameters")) {
+    const auto kind = schema->find("type");
+    if (kind != schema->end() && kind->is_string() && *kind != "object") {
+      throw InvalidValue(inner.Name("parameters"),
+                         "Invalid value for '" + inner.Name("parameters") +
+                             "': expected a schema of type 'object', but got type '" +
+                             kind->get<std::string>() + "'.");
+    }
+    function.parameters = ToValue(*schema);
+  }
   function.definition = ToValue(tool);
   return function;
 }
@@ -212,12 +221,13 @@ void CheckToolMessage(const Json& message, const std::string& name,
   } else if (role == "tool") {
     const auto id = reader.String("tool_call_id");
     if (!id) throw MissingParameter(reader.Name("tool_call_id"));
-    if (!call_ids->contains(*id)) {
-      throw InvalidValue(reader.Name("tool_call_id"),
-                         "Invalid value for '" + reader.Name("tool_call_id") + "': '" + *id +
-                             "' is the id of no tool call in an earlier message.");
-    }
+    if (!call_ids->contains(*id)) throw UnknownCall(reader.Name("tool_call_id"), *id);
   }
+}
+
+ApiError UnknownCall(const std::string& name, const std::string& id) {
+  return InvalidValue(name, "Invalid value for '" + name + "': '" + id +
+                                "' is the id of no tool call in an earlier message.");
 }
 
 const Object* FindTextParameter(const Value& parameters, std::string_view name) {

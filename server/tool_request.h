@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/text/value.h"
+#include "server/api_error.h"
 #include "server/json.h"
 #include "server/param_reader.h"
 
@@ -47,6 +48,9 @@ ToolRequest ReadTools(ParamReader& reader);
 // Errors: ApiError 400 naming the member.
 void CheckToolMessage(const Json& message, const std::string& name,
                       std::set<std::string>* call_ids);
+
+// A result of a call that no earlier message has. name: of the parameter with its id.
+ApiError UnknownCall(const std::string& name, const std::string& id);
 
 // The schema of an argument that is text, and nothing else; nullptr for any other. References are
 // followed.

@@ -73,7 +73,7 @@ asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
     if (wake == HttpExchange::Wake::kGone) co_return;
     for (Generation::Update& update : generation.Take()) {
       FinishedChoice& choice = choices[update.choice];
-      choice.text += update.delta.text;
+      for (AnswerPart& part : update.parts) choice.Add(std::move(part));
       std::move(update.delta.tokens.begin(), update.delta.tokens.end(),
                 std::back_inserter(choice.tokens));
       if (!update.finish) continue;
@@ -110,7 +110,7 @@ void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* respo
   constexpr size_t kMaxListed = 1024;
   const auto plain = [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           c == '-' || c == '.';
+           c == '-' || c == '.' || c == '[' || c == ']';
   };
   std::string list;
   for (const std::string& name : names) {
