@@ -14,7 +14,9 @@ bool IsBelow(std::string_view path, std::string_view root) {
   return path.starts_with(root) && (path.size() == root.size() || path[root.size()] == '/');
 }
 
-bool SpeaksMessages(const HttpRequest& request) { return IsBelow(request.path, "/v1/messages"); }
+bool SpeaksMessages(const HttpRequest& request) {
+  return IsBelow(request.path, "/v1/messages") || IsBelow(request.path, "/messages");
+}
 
 bool SpeaksResponses(const HttpRequest& request) {
   return IsBelow(request.path, "/v1/responses") || IsBelow(request.path, "/responses");

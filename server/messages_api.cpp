@@ -2,11 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "server/param_reader.h"
 #include "server/random_id.h"
+#include "server/shared_params.h"
+#include "server/tool_request.h"
 
 namespace server {
 namespace {
@@ -18,8 +23,8 @@ constexpr std::array<std::string_view, 14> kOwnMembers = {
     "thinking", "metadata", "container",  "mcp_servers",    "betas", "service_tier",
     "stop",     "n"};
 
-// A string, or blocks of text. What the model thought in earlier turns is not shown to it again.
-Json ReadContent(const Json& content, const std::string& name) {
+// The text of blocks: a string, or blocks of text.
+Json ReadText(const Json& content, const std::string& name) {
   if (content.is_string()) return content;
   if (!content.is_array()) {
     throw InvalidType(name, "a string or an array of content blocks", TypeName(content));
@@ -29,10 +34,9 @@ Json ReadContent(const Json& content, const std::string& name) {
     ParamReader block(content[i], name + "[" + std::to_string(i) + "].");
     const auto type = block.String("type");
     if (!type) throw MissingParameter(block.Name("type"));
-    if (*type == "thinking" || *type == "redacted_thinking") continue;
     if (*type != "text") {
       throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + *type +
-                                                         "' are not supported, only 'text'.");
+                                                         "' are not supported here, only 'text'.");
     }
     const auto text = block.String("text");
     if (!text) throw MissingParameter(block.Name("text"));
@@ -41,13 +45,107 @@ Json ReadContent(const Json& content, const std::string& name) {
   return parts;
 }
 
+// One message's blocks as messages of a chat completion: results of calls come as messages of their
+// own there.
+class BlockReader {
+ public:
+  // call_ids: of all calls so far.
+  BlockReader(std::string role, Json* messages, std::set<std::string>* call_ids)
+      : role_(std::move(role)), messages_(*messages), call_ids_(*call_ids) {}
+
+  void Read(const Json& content, const std::string& name) {
+    if (content.is_array()) {
+      for (size_t i = 0; i < content.size(); ++i) {
+        AddBlock(content[i], name + "[" + std::to_string(i) + "].");
+      }
+    } else {
+      text_ = ReadText(content, name);
+    }
+    const bool silent = text_.empty() && calls_.empty() && results_ > 0;
+    if (!silent) Flush();
+  }
+
+ private:
+  void AddBlock(const Json& json, const std::string& name) {
+    ParamReader block(json, name);
+    const auto type = block.String("type");
+    if (!type) throw MissingParameter(block.Name("type"));
+    const bool assistant = role_ == "assistant";
+    if (*type == "text") {
+      const auto text = block.String("text");
+      if (!text) throw MissingParameter(block.Name("text"));
+      text_.push_back({{"type", "text"}, {"text", *text}});
+    } else if (*type == "thinking" && assistant) {
+      reasoning_ += block.String("thinking").value_or("");
+    } else if (*type == "redacted_thinking" && assistant) {
+      return;
+    } else if (*type == "tool_use" && assistant) {
+      AddCall(block);
+    } else if (*type == "tool_result" && !assistant) {
+      AddResult(block);
+    } else {
+      throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + *type +
+                                                         "' are not supported in messages of the " +
+                                                         role_ + ".");
+    }
+  }
+
+  void AddCall(ParamReader& block) {
+    const auto id = block.String("id");
+    if (!id) throw MissingParameter(block.Name("id"));
+    const auto function = block.String("name");
+    if (!function) throw MissingParameter(block.Name("name"));
+    const Json* input = block.Object("input");
+    if (input == nullptr) throw MissingParameter(block.Name("input"));
+    Json call = {{"id", *id}, {"type", "function"}};
+    call["function"] = {{"name", *function}, {"arguments", Dump(*input)}};
+    calls_.push_back(std::move(call));
+    call_ids_.insert(*id);
+  }
+
+  void AddResult(ParamReader& block) {
+    const auto id = block.String("tool_use_id");
+    if (!id) throw MissingParameter(block.Name("tool_use_id"));
+    if (!call_ids_.contains(*id)) throw UnknownCall(block.Name("tool_use_id"), *id);
+    const Json* content = block.Find("content");
+    Json text = content == nullptr ? Json("") : ReadText(*content, block.Name("content"));
+    if (block.Bool("is_error").value_or(false)) {
+      Json parts = Json::array({{{"type", "text"}, {"text", "Error:"}}});
+      if (text.is_string()) text = Json::array({{{"type", "text"}, {"text", text}}});
+      parts.insert(parts.end(), text.begin(), text.end());
+      text = std::move(parts);
+    }
+    if (!text_.empty()) Flush();
+    ++results_;
+    messages_.push_back({{"role", "tool"}, {"tool_call_id", *id}, {"content", std::move(text)}});
+  }
+
+  void Flush() {
+    Json message;
+    message["role"] = role_;
+    message["content"] = std::exchange(text_, Json::array());
+    if (!reasoning_.empty()) message["reasoning_content"] = reasoning_;
+    if (!calls_.empty()) message["tool_calls"] = calls_;
+    messages_.push_back(std::move(message));
+  }
+
+  std::string role_;
+  Json& messages_;
+  std::set<std::string>& call_ids_;
+  Json text_ = Json::array();
+  Json calls_ = Json::array();
+  std::string reasoning_;
+  size_t results_ = 0;
+};
+
 Json ReadMessages(ParamReader& reader) {
   Json messages = Json::array();
   if (const Json* system = reader.Find("system")) {
-    messages.push_back({{"role", "system"}, {"content", ReadContent(*system, "system")}});
+    messages.push_back({{"role", "system"}, {"content", ReadText(*system, "system")}});
   }
   const Json* list = reader.Array("messages");
   if (list == nullptr) throw MissingParameter("messages");
+  std::set<std::string> call_ids;
   if (list->empty()) {
     throw InvalidValue("messages", "Invalid value for 'messages': expected at least one message.");
   }
@@ -61,25 +159,82 @@ Json ReadMessages(ParamReader& reader) {
     }
     const Json* content = message.Find("content");
     if (content == nullptr) throw MissingParameter(message.Name("content"));
-    Json plain;
-    plain["role"] = *role;
-    plain["content"] = ReadContent(*content, message.Name("content"));
-    messages.push_back(std::move(plain));
+    BlockReader(*role, &messages, &call_ids).Read(*content, message.Name("content"));
   }
   return messages;
 }
 
 void RefuseWhatIsMissing(ParamReader& reader) {
-  reader.Object("metadata");
-  for (const char* name : {"tools", "mcp_servers"}) {
-    const Json* list = reader.Array(name);
-    if (list != nullptr && !list->empty()) throw NotSupported(name);
-  }
+  const Json* servers = reader.Array("mcp_servers");
+  if (servers != nullptr && !servers->empty()) throw NotSupported("mcp_servers");
   if (reader.Find("container") != nullptr) throw NotSupported("container");
-  if (const Json* thinking = reader.Object("thinking")) {
-    ParamReader inner(*thinking, "thinking.");
-    if (inner.String("type").value_or("") != "disabled") throw NotSupported("thinking");
+}
+
+Json ReadTool(const Json& tool, const std::string& name) {
+  ParamReader reader(tool, name + ".");
+  if (const auto type = reader.String("type"); type && *type != "custom") {
+    throw UnsupportedParameter(reader.Name("type"),
+                               "Tools of type '" + *type + "' are not supported, only your own.");
   }
+  const auto function = reader.String("name");
+  if (!function) throw MissingParameter(reader.Name("name"));
+  const Json* schema = reader.Object("input_schema");
+  if (schema == nullptr) throw MissingParameter(reader.Name("input_schema"));
+  Json inner = {{"name", *function}};
+  if (const auto description = reader.String("description")) inner["description"] = *description;
+  inner["parameters"] = *schema;
+  if (const auto strict = reader.Bool("strict")) inner["strict"] = *strict;
+  Json nested = {{"type", "function"}};
+  nested["function"] = std::move(inner);
+  return nested;
+}
+
+void ReadTools(ParamReader& reader, Json* chat) {
+  if (const Json* tools = reader.Array("tools")) {
+    (*chat)["tools"] = Json::array();
+    for (size_t i = 0; i < tools->size(); ++i) {
+      (*chat)["tools"].push_back(ReadTool((*tools)[i], "tools[" + std::to_string(i) + "]"));
+    }
+  }
+  const Json* choice = reader.Object("tool_choice");
+  if (choice == nullptr) return;
+  ParamReader inner(*choice, "tool_choice.");
+  const auto type = inner.String("type");
+  if (!type) throw MissingParameter("tool_choice.type");
+  if (inner.Bool("disable_parallel_tool_use").value_or(false)) {
+    (*chat)["parallel_tool_calls"] = false;
+  }
+  if (*type == "auto" || *type == "none") {
+    (*chat)["tool_choice"] = *type;
+  } else if (*type == "any") {
+    (*chat)["tool_choice"] = "required";
+  } else if (*type == "tool") {
+    const auto name = inner.String("name");
+    if (!name) throw MissingParameter("tool_choice.name");
+    (*chat)["tool_choice"] = {{"type", "function"}, {"function", {{"name", *name}}}};
+  } else {
+    throw InvalidValue("tool_choice.type",
+                       "Invalid value for 'tool_choice.type': expected 'auto', 'any', 'tool' or "
+                       "'none', but got '" +
+                           *type + "'.");
+  }
+}
+
+// How much a model thinks is its own affair: budget_tokens has no effect. Returns what has none.
+std::vector<std::string> ReadThinking(ParamReader& reader, bool strict, Json* chat) {
+  const Json* thinking = reader.Object("thinking");
+  if (thinking == nullptr) return {};
+  ParamReader inner(*thinking, "thinking.");
+  const auto type = inner.String("type");
+  if (!type) throw MissingParameter("thinking.type");
+  if (*type != "enabled" && *type != "disabled" && *type != "adaptive") {
+    throw InvalidValue("thinking.type",
+                       "Invalid value for 'thinking.type': expected 'enabled', 'disabled' or "
+                       "'adaptive', but got '" +
+                           *type + "'.");
+  }
+  if (*type != "adaptive") (*chat)["enable_thinking"] = *type == "enabled";
+  return CheckUnknown(inner, strict);
 }
 
 std::string ErrorType(int status) {
@@ -124,19 +279,20 @@ class MessagesWriter : public AnswerWriter {
   }
 
   void Write(const Generation::Update& update) override {
-    if (update.first) Begin();
-    if (!update.delta.text.empty()) {
-      Json event = OfBlock("content_block_delta");
-      event["delta"] = {{"type", "text_delta"}, {"text", update.delta.text}};
-      Send(event);
+    if (update.first) {
+      Json start;
+      start["type"] = "message_start";
+      start["message"] = base_;
+      Send(start);
     }
+    for (const AnswerPart& part : update.parts) Add(part);
     if (!update.finish) return;
     reason_ = *update.finish;
     stop_string_ = update.stop_string;
   }
 
   void End(const Usage& usage) override {
-    Send(OfBlock("content_block_stop"));
+    Finish();
     Json delta;
     delta["type"] = "message_delta";
     delta["delta"] = {{"stop_reason", StopReason()}, {"stop_sequence", StopSequence()}};
@@ -151,11 +307,10 @@ class MessagesWriter : public AnswerWriter {
              const std::vector<const EchoedPrompt*>&) override {
     reason_ = choices.front().reason;
     stop_string_ = choices.front().stop_string;
+    for (const AnswerPart& part : choices.front().parts) Add(part);
+    Finish();
     Json message = base_;
-    Json block;
-    block["type"] = "text";
-    block["text"] = choices.front().text;
-    message["content"].push_back(std::move(block));
+    message["content"] = blocks_;
     message["stop_reason"] = StopReason();
     message["stop_sequence"] = StopSequence();
     message["usage"] = UsageJson(usage);
@@ -163,22 +318,88 @@ class MessagesWriter : public AnswerWriter {
   }
 
  private:
-  void Begin() {
-    Json start;
-    start["type"] = "message_start";
-    start["message"] = base_;
-    Send(start);
-    Json block = OfBlock("content_block_start");
-    block["content_block"] = {{"type", "text"}, {"text", ""}};
-    Send(block);
+  using Kind = AnswerPart::Kind;
+
+  void Add(const AnswerPart& part) {
+    if (part.kind == Kind::kCall) return Open(part);
+    const bool goes_on = open_ && (part.kind == open_->kind ||
+                                   (part.kind == Kind::kArguments && open_->kind == Kind::kCall));
+    if (!goes_on) Open({.kind = part.kind, .text = {}, .call = 0, .id = {}});
+    text_ += part.text;
+    switch (part.kind) {
+      case Kind::kContent:
+        return SendDelta({{"type", "text_delta"}, {"text", part.text}});
+      case Kind::kReasoning:
+        return SendDelta({{"type", "thinking_delta"}, {"thinking", part.text}});
+      default:
+        return SendDelta({{"type", "input_json_delta"}, {"partial_json", part.text}});
+    }
+  }
+
+  void Open(const AnswerPart& part) {
+    Close();
+    open_ = part;
+    text_.clear();
+    Json event = OfBlock("content_block_start");
+    event["content_block"] = Block();
+    Send(event);
+  }
+
+  void Close() {
+    if (!open_) return;
+    if (open_->kind == Kind::kReasoning) {
+      SendDelta({{"type", "signature_delta"}, {"signature", kSignature}});
+    }
+    Send(OfBlock("content_block_stop"));
+    blocks_.push_back(Block());
+    open_.reset();
+  }
+
+  // An answer has at least one block.
+  void Finish() {
+    if (!open_ && blocks_.empty()) Open({});
+    Close();
+  }
+
+  // The block with the text that has come.
+  Json Block() const {
+    switch (open_->kind) {
+      case Kind::kContent:
+        return {{"type", "text"}, {"text", text_}};
+      case Kind::kReasoning:
+        return {{"type", "thinking"},
+                {"thinking", text_},
+                {"signature", text_.empty() ? "" : kSignature}};
+      default: {
+        const std::string prefix = "call_";
+        Json block = {{"type", "tool_use"}};
+        block["id"] =
+            open_->id.starts_with(prefix) ? "toolu_" + open_->id.substr(prefix.size()) : open_->id;
+        block["name"] = open_->text;
+        // What broke off is no object; the client sees what there is.
+        Json input = Json::parse(text_, nullptr, false);
+        if (!text_.empty() && !input.is_object()) input = {{"incomplete", text_}};
+        block["input"] = text_.empty() ? Json::object() : std::move(input);
+        return block;
+      }
+    }
+  }
+
+  void SendDelta(Json delta) {
+    Json event = OfBlock("content_block_delta");
+    event["delta"] = std::move(delta);
+    Send(event);
   }
   void Send(const Json& event) {
     sse_.Event(event["type"].get_ref<const std::string&>(), Dump(event));
   }
-  static Json OfBlock(const char* type) { return {{"type", type}, {"index", 0}}; }
+  Json OfBlock(const char* type) const { return {{"type", type}, {"index", blocks_.size()}}; }
   std::string StopReason() const {
     if (reason_ == FinishReason::kLength) return "max_tokens";
-    return stop_string_.empty() ? "end_turn" : "stop_sequence";
+    if (!stop_string_.empty()) return "stop_sequence";
+    const bool calls = std::any_of(blocks_.begin(), blocks_.end(),
+                                   [](const Json& block) { return block["type"] == "tool_use"; });
+    return calls ? "tool_use" : "end_turn";
   }
   Json StopSequence() const { return stop_string_.empty() ? Json(nullptr) : Json(stop_string_); }
   // Tokens that came from the prefix cache are told apart, as Anthropic does.
@@ -189,7 +410,13 @@ class MessagesWriter : public AnswerWriter {
             {"output_tokens", usage.completion_tokens}};
   }
 
-  Json base_;  // the message as it is before it has an answer
+  // Clients send it back with the thoughts; nothing is checked by it.
+  static constexpr const char* kSignature = "unsigned";
+
+  Json base_;                       // the message as it is before it has an answer
+  Json blocks_ = Json::array();     // that are over
+  std::optional<AnswerPart> open_;  // what the current block is
+  std::string text_;
   FinishReason reason_ = FinishReason::kStop;
   std::string stop_string_;
 };
@@ -202,20 +429,30 @@ ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options,
   // The rest is checked as what it becomes.
   Json chat = Json::object();
   chat["messages"] = ReadMessages(reader);
+  ReadTools(reader, &chat);
+  reader.Object("metadata");
+  std::vector<std::string> ignored = CheckWithoutEffect(
+      reader, {"metadata", "service_tier", "betas", "stop", "n"}, options.strict);
+  for (std::string& name : ReadThinking(reader, options.strict, &chat)) {
+    ignored.push_back(std::move(name));
+  }
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
   const auto limit = reader.Integer("max_tokens", 1, kUint32Max);
   if (!limit && !counting) throw MissingParameter("max_tokens");
   if (limit) chat["max_tokens"] = *limit;
   if (const Json* stop = reader.Array("stop_sequences")) chat["stop"] = *stop;
   // A conversation that ends with the assistant's words is continued.
-  const bool continues = chat["messages"].back()["role"] == "assistant";
+  const Json& last = chat["messages"].back();
+  const bool continues = last["role"] == "assistant" && !last.contains("tool_calls");
   if (continues) chat["continue_final_message"] = true;
   for (const auto& [name, value] : body.items()) {
     if (std::find(kOwnMembers.begin(), kOwnMembers.end(), name) == kOwnMembers.end()) {
       chat[name] = value;
     }
   }
-  return ParseChatRequest(chat, options);
+  ChatRequest request = ParseChatRequest(chat, options);
+  std::move(ignored.begin(), ignored.end(), std::back_inserter(request.params.ignored));
+  return request;
 }
 
 std::unique_ptr<AnswerWriter> MakeMessagesWriter(const GenerationJob& job) {

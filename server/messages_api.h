@@ -4,12 +4,24 @@
 
 #include "server/answer_writer.h"
 #include "server/openai_schema.h"
+#include "server/renamed_error.h"
 
 namespace server {
 
 // Anthropic's Messages protocol.
 
-// counting: for count_tokens, where max_tokens may be absent. Errors: ApiError 400.
+// What chat completions call otherwise.
+inline constexpr RenamedParam kMessagesNames[] = {
+    {"].function.parameters", "].input_schema"},
+    {"].function.", "]."},
+    {"'tool_choice.function.", "'tool_choice."},
+    {"'stop'", "'stop_sequences'"},
+    {"'stop[", "'stop_sequences["},
+    {"'enable_thinking'", "'thinking'"},
+};
+
+// counting: for count_tokens, where max_tokens may be absent. Errors: ApiError 400 in the words of
+// chat completions.
 ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options, bool counting);
 
 // The model of the job outlives the writer.

@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "server/param_reader.h"
 #include "server/random_id.h"
+#include "server/shared_params.h"
+#include "server/tool_request.h"
 
 namespace server {
 namespace {
@@ -65,43 +70,125 @@ Json ReadContent(const Json& content, const std::string& name) {
   return parts;
 }
 
-void AppendItem(const Json& item, const std::string& name, Json* messages) {
-  ParamReader reader(item, name + ".");
-  const std::string type = reader.String("type").value_or("message");
-  // The thoughts of earlier turns are not shown to the model again.
-  if (type == "reasoning") return;
-  if (type != "message") {
-    throw UnsupportedParameter(reader.Name("type"), "Input items of type '" + type +
-                                                        "' are not supported, only messages.");
+// Puts input items together to messages: thoughts, words and calls that follow each other are one
+// message of the assistant.
+class Conversation {
+ public:
+  void Add(const Json& item, const std::string& name) {
+    ParamReader reader(item, name + ".");
+    const std::string type = reader.String("type").value_or("message");
+    if (type == "message") {
+      AddMessage(reader);
+    } else if (type == "reasoning") {
+      AddReasoning(reader);
+    } else if (type == "function_call") {
+      AddCall(reader);
+    } else if (type == "function_call_output") {
+      AddOutput(reader);
+    } else {
+      throw UnsupportedParameter(reader.Name("type"),
+                                 "Input items of type '" + type +
+                                     "' are not supported, only messages, function calls, their "
+                                     "outputs and reasoning.");
+    }
   }
-  const auto role = reader.String("role");
-  if (!role) throw MissingParameter(reader.Name("role"));
-  const Json* content = reader.Find("content");
-  if (content == nullptr) throw MissingParameter(reader.Name("content"));
-  Json message;
-  message["role"] = *role;
-  message["content"] = ReadContent(*content, reader.Name("content"));
-  messages->push_back(std::move(message));
-}
+  void Push(Json message) { messages_.push_back(std::move(message)); }
+  Json Take() {
+    DropLoneReasoning();
+    return std::move(messages_);
+  }
+
+ private:
+  void AddMessage(ParamReader& reader) {
+    const auto role = reader.String("role");
+    if (!role) throw MissingParameter(reader.Name("role"));
+    const Json* content = reader.Find("content");
+    if (content == nullptr) throw MissingParameter(reader.Name("content"));
+    Json text = ReadContent(*content, reader.Name("content"));
+    if (*role == "assistant" && waits_) {
+      messages_.back()["content"] = std::move(text);
+      waits_ = false;
+      takes_calls_ = true;
+      return;
+    }
+    DropLoneReasoning();
+    messages_.push_back({{"role", *role}, {"content", std::move(text)}});
+    takes_calls_ = *role == "assistant";
+  }
+
+  void AddReasoning(ParamReader& reader) {
+    std::string text;
+    const Json* parts = reader.Array("content");
+    if (parts == nullptr || parts->empty()) parts = reader.Array("summary");
+    for (size_t i = 0; parts != nullptr && i < parts->size(); ++i) {
+      ParamReader part((*parts)[i], reader.Name("content") + "[" + std::to_string(i) + "].");
+      text += part.String("text").value_or("");
+    }
+    if (text.empty()) return;
+    DropLoneReasoning();
+    messages_.push_back({{"role", "assistant"}, {"content", nullptr}, {"reasoning_content", text}});
+    waits_ = takes_calls_ = true;
+  }
+
+  void AddCall(ParamReader& reader) {
+    const auto id = reader.String("call_id");
+    if (!id) throw MissingParameter(reader.Name("call_id"));
+    const auto name = reader.String("name");
+    if (!name) throw MissingParameter(reader.Name("name"));
+    Json call = {{"id", *id}, {"type", "function"}};
+    call["function"] = {{"name", *name}, {"arguments", reader.String("arguments").value_or("")}};
+    if (!takes_calls_) {
+      messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
+      takes_calls_ = true;
+    }
+    waits_ = false;
+    messages_.back()["tool_calls"].push_back(std::move(call));
+    call_ids_.insert(*id);
+  }
+
+  void AddOutput(ParamReader& reader) {
+    const auto id = reader.String("call_id");
+    if (!id) throw MissingParameter(reader.Name("call_id"));
+    if (!call_ids_.contains(*id)) throw UnknownCall(reader.Name("call_id"), *id);
+    const Json* output = reader.Find("output");
+    if (output == nullptr) throw MissingParameter(reader.Name("output"));
+    DropLoneReasoning();
+    takes_calls_ = false;
+    messages_.push_back({{"role", "tool"},
+                         {"tool_call_id", *id},
+                         {"content", ReadContent(*output, reader.Name("output"))}});
+  }
+
+  // Thoughts that led to nothing.
+  void DropLoneReasoning() {
+    if (std::exchange(waits_, false)) messages_.erase(messages_.size() - 1);
+  }
+
+  Json messages_ = Json::array();
+  std::set<std::string> call_ids_;
+  // The last message is the assistant's, and the next call belongs to it.
+  bool takes_calls_ = false;
+  bool waits_ = false;  // it has thoughts only
+};
 
 Json ReadMessages(ParamReader& reader) {
-  Json messages = Json::array();
+  Conversation conversation;
   if (const auto instructions = reader.String("instructions")) {
-    messages.push_back({{"role", "system"}, {"content", *instructions}});
+    conversation.Push({{"role", "system"}, {"content", *instructions}});
   }
   const Json* input = reader.Find("input");
   if (input == nullptr) throw MissingParameter("input");
   if (input->is_string()) {
-    messages.push_back({{"role", "user"}, {"content", *input}});
-    return messages;
+    conversation.Push({{"role", "user"}, {"content", *input}});
+    return conversation.Take();
   }
   if (!input->is_array()) {
     throw InvalidType("input", "a string or an array of input items", TypeName(*input));
   }
   for (size_t i = 0; i < input->size(); ++i) {
-    AppendItem((*input)[i], "input[" + std::to_string(i) + "]", &messages);
+    conversation.Add((*input)[i], "input[" + std::to_string(i) + "]");
   }
-  return messages;
+  return conversation.Take();
 }
 
 void RefuseWhatIsMissing(ParamReader& reader) {
@@ -113,23 +200,94 @@ void RefuseWhatIsMissing(ParamReader& reader) {
   reader.Object("metadata");
   if (reader.Bool("background").value_or(false)) throw NeedsState("background");
   if (reader.Find("prompt") != nullptr) throw NeedsState("prompt");
-  if (const Json* tools = reader.Array("tools"); tools != nullptr && !tools->empty()) {
-    throw NotSupported("tools");
-  }
-  if (const Json* choice = reader.Find("tool_choice");
-      choice != nullptr && *choice != "none" && *choice != "auto") {
-    throw NotSupported("tool_choice");
-  }
   if (reader.String("truncation").value_or("disabled") != "disabled") {
     throw NotSupported("truncation");
   }
-  if (const Json* text = reader.Object("text")) {
-    ParamReader inner(*text, "text.");
-    if (const Json* format = inner.Object("format")) {
-      ParamReader type(*format, "text.format.");
-      if (type.String("type").value_or("text") != "text") throw NotSupported("text.format");
-    }
+}
+
+// A function as chat completions have it: its members are one level deeper there.
+Json NestFunction(const Json& flat, const std::string& name) {
+  ParamReader reader(flat, name + ".");
+  const auto type = reader.String("type");
+  if (!type) throw MissingParameter(reader.Name("type"));
+  if (*type != "function") {
+    throw UnsupportedParameter(reader.Name("type"),
+                               "Tools of type '" + *type + "' are not supported, only 'function'.");
   }
+  if (!reader.String("name")) throw MissingParameter(reader.Name("name"));
+  Json function = Json::object();
+  for (const auto& [key, value] : flat.items()) {
+    if (key != "type") function[key] = value;
+  }
+  Json nested = {{"type", "function"}};
+  nested["function"] = std::move(function);
+  return nested;
+}
+
+Json NestFunctions(const Json& list, const std::string& name) {
+  Json nested = Json::array();
+  for (size_t i = 0; i < list.size(); ++i) {
+    nested.push_back(NestFunction(list[i], name + "[" + std::to_string(i) + "]"));
+  }
+  return nested;
+}
+
+void ReadTools(ParamReader& reader, Json* chat) {
+  if (const Json* tools = reader.Array("tools")) (*chat)["tools"] = NestFunctions(*tools, "tools");
+  const Json* choice = reader.Find("tool_choice");
+  if (choice == nullptr) return;
+  if (!choice->is_object()) {
+    (*chat)["tool_choice"] = *choice;
+    return;
+  }
+  ParamReader inner(*choice, "tool_choice.");
+  if (inner.String("type").value_or("") != "allowed_tools") {
+    (*chat)["tool_choice"] = NestFunction(*choice, "tool_choice");
+    return;
+  }
+  Json allowed = Json::object();
+  if (const auto mode = inner.String("mode")) allowed["mode"] = *mode;
+  if (const Json* tools = inner.Array("tools")) {
+    allowed["tools"] = NestFunctions(*tools, "tool_choice.tools");
+  }
+  Json nested = {{"type", "allowed_tools"}};
+  nested["allowed_tools"] = std::move(allowed);
+  (*chat)["tool_choice"] = std::move(nested);
+}
+
+void AddTo(std::vector<std::string>* all, std::vector<std::string> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(*all));
+}
+
+// `text.format` is `response_format` with the schema's members beside the type.
+void ReadFormat(ParamReader& reader, bool strict, Json* chat, std::vector<std::string>* ignored) {
+  const Json* text = reader.Object("text");
+  if (text == nullptr) return;
+  ParamReader inner(*text, "text.");
+  const Json* format = inner.Object("format");
+  AddTo(ignored, CheckUnknown(inner, strict));
+  if (format == nullptr) return;
+  ParamReader details(*format, "text.format.");
+  const auto type = details.String("type");
+  if (!type) throw MissingParameter("text.format.type");
+  if (*type != "text" && *type != "json_object" && *type != "json_schema") {
+    throw NotSupported("text.format");
+  }
+  Json nested = {{"type", *type}};
+  if (*type == "json_schema") {
+    if (details.Find("schema") == nullptr) throw MissingParameter("text.format.schema");
+    nested["json_schema"] = {{"schema", (*format)["schema"]}};
+  }
+  (*chat)["response_format"] = std::move(nested);
+}
+
+void ReadReasoning(ParamReader& reader, bool strict, Json* chat,
+                   std::vector<std::string>* ignored) {
+  const Json* reasoning = reader.Object("reasoning");
+  if (reasoning == nullptr) return;
+  ParamReader inner(*reasoning, "reasoning.");
+  if (const auto effort = inner.String("effort")) (*chat)["reasoning_effort"] = *effort;
+  AddTo(ignored, CheckUnknown(inner, strict));
 }
 
 Json OrNull(const Json& body, const char* name) {
@@ -137,10 +295,11 @@ Json OrNull(const Json& body, const char* name) {
   return found == body.end() ? Json(nullptr) : *found;
 }
 
+// Writes an answer as items: reasoning, messages and calls, each when the one before has ended.
 class ResponsesWriter : public AnswerWriter {
  public:
   ResponsesWriter(const ResponsesRequest& request, const GenerationJob& job)
-      : id_("resp_" + RandomHex(32)), item_id_("msg_" + RandomHex(32)) {
+      : id_("resp_" + RandomHex(32)) {
     base_["id"] = id_;
     base_["object"] = "response";
     base_["created_at"] = static_cast<int64_t>(std::time(nullptr));
@@ -152,14 +311,14 @@ class ResponsesWriter : public AnswerWriter {
     base_["max_output_tokens"] = request.max_output_tokens;
     base_["model"] = job.model->name();
     base_["output"] = Json::array();
-    base_["parallel_tool_calls"] = true;
+    base_["parallel_tool_calls"] = request.parallel_tool_calls;
     base_["previous_response_id"] = nullptr;
-    base_["reasoning"] = {{"effort", nullptr}, {"summary", nullptr}};
+    base_["reasoning"] = {{"effort", request.effort}, {"summary", nullptr}};
     base_["store"] = false;
     base_["temperature"] = request.temperature.is_null() ? Json(1.0) : request.temperature;
-    base_["text"] = {{"format", {{"type", "text"}}}};
-    base_["tool_choice"] = "auto";
-    base_["tools"] = Json::array();
+    base_["text"] = {{"format", request.format}};
+    base_["tool_choice"] = request.tool_choice;
+    base_["tools"] = request.tools;
     base_["top_p"] = request.top_p.is_null() ? Json(1.0) : request.top_p;
     base_["truncation"] = "disabled";
     base_["usage"] = nullptr;
@@ -169,27 +328,12 @@ class ResponsesWriter : public AnswerWriter {
 
   void Write(const Generation::Update& update) override {
     if (update.first) Begin();
-    if (!update.delta.text.empty()) {
-      text_ += update.delta.text;
-      Json event = OfPart("response.output_text.delta");
-      event["delta"] = update.delta.text;
-      event["logprobs"] = Json::array();
-      Send(std::move(event));
-    }
+    for (const AnswerPart& part : update.parts) Add(part);
     if (update.finish) reason_ = *update.finish;
   }
 
   void End(const Usage& usage) override {
-    Json done = OfPart("response.output_text.done");
-    done["text"] = text_;
-    done["logprobs"] = Json::array();
-    Send(std::move(done));
-    Json part = OfPart("response.content_part.done");
-    part["part"] = Part(text_);
-    Send(std::move(part));
-    Json item = OfItem("response.output_item.done");
-    item["item"] = Item(Status(), text_);
-    Send(std::move(item));
+    Finish();
     Json last;
     last["type"] = "response." + Status();
     last["response"] = Finished(usage);
@@ -209,12 +353,15 @@ class ResponsesWriter : public AnswerWriter {
 
   Json Whole(const std::vector<FinishedChoice>& choices, const Usage& usage,
              const std::vector<const EchoedPrompt*>&) override {
-    text_ = choices.front().text;
     reason_ = choices.front().reason;
+    for (const AnswerPart& part : choices.front().parts) Add(part);
+    Finish();
     return Finished(usage);
   }
 
  private:
+  using Kind = AnswerPart::Kind;
+
   void Begin() {
     for (const char* type : {"response.created", "response.in_progress"}) {
       Json event;
@@ -222,12 +369,81 @@ class ResponsesWriter : public AnswerWriter {
       event["response"] = base_;
       Send(std::move(event));
     }
-    Json item = OfItem("response.output_item.added");
-    item["item"] = Item("in_progress", std::nullopt);
+  }
+
+  void Add(const AnswerPart& part) {
+    if (part.kind == Kind::kCall) return Open(part);
+    const bool goes_on = open_ && (part.kind == open_->kind ||
+                                   (part.kind == Kind::kArguments && open_->kind == Kind::kCall));
+    if (!goes_on) Open({.kind = part.kind, .text = {}, .call = 0, .id = {}});
+    text_ += part.text;
+    Json event;
+    switch (part.kind) {
+      case Kind::kContent:
+        event = OfPart("response.output_text.delta");
+        break;
+      case Kind::kReasoning:
+        event = OfPart("response.reasoning_text.delta");
+        break;
+      default:
+        event = OfItem("response.function_call_arguments.delta");
+        break;
+    }
+    event["delta"] = part.text;
+    if (part.kind == Kind::kContent) event["logprobs"] = Json::array();
+    Send(std::move(event));
+  }
+
+  void Open(const AnswerPart& part) {
+    Close("completed");
+    open_ = part;
+    text_.clear();
+    const char* prefix = part.kind == Kind::kContent     ? "msg_"
+                         : part.kind == Kind::kReasoning ? "rs_"
+                                                         : "fc_";
+    item_id_ = prefix + RandomHex(32);
+    Json item;
+    item["type"] = "response.output_item.added";
+    item["output_index"] = items_.size();
+    item["item"] = Item("in_progress", false);
     Send(std::move(item));
-    Json part = OfPart("response.content_part.added");
-    part["part"] = Part("");
-    Send(std::move(part));
+    if (part.kind == Kind::kCall) return;
+    Json event = OfPart("response.content_part.added");
+    event["part"] = Part("");
+    Send(std::move(event));
+  }
+
+  // The item that is being written is over.
+  void Close(const std::string& status) {
+    if (!open_) return;
+    if (open_->kind == Kind::kCall) {
+      Json done = OfItem("response.function_call_arguments.done");
+      done["name"] = open_->text;
+      done["arguments"] = text_;
+      Send(std::move(done));
+    } else {
+      const bool content = open_->kind == Kind::kContent;
+      Json done = OfPart(content ? "response.output_text.done" : "response.reasoning_text.done");
+      done["text"] = text_;
+      if (content) done["logprobs"] = Json::array();
+      Send(std::move(done));
+      Json part = OfPart("response.content_part.done");
+      part["part"] = Part(text_);
+      Send(std::move(part));
+    }
+    Json event;
+    event["type"] = "response.output_item.done";
+    event["output_index"] = items_.size();
+    event["item"] = Item(status, true);
+    items_.push_back(event["item"]);
+    Send(std::move(event));
+    open_.reset();
+  }
+
+  // An answer has at least one item.
+  void Finish() {
+    if (!open_ && items_.empty()) Open({});
+    Close(Status());
   }
 
   void Send(Json event) {
@@ -238,29 +454,45 @@ class ResponsesWriter : public AnswerWriter {
   Json OfItem(const char* type) const {
     Json event;
     event["type"] = type;
-    event["output_index"] = 0;
+    event["output_index"] = items_.size();
+    event["item_id"] = item_id_;
     return event;
   }
   Json OfPart(const char* type) const {
     Json event = OfItem(type);
-    event["item_id"] = item_id_;
     event["content_index"] = 0;
     return event;
   }
-  static Json Part(const std::string& text) {
+  Json Part(const std::string& text) const {
+    if (open_->kind == Kind::kReasoning) return {{"type", "reasoning_text"}, {"text", text}};
     return {{"type", "output_text"},
             {"annotations", Json::array()},
             {"logprobs", Json::array()},
             {"text", text}};
   }
-  Json Item(const std::string& status, const std::optional<std::string>& text) const {
+  Json Item(const std::string& status, bool whole) const {
     Json item;
     item["id"] = item_id_;
-    item["type"] = "message";
+    switch (open_->kind) {
+      case Kind::kContent:
+        item["type"] = "message";
+        item["role"] = "assistant";
+        break;
+      case Kind::kReasoning:
+        item["type"] = "reasoning";
+        item["summary"] = Json::array();
+        break;
+      default:
+        item["type"] = "function_call";
+        item["call_id"] = open_->id;
+        item["name"] = open_->text;
+        item["arguments"] = text_;
+        break;
+    }
     item["status"] = status;
-    item["role"] = "assistant";
+    if (open_->kind == Kind::kCall) return item;
     item["content"] = Json::array();
-    if (text) item["content"].push_back(Part(*text));
+    if (whole) item["content"].push_back(Part(text_));
     return item;
   }
   std::string Status() const {
@@ -272,18 +504,20 @@ class ResponsesWriter : public AnswerWriter {
     if (reason_ == FinishReason::kLength) {
       response["incomplete_details"] = {{"reason", "max_output_tokens"}};
     }
-    response["output"] = Json::array({Item(Status(), text_)});
+    response["output"] = items_;
     response["usage"] = {{"input_tokens", usage.prompt_tokens},
                          {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
                          {"output_tokens", usage.completion_tokens},
-                         {"output_tokens_details", {{"reasoning_tokens", 0}}},
+                         {"output_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}},
                          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
     return response;
   }
 
   std::string id_;
+  Json base_;                       // the response as it is before it has an answer
+  Json items_ = Json::array();      // that are over
+  std::optional<AnswerPart> open_;  // what the current item is: its kind, and of a call name and id
   std::string item_id_;
-  Json base_;  // the response as it is before it has an answer
   std::string text_;
   FinishReason reason_ = FinishReason::kStop;
   uint64_t sequence_ = 0;
@@ -297,6 +531,11 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
   // The rest is checked as what it becomes.
   Json chat = Json::object();
   chat["messages"] = ReadMessages(reader);
+  ReadTools(reader, &chat);
+  std::vector<std::string> ignored =
+      CheckWithoutEffect(reader, {"include", "store", "top_logprobs"}, options.strict);
+  ReadFormat(reader, options.strict, &chat, &ignored);
+  ReadReasoning(reader, options.strict, &chat, &ignored);
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
   if (const auto limit = reader.Integer("max_output_tokens", 1, kUint32Max)) {
     chat["max_tokens"] = *limit;
@@ -308,11 +547,24 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
   }
   ResponsesRequest request;
   request.chat = ParseChatRequest(chat, options);
+  AddTo(&request.chat.params.ignored, std::move(ignored));
   request.instructions = OrNull(body, "instructions");
   request.max_output_tokens = OrNull(body, "max_output_tokens");
   request.temperature = OrNull(body, "temperature");
   request.top_p = OrNull(body, "top_p");
   request.metadata = OrNull(body, "metadata");
+  const auto given = [&body](const char* name, Json otherwise) {
+    Json value = OrNull(body, name);
+    return value.is_null() ? otherwise : value;
+  };
+  request.tools = given("tools", Json::array());
+  request.tool_choice = given("tool_choice", "auto");
+  request.parallel_tool_calls = given("parallel_tool_calls", true);
+  request.format = {{"type", "text"}};
+  const Json text = given("text", Json::object());
+  if (text.contains("format") && text["format"].is_object()) request.format = text["format"];
+  const Json reasoning = given("reasoning", Json::object());
+  if (reasoning.contains("effort")) request.effort = reasoning["effort"];
   if (request.chat.params.choices != 1) {
     throw InvalidValue("n", "Invalid value for 'n': a response has one answer.");
   }

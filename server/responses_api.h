@@ -5,6 +5,7 @@
 
 #include "server/answer_writer.h"
 #include "server/openai_schema.h"
+#include "server/renamed_error.h"
 
 namespace server {
 
@@ -19,9 +20,23 @@ struct ResponsesRequest {
   Json temperature;
   Json top_p;
   Json metadata;
+  Json tools;
+  Json tool_choice;
+  Json parallel_tool_calls;
+  Json format;  // of the text
+  Json effort;  // of reasoning
 };
 
-// Errors: ApiError 400; what needs state, tools or other media is unsupported_parameter.
+// What chat completions call otherwise.
+inline constexpr RenamedParam kResponsesNames[] = {{"].function.", "]."},
+                                                   {"'tool_choice.function.", "'tool_choice."},
+                                                   {"'response_format", "'text.format"},
+                                                   {"'reasoning_effort'", "'reasoning.effort'"},
+                                                   {"'max_tokens'", "'max_output_tokens'"},
+                                                   {"'messages'", "'input'"}};
+
+// Errors: ApiError 400 in the words of chat completions; what needs state, other tools than
+// functions, or other media is unsupported_parameter.
 ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& options);
 
 // The model of the job outlives the writer.

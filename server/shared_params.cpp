@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace server {
 namespace {
@@ -29,6 +30,14 @@ TokenId ReadTokenId(const Json& value, const std::string& name) {
   return value.get<TokenId>();
 }
 
+std::vector<std::string> CheckIgnored(std::vector<std::string> names, bool strict) {
+  if (strict && !names.empty()) {
+    throw UnsupportedParameter(names.front(), "Unsupported parameter: '" + names.front() +
+                                                  "' is unknown or has no effect on this server.");
+  }
+  return names;
+}
+
 }  // namespace
 
 void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
@@ -37,12 +46,18 @@ void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
 }
 
 std::vector<std::string> CheckUnknown(ParamReader& reader, bool strict) {
-  std::vector<std::string> names = reader.Unknown();
-  if (strict && !names.empty()) {
-    throw UnsupportedParameter(names.front(), "Unsupported parameter: '" + names.front() +
-                                                  "' is unknown or has no effect on this server.");
+  return CheckIgnored(reader.Unknown(), strict);
+}
+
+std::vector<std::string> CheckWithoutEffect(ParamReader& reader,
+                                            std::initializer_list<std::string_view> names,
+                                            bool strict) {
+  std::vector<std::string> asked;
+  for (const std::string_view name : names) {
+    const Json* value = reader.Find(name);
+    if (value != nullptr && !IsNeutral(*value)) asked.push_back(reader.Name(name));
   }
-  return names;
+  return CheckIgnored(std::move(asked), strict);
 }
 
 int32_t ReadPriority(ParamReader& reader) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,11 @@ namespace server {
 void RefuseUnlessNeutral(ParamReader& reader, std::string_view name);
 // The parameters that nobody asked the reader for; in strict mode the first is refused.
 std::vector<std::string> CheckUnknown(ParamReader& reader, bool strict);
+// The same for those of `names` that switch something on. The reader keeps the names as they are,
+// so they must be literals.
+std::vector<std::string> CheckWithoutEffect(ParamReader& reader,
+                                            std::initializer_list<std::string_view> names,
+                                            bool strict);
 
 int32_t ReadPriority(ParamReader& reader);
 std::string ReadCacheSalt(ParamReader& reader);

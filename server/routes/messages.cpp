@@ -16,10 +16,12 @@ ChatRequest Parse(const RouteContext& context, const HttpRequest& http, bool cou
 }
 
 GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
-  const ChatRequest request = Parse(context, http, false);
-  GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
-  job.SetSource(http);
-  return job;
+  return InWordsOf(kMessagesNames, [&] {
+    const ChatRequest request = Parse(context, http, false);
+    GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
+    job.SetSource(http);
+    return job;
+  });
 }
 
 asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
@@ -31,11 +33,14 @@ asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
 }
 
 Json CountTokens(const RouteContext& context, const HttpRequest& http) {
-  const ChatRequest request = Parse(context, http, true);
-  const auto model = context.models.Get(request.params.model);
-  Json json;
-  json["input_tokens"] = EncodeChat(RenderChat(request.prompt, *model), model->tokenizer()).size();
-  return json;
+  return InWordsOf(kMessagesNames, [&] {
+    const ChatRequest request = Parse(context, http, true);
+    const auto model = context.models.Get(request.params.model);
+    Json json;
+    json["input_tokens"] =
+        EncodeChat(RenderChat(request.prompt, *model), model->tokenizer()).size();
+    return json;
+  });
 }
 
 asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
@@ -49,8 +54,8 @@ asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddMessagesRoutes(RouteContext& context, Router& router) {
-  AddStreamingEndpoint(context, {"/v1/messages"}, Answer, router);
-  AddEndpoint(context, {"/v1/messages/count_tokens"}, Count, router);
+  AddStreamingEndpoint(context, {"/v1/messages", "/messages"}, Answer, router);
+  AddEndpoint(context, {"/v1/messages/count_tokens", "/messages/count_tokens"}, Count, router);
 }
 
 }  // namespace server

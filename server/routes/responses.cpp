@@ -15,14 +15,16 @@ struct Prepared {
 };
 
 Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
-  const ResponsesRequest request =
-      ParseResponsesRequest(ParseJson(http.body, context.options.max_json_depth),
-                            {.strict = context.options.strict_params});
-  Prepared prepared;
-  prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
-  prepared.job.SetSource(http);
-  prepared.writer = MakeResponsesWriter(request, prepared.job);
-  return prepared;
+  const Json body = ParseJson(http.body, context.options.max_json_depth);
+  return InWordsOf(kResponsesNames, [&] {
+    const ResponsesRequest request =
+        ParseResponsesRequest(body, {.strict = context.options.strict_params});
+    Prepared prepared;
+    prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
+    prepared.job.SetSource(http);
+    prepared.writer = MakeResponsesWriter(request, prepared.job);
+    return prepared;
+  });
 }
 
 asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,

@@ -135,11 +135,11 @@ TEST_F(Protocols, ResponseRefusesWhatNeedsStateOrIsMissing) {
     body[name] = value;
     const json error = Error("/v1/responses", body);
     EXPECT_EQ(error["code"], "unsupported_parameter") << name;
-    EXPECT_EQ(error["param"], name);
+    EXPECT_EQ(error["param"], name == "tools" ? "tools[0].type" : name);
   }
   EXPECT_EQ(Error("/v1/responses", json::object())["param"], "input");
   EXPECT_EQ(Error("/v1/responses", {{"input", 5}})["code"], "invalid_type");
-  EXPECT_EQ(Error("/v1/responses", {{"input", json::array()}})["param"], "messages");
+  EXPECT_EQ(Error("/v1/responses", {{"input", json::array()}})["param"], "input");
   EXPECT_EQ(Error("/v1/responses", {{"input", "x"}, {"temperature", 9}})["param"], "temperature");
 }
 
@@ -193,6 +193,17 @@ TEST_F(Protocols, MessageErrorsHaveTheirOwnShape) {
   EXPECT_EQ(json::parse(app().Post("/v1/messages", body).body)["error"]["type"], "not_found_error");
 }
 
+TEST_F(Protocols, MessagesAreAnsweredWithoutVersionToo) {
+  EXPECT_EQ(app().PostOk("/messages", MessagesBody())["content"],
+            app().PostOk("/v1/messages", MessagesBody())["content"]);
+  EXPECT_EQ(app().PostOk("/messages/count_tokens", MessagesBody()),
+            app().PostOk("/v1/messages/count_tokens", MessagesBody()));
+  json body = MessagesBody();
+  body["max_tokens"] = 0;
+  EXPECT_EQ(json::parse(app().Post("/messages", body).body)["error"]["type"],
+            "invalid_request_error");
+}
+
 TEST_F(Protocols, PropsSayWhatIsServed) {
   const json props = json::parse(app().Get("/props").body);
   ASSERT_EQ(props["models"].size(), 1U);
@@ -207,6 +218,20 @@ TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
   body["temprature"] = 1;
   EXPECT_EQ(app().Post("/v1/chat/completions", body).Header("x-tern-ignored-parameters"),
             "temprature");
+  body = {{"input", "Hi"},
+          {"max_output_tokens", 2},
+          {"include", {"message.output_text.logprobs"}},
+          {"top_logprobs", 2},
+          {"store", true},
+          {"text", {{"verbosity", "low"}}},
+          {"reasoning", {{"summary", "auto"}}}};
+  EXPECT_EQ(app().Post("/v1/responses", body).Header("x-tern-ignored-parameters"),
+            "include, store, top_logprobs, text.verbosity, reasoning.summary");
+  body = MessagesBody(2);
+  body["metadata"] = {{"user_id", "u"}};
+  body["thinking"] = {{"type", "disabled"}, {"budget_tokens", 1024}};
+  EXPECT_EQ(app().Post("/v1/messages", body).Header("x-tern-ignored-parameters"),
+            "metadata, thinking.budget_tokens");
   EXPECT_EQ(
       app().Post("/v1/chat/completions", ChatBody("Hi", 2)).Header("x-tern-ignored-parameters"),
       "");

@@ -265,7 +265,7 @@ TEST_F(Server, ErrorsComeBeforeTheStream) {
   };
   EXPECT_EQ(chat("temperature", 3), "400 invalid_value temperature");
   EXPECT_EQ(chat("tools", json::array({{{"type", "function"}}})),
-            "400 unsupported_parameter tools");
+            "400 missing_required_parameter tools[0].function");
   EXPECT_EQ(chat("model", "gpt-5"), "404 model_not_found model");
   EXPECT_EQ(chat("stop_token_ids", {999999}), "400 invalid_value stop_token_ids");
   EXPECT_EQ(chat("logit_bias", {{"999999", 1}}).substr(0, 17), "400 invalid_value");

@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "server/api_error.h"
+#include "server/messages_api.h"
+#include "server/responses_api.h"
 
 namespace server {
 namespace {
@@ -207,11 +209,40 @@ TEST(ChatSchema, RangesAndTypesNameTheParameter) {
   for (const auto& [more, outcome] : cases) EXPECT_EQ(ChatOutcome(more), outcome) << more;
 }
 
+TEST(ChatSchema, ToolErrorsNameTheMember) {
+  const std::string tools = R"("tools":[{"type":"function","function":{"name":"f"}}])";
+  for (const auto& [more, outcome] : std::vector<std::pair<std::string, std::string>>{
+           {tools, "ok"},
+           {tools + R"(,"tool_choice":"required","parallel_tool_calls":false)", "ok"},
+           {tools + R"(,"tool_choice":{"type":"function","function":{"name":"f"}})", "ok"},
+           {R"("tools":{})", "invalid_type tools"},
+           {R"("tools":[1])", "invalid_type tools[0]"},
+           {R"("tools":[{}])", "missing_required_parameter tools[0].type"},
+           {R"("tools":[{"type":"function"}])", "missing_required_parameter tools[0].function"},
+           {R"("tools":[{"type":"function","function":{}}])",
+            "missing_required_parameter tools[0].function.name"},
+           {R"("tools":[{"type":"function","function":{"name":"a.b"}}])",
+            "invalid_value tools[0].function.name"},
+           {R"("tools":[{"type":"function","function":{"name":"f","parameters":[]}}])",
+            "invalid_type tools[0].function.parameters"},
+           {R"("tools":[{"type":"function","function":{"name":"f","strict":1}}])",
+            "invalid_type tools[0].function.strict"},
+           {tools + R"(,"tool_choice":"any")", "invalid_value tool_choice"},
+           {tools + R"(,"tool_choice":1)", "invalid_type tool_choice"},
+           {tools + R"(,"tool_choice":{"type":"function"})",
+            "missing_required_parameter tool_choice.function"},
+           {tools + R"(,"parallel_tool_calls":"yes")", "invalid_type parallel_tool_calls"},
+           {R"("tool_choice":"required")", "invalid_value tool_choice"},
+           {R"("reasoning_format":"loud")", "invalid_value reasoning_format"},
+       }) {
+    EXPECT_EQ(ChatOutcome(more), outcome) << more;
+  }
+}
+
 TEST(ChatSchema, WhatWouldChangeTheOutputIsRefused) {
   for (const auto& [more, param] : std::vector<std::pair<std::string, std::string>>{
-           {R"("tools":[{"type":"function"}])", "tools"},
-           {R"("tool_choice":"required")", "tool_choice"},
-           {R"("tool_choice":{"type":"function"})", "tool_choice"},
+           {R"("tools":[{"type":"web_search"}])", "tools[0].type"},
+           {R"("tool_choice":{"type":"custom"})", "tool_choice.type"},
            {R"("functions":[{}])", "functions"},
            {R"("function_call":{"name":"f"})", "function_call"},
            {R"("response_format":{"type":"structural_tag"})", "response_format"},
@@ -262,6 +293,38 @@ TEST(ChatSchema, StrictModeRefusesWhatHasNoEffect) {
   EXPECT_EQ(ChatOutcome(R"("temprature":0.5)", true), "unsupported_parameter temprature");
   EXPECT_EQ(ChatOutcome(R"("user":"u")", true), "unsupported_parameter user");
   EXPECT_EQ(ChatOutcome(R"("temperature":0.5,"seed":1,"stream":false)", true), "ok");
+}
+
+// The other protocols become chat completions; what is lost on the way counts, too.
+TEST(ChatSchema, StrictModeKnowsWhatOtherProtocolsLose) {
+  const auto responses = [](const std::string& more) {
+    return Outcome([&] {
+      ParseResponsesRequest(ParseJson(R"({"input":"Hi",)" + more + "}", 128), {.strict = true});
+    });
+  };
+  for (const auto& [more, name] : std::vector<std::pair<std::string, std::string>>{
+           {R"("include":["reasoning.encrypted_content"])", "include"},
+           {R"("top_logprobs":2)", "top_logprobs"},
+           {R"("store":true)", "store"},
+           {R"("text":{"verbosity":"low"})", "text.verbosity"},
+           {R"("reasoning":{"summary":"auto"})", "reasoning.summary"}}) {
+    EXPECT_EQ(responses(more), "unsupported_parameter " + name);
+  }
+  EXPECT_EQ(responses(R"("include":[],"top_logprobs":0,"store":false,"metadata":{"a":"b"},)"
+                      R"("text":{"format":{"type":"text"}},"reasoning":{"effort":"low"})"),
+            "ok");
+  const auto messages = [](const std::string& more) {
+    return Outcome([&] {
+      ParseMessagesRequest(
+          ParseJson(R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":1,)" + more + "}",
+                    128),
+          {.strict = true}, false);
+    });
+  };
+  EXPECT_EQ(messages(R"("metadata":{"user_id":"u"})"), "unsupported_parameter metadata");
+  EXPECT_EQ(messages(R"("thinking":{"type":"enabled","budget_tokens":1024})"),
+            "unsupported_parameter thinking.budget_tokens");
+  EXPECT_EQ(messages(R"("metadata":{},"thinking":{"type":"disabled"})"), "ok");
 }
 
 TEST(ChatSchema, LenientModeListsWhatHadNoEffect) {
