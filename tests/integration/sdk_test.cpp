@@ -1,10 +1,14 @@
 // Clients in pinned versions work against the real server: OpenAI's for JavaScript (two major
 // versions) and Python, Anthropic's, Vercel's AI SDK and LangChain. The scripts in
-// tests/integration/sdk say what is checked.
+// tests/integration/sdk say what is checked. What the documentation says for curl works as it
+// stands.
+#include <gmock/gmock.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 
 #include "tests/integration/test_app.h"
 
@@ -109,6 +113,64 @@ TEST(PythonSdk, WorksAgainstTheServer) {
   if (const std::string reason = InstallPythonClients(); !reason.empty()) GTEST_SKIP() << reason;
   RunClient(Quoted(TERN_SDK_WORK_DIR "/python/venv/bin/python") + " " +
             Quoted((Scripts() / "openai_test.py").string()));
+}
+
+// The commands of a page's examples, from a heading on: indented blocks that begin with curl.
+std::vector<std::string> CurlExamples(const std::string& page, const std::string& heading) {
+  std::ifstream file(fs::path(TERN_SOURCE_DIR) / "docs" / page);
+  std::vector<std::string> blocks;
+  bool reached = false;
+  bool in_block = false;
+  for (std::string line; std::getline(file, line);) {
+    reached = reached || line == heading;
+    const bool indented = reached && line.starts_with("    ");
+    const bool begins = indented && !in_block && line.starts_with("    curl ");
+    if (begins) blocks.emplace_back();
+    in_block = begins || (in_block && indented);
+    if (in_block) blocks.back() += line + "\n";
+  }
+  return blocks;
+}
+
+std::string WithPort(std::string text, uint16_t port) {
+  for (const std::string host : {"localhost:8080", "127.0.0.1:8080"}) {
+    for (size_t at; (at = text.find(host)) != std::string::npos;) {
+      text.replace(at, host.size(), "127.0.0.1:" + std::to_string(port));
+    }
+  }
+  return text;
+}
+
+TEST(Curl, ExamplesOfTheDocumentationWork) {
+  const TestApp app;
+  std::vector<std::string> examples = CurlExamples("api.md", "## Examples");
+  EXPECT_GE(examples.size(), 9U);
+  for (const auto& [page, heading] : {std::pair("tools.md", "# Tools and thoughts"),
+                                      std::pair("structured_output.md", "# Structured output")}) {
+    const std::vector<std::string> more = CurlExamples(page, heading);
+    EXPECT_EQ(more.size(), 1U) << page;
+    examples.insert(examples.end(), more.begin(), more.end());
+  }
+  const std::string script = WithPort(
+      "set -e; U=http://127.0.0.1:8080; H='Content-Type: application/json'; NAME=demo\n"
+      "curl() { command curl --silent --show-error --fail-with-body \"$@\"; echo; }\n",
+      app.port());
+  for (std::string example : examples) {
+    const size_t name = example.find("/NAME");
+    if (name != std::string::npos) example.replace(name, 5, "/$NAME");
+    const fs::path path =
+        fs::path(::testing::TempDir()) / ("tern-curl-" + std::to_string(getpid()));
+    std::ofstream(path) << script << WithPort(example, app.port());
+    const Outcome run = Shell("sh " + Quoted(path.string()));
+    fs::remove(path);
+    if (example.find("/infill") != std::string::npos) {
+      // The demo model has no tokens for it, so this is where the block ends.
+      EXPECT_THAT(run.output, ::testing::HasSubstr("unsupported_parameter")) << example;
+    } else {
+      EXPECT_EQ(run.exit_code, 0) << example << run.output;
+      EXPECT_THAT(run.output, ::testing::HasSubstr("{")) << example;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Versions, OpenAiSdk, ::testing::Values("openai6", "openai7"),

@@ -7,21 +7,23 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-import { errorOf, runChecks } from './checks.mjs';
+import { errorOf, runChecks, statusesWhileBusy } from './checks.mjs';
 
 const [modules, port, lockedPort] = process.argv.slice(2);
 const { resolve } = createRequire(path.join(modules, 'index.js'));
 const load = (name) => import(pathToFileURL(resolve(name)));
-const { embed, embedMany, generateObject, generateText, streamText } = await load('ai');
+const { embed, embedMany, generateObject, generateText, stepCountIs, streamText, tool } =
+  await load('ai');
 const { createOpenAICompatible } = await load('@ai-sdk/openai-compatible');
 const { z } = await load('zod');
 
-const connect = (port, apiKey) => createOpenAICompatible({
+const connect = (port, apiKey, more = {}) => createOpenAICompatible({
   name: 'tern',
   baseURL: `http://127.0.0.1:${port}/v1`,
   apiKey,
   includeUsage: true,
   supportsStructuredOutputs: true,
+  ...more,
 });
 const tern = connect(port);
 const ask = (more = {}) => ({
@@ -57,6 +59,46 @@ const checks = {
     const { object } = await generateObject(
       ask({ schema, maxOutputTokens: 200, temperature: 1, seed: 4 }));
     schema.parse(object);
+  },
+
+  'tools are called with valid arguments, and their results go back': async () => {
+    const seen = [];
+    const tools = {
+      set_mood: tool({
+        description: 'Sets the mood.',
+        inputSchema: z.object({ mood: z.enum(['glad', 'sad']), points: z.number().int() }),
+        execute: async (input, { toolCallId }) => {
+          seen.push({ input, toolCallId });
+          return { done: true };
+        },
+      }),
+    };
+    // The first step must call, the second may not.
+    const prepareStep = ({ stepNumber }) =>
+      ({ toolChoice: stepNumber === 0 ? { type: 'tool', toolName: 'set_mood' } : 'none' });
+    const params = ask({ tools, prepareStep, stopWhen: stepCountIs(2), maxOutputTokens: 200 });
+    const whole = await generateText(params);
+    assert.equal(whole.steps.length, 2);
+    assert.equal(whole.steps[0].finishReason, 'tool-calls');
+    const [call] = whole.steps[0].toolCalls;
+    assert.equal(call.toolName, 'set_mood');
+    assert.deepEqual(seen, [{ input: call.input, toolCallId: call.toolCallId }]);
+    assert.ok(['glad', 'sad'].includes(call.input.mood) && Number.isInteger(call.input.points));
+    assert.ok(whole.text.length > 0);
+
+    const stream = streamText(params);
+    let fragments = '';
+    const inputs = [];
+    let text = '';
+    for await (const part of stream.fullStream) {
+      if (part.type === 'tool-input-delta') fragments += part.delta;
+      if (part.type === 'tool-call') inputs.push(part.input);
+      if (part.type === 'text-delta') text += part.text;
+    }
+    assert.deepEqual(inputs, [call.input]);
+    assert.deepEqual(JSON.parse(fragments), call.input);
+    assert.equal(text, whole.text);
+    assert.equal(seen.length, 2);
   },
 
   'embeddings, one and many': async () => {
@@ -100,12 +142,14 @@ const checks = {
   },
 
   'a key beyond its limit is retried': async () => {
-    // The key sk-one may have one request at a time.
-    const limited = connect(lockedPort, 'sk-one');
-    const both = [0, 1].map(() => generateText(
-      ask({ model: limited('demo'), maxOutputTokens: 60, maxRetries: 5 })));
-    const [first, second] = await Promise.all(both);
-    assert.equal(first.text, second.text);
+    let text = '';
+    const statuses = await statusesWhileBusy(lockedPort, async (fetch) => {
+      const model = connect(lockedPort, 'sk-one', { fetch })('demo');
+      text = (await generateText(ask({ model, maxRetries: 5 }))).text;
+    });
+    assert.ok(text.length > 0);
+    assert.equal(statuses[0], 429);
+    assert.equal(statuses.at(-1), 200);
   },
 };
 

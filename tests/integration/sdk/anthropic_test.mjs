@@ -71,6 +71,52 @@ const checks = {
       usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens);
   },
 
+  'tools are called, whole and streamed, and their results read': async () => {
+    const params = ask({
+      max_tokens: 200,
+      tools: [{
+        name: 'set_mood',
+        description: 'Sets the mood.',
+        input_schema: { type: 'object', properties: { mood: { enum: ['glad', 'sad'] } },
+                        required: ['mood'], additionalProperties: false },
+      }],
+      tool_choice: { type: 'tool', name: 'set_mood' },
+    });
+    const whole = await client.messages.create(params);
+    assert.equal(whole.stop_reason, 'tool_use');
+    assert.deepEqual(whole.content.map((block) => block.type), ['tool_use']);
+    const [call] = whole.content;
+    assert.match(call.id, /^toolu_/);
+    assert.equal(call.name, 'set_mood');
+    assert.ok(['glad', 'sad'].includes(call.input.mood));
+
+    const stream = client.messages.stream(params);
+    let json = '';
+    stream.on('inputJson', (delta) => { json += delta; });
+    const message = await stream.finalMessage();
+    assert.equal(message.stop_reason, 'tool_use');
+    assert.deepEqual(message.content[0].input, call.input);
+    assert.deepEqual(JSON.parse(json), call.input);
+
+    const next = await client.messages.create({
+      ...params,
+      tool_choice: { type: 'none' },
+      messages: [...params.messages, { role: 'assistant', content: whole.content },
+                 { role: 'user', content: [
+                   { type: 'tool_result', tool_use_id: call.id, content: 'done' },
+                   { type: 'text', text: 'And now?' }] }],
+    });
+    assert.equal(next.content[0].type, 'text');
+    const { input_tokens: with_tools } = await client.messages.countTokens({
+      model: 'demo', messages: params.messages, tools: params.tools });
+    const { input_tokens: without } = await client.messages.countTokens({
+      model: 'demo', messages: params.messages });
+    assert.ok(with_tools > without + 20);
+    const wrong = await errorOf(client.messages.create({ ...params, tools: [{ name: 'x' }] }));
+    assert.equal(wrong.status, 400);
+    assert.match(wrong.message, /tools\[0\]\.input_schema/);
+  },
+
   'errors have their class and type': async () => {
     const invalid = await errorOf(client.messages.create(ask({ max_tokens: 0 })));
     assert.ok(invalid instanceof Anthropic.BadRequestError);

@@ -5,11 +5,12 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-import { errorOf, runChecks } from './checks.mjs';
+import { errorOf, runChecks, statusesWhileBusy } from './checks.mjs';
 
 const [modules, port, lockedPort] = process.argv.slice(2);
 const require = createRequire(path.join(modules, 'index.js'));
 const { ChatOpenAI, OpenAI, OpenAIEmbeddings } = require('@langchain/openai');
+const { ToolMessage } = require('@langchain/core/messages');
 
 const options = (port, more = {}) => ({
   model: 'demo',
@@ -71,6 +72,40 @@ const checks = {
     assert.ok(Number.isInteger(answer.points));
   },
 
+  'tools are called, whole and streamed, and their results go back': async () => {
+    const tools = [{
+      type: 'function',
+      function: {
+        name: 'set_mood',
+        parameters: { type: 'object', properties: { mood: { enum: ['glad', 'sad'] } },
+                      required: ['mood'], additionalProperties: false },
+      },
+    }];
+    const model = new ChatOpenAI(options(port, { maxTokens: 200 }));
+    for (const choice of ['required', 'set_mood']) {
+      const bound = model.bindTools(tools, { tool_choice: choice, parallel_tool_calls: false });
+      const whole = await bound.invoke(question);
+      assert.equal(whole.response_metadata.finish_reason, 'tool_calls');
+      assert.deepEqual(whole.invalid_tool_calls, []);
+      assert.equal(whole.tool_calls.length, 1);
+      assert.equal(whole.tool_calls[0].name, 'set_mood');
+      assert.ok(['glad', 'sad'].includes(whole.tool_calls[0].args.mood));
+
+      let streamed;
+      for await (const chunk of await bound.stream(question)) {
+        streamed = streamed === undefined ? chunk : streamed.concat(chunk);
+      }
+      assert.equal(streamed.tool_calls.length, 1);
+      assert.deepEqual(streamed.tool_calls[0].args, whole.tool_calls[0].args);
+
+      const result = new ToolMessage({ content: 'done', tool_call_id: whole.tool_calls[0].id });
+      const next = await model.bindTools(tools, { tool_choice: 'none' })
+        .invoke([...question, whole, result]);
+      assert.ok(next.content.length > 0);
+      assert.deepEqual(next.tool_calls, []);
+    }
+  },
+
   'the responses API answers': async () => {
     const model = new ChatOpenAI(options(port, { useResponsesApi: true }));
     const answer = await model.invoke(question);
@@ -106,11 +141,16 @@ const checks = {
   },
 
   'a key beyond its limit is retried': async () => {
-    // The key sk-one may have one request at a time.
-    const model = new ChatOpenAI(
-      options(lockedPort, { apiKey: 'sk-one', maxRetries: 5, maxTokens: 60 }));
-    const [a, b] = await Promise.all([model.invoke('Hello'), model.invoke('Hello')]);
-    assert.equal(a.content, b.content);
+    let answer;
+    const statuses = await statusesWhileBusy(lockedPort, async (fetch) => {
+      const configuration = { baseURL: `http://127.0.0.1:${lockedPort}/v1`, fetch };
+      const model = new ChatOpenAI(
+        options(lockedPort, { apiKey: 'sk-one', maxRetries: 5, configuration }));
+      answer = await model.invoke('Hello');
+    });
+    assert.ok(answer.content.length > 0);
+    assert.equal(statuses[0], 429);
+    assert.equal(statuses.at(-1), 200);
   },
 };
 

@@ -7,7 +7,6 @@ the number of failures.
 
 import math
 import sys
-import threading
 import time
 import traceback
 import typing
@@ -105,6 +104,53 @@ def structured_output_is_parsed():
         assert stream.get_final_completion().choices[0].message.parsed == parsed
 
 
+class SetMood(pydantic.BaseModel):
+    """Sets the mood."""
+
+    mood: typing.Literal["glad", "sad"]
+    points: int
+
+
+def tools_are_called_whole_and_streamed():
+    tools = [openai.pydantic_function_tool(SetMood, name="set_mood")]
+    params = chat(max_tokens=300, temperature=1, seed=7, tools=tools, tool_choice="required",
+                  parallel_tool_calls=False)
+    whole = client.chat.completions.parse(**params).choices[0]
+    assert whole.finish_reason == "tool_calls" and whole.message.content is None
+    call, = whole.message.tool_calls
+    assert call.function.name == "set_mood"
+    assert isinstance(call.function.parsed_arguments, SetMood)
+    pieces = []
+    with client.chat.completions.stream(**params) as stream:
+        for event in stream:
+            if event.type == "tool_calls.function.arguments.delta":
+                pieces.append(event.arguments_delta)
+        streamed = stream.get_final_completion().choices[0]
+    assert len(pieces) > 1 and "".join(pieces) == call.function.arguments
+    assert streamed.finish_reason == "tool_calls"
+    assert streamed.message.tool_calls[0].function.parsed_arguments == call.function.parsed_arguments
+    result = {"role": "tool", "tool_call_id": call.id, "content": "done"}
+    answer = client.chat.completions.create(
+        **chat(messages=[*QUESTION, whole.message, result], tools=tools, tool_choice="none"))
+    assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
+
+
+def responses_call_tools():
+    tool = {"type": "function", "strict": True, **{
+        key: value for key, value in openai.pydantic_function_tool(SetMood, name="set_mood")
+        ["function"].items() if key != "strict"}}
+    ask = {"model": "demo", "input": "Do you like movies?", "max_output_tokens": 300,
+           "temperature": 0, "tools": [tool], "tool_choice": {"type": "function", "name": "set_mood"}}
+    call, = client.responses.create(**ask).output
+    assert call.type == "function_call" and SetMood.model_validate_json(call.arguments)
+    with client.responses.stream(**ask) as stream:
+        assert stream.get_final_response().output[0].arguments == call.arguments
+    history = [{"role": "user", "content": ask["input"]}, call.model_dump(),
+               {"type": "function_call_output", "call_id": call.call_id, "output": "done"}]
+    answer = client.responses.create(**{**ask, "input": history, "tool_choice": "none"})
+    assert answer.output_text
+
+
 def completions():
     params = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
     whole = client.completions.create(logprobs=1, **params)
@@ -170,33 +216,38 @@ def errors_have_their_class_code_and_parameter():
 
 
 def what_a_limit_refuses_is_retried():
-    def both(tokens, retries):
-        """Errors of two calls at the same time with a key that may have one."""
-        errors = []
+    def while_busy(retries):
+        """Asks while the key sk-one, which may have one request at a time, is busy; the first
+        refusal frees it. Returns the statuses that the client saw, and its error."""
+        busy = connect(LOCKED_PORT, "sk-one", 10).chat.completions.create(
+            **chat(stream=True, max_tokens=900, extra_body={"ignore_eos": True}))
+        statuses = []
 
-        def call():
-            try:
-                connect(LOCKED_PORT, "sk-one", retries).chat.completions.create(
-                    **chat(max_tokens=tokens, extra_body={"ignore_eos": True}))
-            except openai.OpenAIError as error:
-                errors.append(error)
+        def seen(response):
+            statuses.append(response.status_code)
+            if response.status_code == 429:
+                busy.close()
 
-        threads = [threading.Thread(target=call) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return errors
+        limited = openai.OpenAI(
+            base_url="http://127.0.0.1:%s/v1" % LOCKED_PORT, api_key="sk-one", max_retries=retries,
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [seen]}))
+        try:
+            limited.chat.completions.create(**chat())
+        except openai.OpenAIError as error:
+            return statuses, error
+        return statuses, None
 
-    refused, = both(400, 0)
+    statuses, refused = while_busy(0)
+    assert statuses == [429]
     assert isinstance(refused, openai.RateLimitError) and refused.code == "rate_limit_exceeded"
     assert int(refused.response.headers["retry-after"]) >= 1
-    errors = both(100, 10)
-    assert not errors, errors
+    statuses, error = while_busy(10)
+    assert error is None and statuses[0] == 429 and statuses[-1] == 200, (statuses, error)
 
 
 CHECKS = [models_are_listed, chat_answers, a_stream_says_what_the_whole_answer_says,
-          the_stream_helper_collects_the_answer, structured_output_is_parsed, completions,
+          the_stream_helper_collects_the_answer, structured_output_is_parsed,
+          tools_are_called_whole_and_streamed, responses_call_tools, completions,
           embeddings_by_default_and_as_floats, responses_whole_and_streamed,
           abort_frees_the_sequence, errors_have_their_class_code_and_parameter,
           what_a_limit_refuses_is_retried]

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-import { errorOf, runChecks } from './checks.mjs';
+import { errorOf, runChecks, statusesWhileBusy } from './checks.mjs';
 
 const [directory, port, lockedPort] = process.argv.slice(2);
 const { default: OpenAI } = await import(pathToFileURL(path.join(directory, 'index.mjs')));
@@ -33,6 +33,46 @@ const eventually = async (condition) => {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   assert.fail('never became true');
+};
+
+const tools = [
+  {
+    type: 'function',
+    function: {
+      name: 'get_weather',
+      description: 'Tells the weather.',
+      parameters: {
+        type: 'object',
+        properties: { city: { type: 'string', maxLength: 12 },
+                      days: { type: 'integer', minimum: 1, maximum: 9 } },
+        required: ['city', 'days'],
+        additionalProperties: false,
+      },
+    },
+  },
+  {
+    type: 'function',
+    function: {
+      name: 'set_mood',
+      parameters: { type: 'object', properties: { mood: { enum: ['glad', 'sad'] } },
+                    required: ['mood'], additionalProperties: false },
+    },
+  },
+];
+const checkArguments = (name, text) => {
+  const args = JSON.parse(text);
+  if (name === 'set_mood') {
+    assert.ok(['glad', 'sad'].includes(args.mood));
+  } else {
+    assert.equal(name, 'get_weather');
+    assert.deepEqual(Object.keys(args), ['city', 'days']);
+    assert.ok(Number.isInteger(args.days) && args.days >= 1 && args.days <= 9);
+  }
+};
+const checkCall = (call) => {
+  assert.match(call.id, /^call_[0-9a-f]{24}$/);
+  assert.equal(call.type, 'function');
+  checkArguments(call.function.name, call.function.arguments);
 };
 
 const checks = {
@@ -131,6 +171,139 @@ const checks = {
     assert.match(refused.message, /'not' at #\/properties\/mood/);
   },
 
+  'a required tool is called, whole and streamed': async () => {
+    const params = chat({ tools, tool_choice: 'required', max_tokens: 200, temperature: 1, seed: 4,
+                          parallel_tool_calls: false });
+    const whole = (await client.chat.completions.create(params)).choices[0];
+    assert.equal(whole.finish_reason, 'tool_calls');
+    assert.equal(whole.message.content, null);
+    assert.equal(whole.message.tool_calls.length, 1);
+    checkCall(whole.message.tool_calls[0]);
+
+    // By hand, as the documentation says it: the first fragment tells id, type and name.
+    const calls = [];
+    let finish = null;
+    for await (const chunk of await client.chat.completions.create({ ...params, stream: true })) {
+      for (const delta of chunk.choices[0]?.delta.tool_calls ?? []) {
+        if (calls[delta.index] === undefined) {
+          assert.match(delta.id, /^call_/);
+          assert.equal(delta.type, 'function');
+          assert.equal(delta.function.arguments, '');
+          calls[delta.index] = { name: delta.function.name, arguments: '', fragments: 0 };
+        } else {
+          assert.equal(delta.id, undefined);
+          calls[delta.index].arguments += delta.function.arguments;
+          ++calls[delta.index].fragments;
+        }
+      }
+      finish = chunk.choices[0]?.finish_reason ?? finish;
+    }
+    assert.equal(finish, 'tool_calls');
+    assert.equal(calls.length, 1);
+    assert.equal(calls[0].name, whole.message.tool_calls[0].function.name);
+    assert.equal(calls[0].arguments, whole.message.tool_calls[0].function.arguments);
+    assert.ok(calls[0].fragments > 1);
+
+    const helper = await client.chat.completions.stream(params).finalChatCompletion();
+    assert.equal(helper.choices[0].finish_reason, 'tool_calls');
+    assert.deepEqual(helper.choices[0].message.tool_calls[0].function.arguments,
+                     whole.message.tool_calls[0].function.arguments);
+  },
+
+  'a named tool is called, and the answer to its result follows': async () => {
+    const params = chat({ tools, tool_choice: { type: 'function', function: { name: 'set_mood' } },
+                          max_tokens: 200 });
+    const first = (await client.chat.completions.create(params)).choices[0].message;
+    assert.equal(first.tool_calls[0].function.name, 'set_mood');
+    checkCall(first.tool_calls[0]);
+    const next = await client.chat.completions.create(chat({
+      tools,
+      tool_choice: 'none',
+      messages: [...params.messages, first,
+                 { role: 'tool', tool_call_id: first.tool_calls[0].id, content: 'done' }],
+    }));
+    assert.ok(next.choices[0].message.content.length > 0);
+    assert.equal(next.choices[0].message.tool_calls, undefined);
+  },
+
+  'runTools runs a function and goes on, whole and streamed': async () => {
+    for (const stream of [false, true]) {
+      const seen = [];
+      const runner = client.chat.completions.runTools({
+        ...chat({ stream, max_tokens: 200, seed: 9 }),
+        // A named choice ends after one call in this helper; the conversation holds its result.
+        tool_choice: { type: 'function', function: { name: 'set_mood' } },
+        tools: [{
+          type: 'function',
+          function: {
+            ...tools[1].function,
+            parse: JSON.parse,
+            function: (args) => { seen.push(args); return 'done'; },
+          },
+        }],
+      });
+      await runner.done();
+      assert.equal(seen.length, 1);
+      assert.ok(['glad', 'sad'].includes(seen[0].mood));
+      const roles = runner.messages.map((message) => message.role);
+      assert.deepEqual(roles.slice(0, 3), ['user', 'assistant', 'tool']);
+    }
+  },
+
+  'broken tools are refused before anything runs': async () => {
+    const broken = structuredClone(tools);
+    broken[1].function.strict = true;
+    broken[1].function.parameters.properties.mood = { not: {} };
+    for (const [more, param] of [
+      [{ tools: broken }, 'tools[1].function.parameters'],
+      [{ tools, tool_choice: { type: 'function', function: { name: 'other' } } },
+       'tool_choice.function.name'],
+      [{ tools: [{ type: 'web_search' }] }, 'tools[0].type'],
+      [{ tool_choice: 'required' }, 'tool_choice'],
+    ]) {
+      const error = await errorOf(client.chat.completions.create(chat({ ...more, stream: true })));
+      assert.ok(error instanceof OpenAI.BadRequestError);
+      assert.equal(error.param, param);
+    }
+  },
+
+  'responses call tools, whole and streamed': async () => {
+    const ask = {
+      model: 'demo',
+      input: 'Do you like movies?',
+      max_output_tokens: 200,
+      temperature: 0,
+      tools: tools.map(({ type, function: inner }) => ({ type, strict: true, ...inner })),
+      tool_choice: 'required',
+      parallel_tool_calls: false,
+    };
+    const whole = await client.responses.create(ask);
+    assert.equal(whole.status, 'completed');
+    assert.deepEqual(whole.output.map((item) => item.type), ['function_call']);
+    const call = whole.output[0];
+    checkArguments(call.name, call.arguments);
+    const names = [];
+    let collected = '';
+    for await (const event of await client.responses.create({ ...ask, stream: true })) {
+      if (names.at(-1) !== event.type) names.push(event.type);
+      if (event.type === 'response.function_call_arguments.delta') collected += event.delta;
+    }
+    assert.equal(collected, call.arguments);
+    assert.deepEqual(names, [
+      'response.created', 'response.in_progress', 'response.output_item.added',
+      'response.function_call_arguments.delta', 'response.function_call_arguments.done',
+      'response.output_item.done', 'response.completed']);
+    const helper = await client.responses.stream(ask).finalResponse();
+    assert.equal(helper.output[0].arguments, call.arguments);
+    const next = await client.responses.create({
+      ...ask,
+      tool_choice: 'none',
+      input: [{ role: 'user', content: ask.input }, call,
+              { type: 'function_call_output', call_id: call.call_id, output: 'done' }],
+    });
+    assert.ok(next.output_text.length > 0);
+  },
+
   'completions, whole and streamed': async () => {
     const params = { model: 'demo', prompt: 'Once upon a time', max_tokens: 12, temperature: 0 };
     const whole = await client.completions.create({ ...params, logprobs: 1 });
@@ -177,7 +350,7 @@ const checks = {
     assert.match(invalid.message, /temperature/);
     assert.match(invalid.requestID, /^req_/);
     const tools = await errorOf(client.chat.completions.create(
-      chat({ stream: true, tools: [{ type: 'function', function: { name: 'f' } }] })));
+      chat({ stream: true, tools: [{ type: 'web_search' }] })));
     assert.ok(tools instanceof OpenAI.BadRequestError);
     assert.equal(tools.code, 'unsupported_parameter');
     const missing = await errorOf(client.chat.completions.create(chat({ model: 'gpt-5' })));
@@ -232,14 +405,22 @@ const checks = {
 
   'what a limit refuses is retried': async () => {
     // The key sk-one may have one request at a time.
-    const both = (maxRetries) => {
-      const limited = connect(lockedPort, { apiKey: 'sk-one', maxRetries });
-      const ask = chat({ max_tokens: 200, ignore_eos: true });
-      return Promise.allSettled([0, 1].map(() => limited.chat.completions.create(ask)));
-    };
-    const refused = (await both(0)).find(({ status }) => status === 'rejected');
-    assert.ok(refused.reason instanceof OpenAI.RateLimitError);
-    assert.ok((await both(10)).every(({ status }) => status === 'fulfilled'));
+    let refused;
+    await statusesWhileBusy(lockedPort, async (fetch) => {
+      refused = await errorOf(
+        connect(lockedPort, { apiKey: 'sk-one', fetch }).chat.completions.create(chat()));
+    });
+    assert.ok(refused instanceof OpenAI.RateLimitError);
+    assert.equal(refused.code, 'rate_limit_exceeded');
+    assert.ok(Number(refused.headers.get('retry-after')) >= 1);
+    let answer;
+    const statuses = await statusesWhileBusy(lockedPort, async (fetch) => {
+      const limited = connect(lockedPort, { apiKey: 'sk-one', fetch, maxRetries: 10 });
+      answer = await limited.chat.completions.create(chat());
+    });
+    assert.ok(answer.choices[0].message.content.length > 0);
+    assert.equal(statuses[0], 429);
+    assert.equal(statuses.at(-1), 200);
   },
 
   'keys are checked': async () => {
