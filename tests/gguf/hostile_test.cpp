@@ -273,6 +273,14 @@ TEST(HostileTensor, Cve2026_7482_ExtentsBeyondTheData) {
               HasSubstr("tensor \"t\" of type F32 and shape 17 needs 68 bytes, but only 64 lie"));
 }
 
+TEST(HostileTensor, Cve2026_5757_ExtentsOfAQuantisedTypeBeyondTheData) {
+  GgufBuilder builder(1, 0);
+  builder.Tensor("t", {64, 2}, 8, 0).Data(96);
+  EXPECT_THAT(
+      Refusal(builder),
+      HasSubstr("tensor \"t\" of type Q8_0 and shape 64 x 2 needs 136 bytes, but only 96 lie"));
+}
+
 TEST(HostileTensor, DataSectionPastTheEnd) {
   GgufBuilder builder(1, 0);
   builder.Tensor("t", {1}, kF32, 0);
