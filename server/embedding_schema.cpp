@@ -1,5 +1,7 @@
 #include "server/embedding_schema.h"
 
+#include <openssl/evp.h>
+
 #include <array>
 #include <bit>
 #include <charconv>
@@ -95,28 +97,15 @@ double ShortestDouble(float value) {
   return result;
 }
 
+// Of the little-endian bytes.
 std::string Base64(const std::vector<float>& vector) {
-  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  out.reserve((vector.size() * 4 + 2) / 3 * 4);
-  uint32_t bits = 0;
-  int count = 0;
-  const auto put = [&](uint32_t byte) {
-    bits = (bits << 8) | byte;
-    if (++count < 3) return;
-    for (const int shift : {18, 12, 6, 0}) out += kDigits[(bits >> shift) & 63U];
-    bits = 0;
-    count = 0;
-  };
-  for (const float value : vector) {
-    const auto word = std::bit_cast<uint32_t>(value);
-    for (const int shift : {0, 8, 16, 24}) put((word >> shift) & 255U);
-  }
-  if (count == 0) return out;
-  const int missing = 3 - count;
-  for (int i = 0; i < missing; ++i) put(0);
-  out.replace(out.size() - static_cast<size_t>(missing), std::string::npos,
-              std::string(static_cast<size_t>(missing), '='));
+  static_assert(std::endian::native == std::endian::little);
+  const size_t bytes = vector.size() * sizeof(float);
+  std::string out((bytes + 2) / 3 * 4 + 1, '\0');  // OpenSSL ends it with a zero
+  const int written = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                      reinterpret_cast<const unsigned char*>(vector.data()),
+                                      static_cast<int>(bytes));
+  out.resize(static_cast<size_t>(written));
   return out;
 }
 

@@ -1,7 +1,7 @@
 // Vectors of texts, and what is made of them: similarities and rankings.
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -36,12 +36,6 @@ Vectors AllNormalized(const Vectors& vectors) {
   return result;
 }
 
-int64_t UnixSeconds() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 std::string Indexed(const std::string& name, size_t index) {
   return name + "[" + std::to_string(index) + "]";
 }
@@ -69,12 +63,11 @@ struct Embeddings {
   static Json Answer(const Request& request, const Embedder& embedder) {
     Json data = Json::array();
     for (const std::vector<float>& vector : embedder.vectors()) {
-      std::vector<float> shown(vector);
-      if (request.normalize) {
-        shown = engine::Normalized(vector, request.dimensions);
-      } else if (request.dimensions != 0) {
-        shown.resize(request.dimensions);
-      }
+      const size_t length = request.dimensions == 0 ? vector.size() : request.dimensions;
+      const std::vector<float> shown =
+          request.normalize
+              ? engine::Normalized(vector, request.dimensions)
+              : std::vector<float>(vector.begin(), vector.begin() + static_cast<ptrdiff_t>(length));
       data.push_back({{"object", "embedding"},
                       {"index", data.size()},
                       {"embedding", EmbeddingJson(shown, request.encoding)}});
@@ -145,7 +138,7 @@ struct Score {
                       {"score", Cosine(vectors[firsts == 1 ? 0 : i], vectors[firsts + i])}});
     }
     return {{"id", "score-" + RandomHex(32)}, {"object", "list"},
-            {"created", UnixSeconds()},       {"model", embedder.job().model->name()},
+            {"created", std::time(nullptr)},  {"model", embedder.job().model->name()},
             {"data", std::move(data)},        {"usage", UsageJson(embedder)}};
   }
 };
