@@ -65,8 +65,9 @@ void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
 }
 
 fabric::Isa LocalModel::isa() const {
-  // The reference device is plain loops whatever the CPU can do.
-  return device_->name() == "reference" ? fabric::Isa::kScalar : fabric::ActiveIsa();
+  // These devices are plain loops whatever the CPU can do.
+  const bool plain = device_->name() == "reference" || device_->name() == "stub";
+  return plain ? fabric::Isa::kScalar : fabric::ActiveIsa();
 }
 
 fabric::MachineLimits LocalModel::MeasureLimits() {

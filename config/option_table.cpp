@@ -115,6 +115,16 @@ Option Bytes(OptionInfo info, Field field) {
           [=](const Config& config) { return std::to_string(field(config)); }};
 }
 
+template <typename Field>
+Option Faults(OptionInfo info, Field field) {
+  info.kind = OptionKind::kText;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            field(config) = fabric::ParseFaultPlan(values[0]);
+          },
+          [=](const Config& config) { return Quoted(fabric::FaultPlanText(field(config))); }};
+}
+
 template <typename Enum>
 using Names = std::vector<std::pair<std::string_view, Enum>>;
 
@@ -524,8 +534,10 @@ void AddFabricOptions(std::vector<Option>* table) {
   };
   using Layout = std::optional<fabric::TernaryLayout>;
   add(Choice<std::string>(
-      info("device", "--fabric-device", "NAME", "device of projections: sim | reference"),
-      TERN_FIELD(fabric.device), {{"sim", "sim"}, {"reference", "reference"}}));
+      info("device", "--fabric-device", "NAME",
+           "device of projections: sim | reference | stub | ioctl"),
+      TERN_FIELD(fabric.device),
+      {{"sim", "sim"}, {"reference", "reference"}, {"stub", "stub"}, {"ioctl", "ioctl"}}));
   add(Choice<Layout>(info("layout", "--fabric-layout", "LAYOUT",
                           "ternary weights in memory: auto (what measures faster) | 2bit | pt5"),
                      TERN_FIELD(fabric.layout),
@@ -543,6 +555,17 @@ void AddFabricOptions(std::vector<Option>* table) {
            TERN_FIELD(fabric.geometry.clock_hz), 1, 1e12));
   add(Integer(info("dispatch_cycles", "--fabric-dispatch-cycles", "N", "cycles per launch"),
               TERN_FIELD(fabric.geometry.dispatch_cycles), 0, 1 << 20));
+  add(Real(info("check_rate", "--fabric-check-rate", "SHARE",
+                "share of a stub's or ioctl's results that the host verifies"),
+           TERN_FIELD(fabric.check_rate), 0, 1));
+  add(Integer(info("watchdog_ms", "--fabric-watchdog", "MS",
+                   "a submission that takes longer has failed (ioctl)"),
+              TERN_FIELD(fabric.watchdog_ms), 1, 600'000));
+  add(Faults(info("faults", "--fabric-faults", "LIST",
+                  "faults that the mock behind ioctl makes up, such as timeout=0.01,flip=0.05"),
+             TERN_FIELD(fabric.faults)));
+  add(Text(info("trace", "--fabric-trace", "FILE", "append a line per projection to FILE"),
+           TERN_FIELD(fabric.trace)));
 }
 
 #undef TERN_FIELD

@@ -1,11 +1,80 @@
 #include "fabric/device.h"
 
+#include <numeric>
 #include <stdexcept>
+#include <utility>
 
+#include "fabric/driver/ioctl_device.h"
+#include "fabric/driver/mock_driver.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/sim/sim_device.h"
+#include "fabric/stub_device.h"
+#include "fabric/supervised_device.h"
+#include "fabric/trace_device.h"
 
 namespace fabric {
+namespace {
+
+// Of the mock: more than any model, less than what sums of sizes could wrap.
+constexpr uint64_t kMockMemoryBytes = uint64_t{1} << 40;
+
+using sim::SimDevice;
+
+std::unique_ptr<SimDevice> MakeReference(const FabricOptions& options) {
+  return std::make_unique<SimDevice>("reference", options, kernels::SupportedKernels().back(),
+                                     nullptr);
+}
+
+std::unique_ptr<SimDevice> MakeSim(const FabricOptions& options, WorkerTeam& team) {
+  return std::make_unique<SimDevice>("sim", options, kernels::ActiveKernels(), &team);
+}
+
+std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& team) {
+  FabricOptions host = options;
+  host.account = false;
+  if (options.device == "sim") return MakeSim(options, team);
+  if (options.device == "reference") return MakeReference(options);
+  if (options.device == "stub") {
+    return std::make_unique<SupervisedDevice>(
+        std::make_unique<StubDevice>(options), MakeReference(host),
+        kernels::SupportedKernels().back(), options.check_rate);
+  }
+  if (options.device == "ioctl") {
+    auto driver = std::make_unique<driver::MockDriver>(options, kMockMemoryBytes, team);
+    auto device = std::make_unique<driver::IoctlDevice>(std::move(driver), options.watchdog_ms);
+    return std::make_unique<SupervisedDevice>(std::move(device), MakeSim(host, team),
+                                              kernels::ActiveKernels(), options.check_rate);
+  }
+  throw std::invalid_argument("The fabric device \"" + options.device +
+                              "\" is not known; choose reference, sim, stub or ioctl.");
+}
+
+}  // namespace
+
+std::string_view FaultKindName(FaultKind kind) {
+  constexpr std::string_view kNames[kFaultKinds] = {"refused", "memory",  "timeout",
+                                                    "busy",    "corrupt", "disconnected"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+FaultKind FaultKindOf(Status status) {
+  switch (status) {
+    case Status::kErrNoMem:
+      return FaultKind::kMemory;
+    case Status::kErrTimeout:
+      return FaultKind::kTimeout;
+    case Status::kErrBusy:
+      return FaultKind::kBusy;
+    case Status::kErrGone:
+      return FaultKind::kDisconnected;
+    default:
+      return FaultKind::kRefused;
+  }
+}
+
+uint64_t DeviceCounters::TotalFaults() const {
+  return std::accumulate(faults.begin(), faults.end(), uint64_t{0});
+}
 
 void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->projections += b.projections;
@@ -24,7 +93,8 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->fabric_seconds += b.fabric_seconds;
   a->host_seconds += b.host_seconds;
   a->dense_bytes += b.dense_bytes;
-  a->faults += b.faults;
+  for (size_t kind = 0; kind < kFaultKinds; ++kind) a->faults[kind] += b.faults[kind];
+  a->host_fallbacks += b.host_fallbacks;
 }
 
 Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
@@ -34,15 +104,9 @@ Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
 }
 
 std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team) {
-  if (options.device == "sim") {
-    return std::make_unique<sim::SimDevice>("sim", options, kernels::ActiveKernels(), &team);
-  }
-  if (options.device == "reference") {
-    return std::make_unique<sim::SimDevice>("reference", options,
-                                            kernels::SupportedKernels().back(), nullptr);
-  }
-  throw std::invalid_argument("The fabric device \"" + options.device +
-                              "\" is not known; choose reference or sim.");
+  std::unique_ptr<Device> device = MakeDevice(options, team);
+  if (options.trace.empty()) return device;
+  return std::make_unique<TraceDevice>(std::move(device), options.trace);
 }
 
 }  // namespace fabric

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -52,6 +53,19 @@ struct ProjectionOp {
 
 using Ticket = uint64_t;
 
+// What went wrong with a submission.
+enum class FaultKind : uint8_t {
+  kRefused,       // an op or a frame that does not fit
+  kMemory,        // no room
+  kTimeout,       // not done within the watchdog's time
+  kBusy,          // a full queue
+  kCorrupt,       // results that the host found to be wrong
+  kDisconnected,  // the device is gone
+};
+inline constexpr size_t kFaultKinds = 6;
+std::string_view FaultKindName(FaultKind kind);  // "refused"
+FaultKind FaultKindOf(Status status);            // REQUIRES: an error
+
 // Cumulative account of one device (docs/fabric.md has each formula). Counts are exact; the energy
 // is a proxy from a table of picojoules and is never mixed with measured joules.
 struct DeviceCounters {
@@ -68,11 +82,14 @@ struct DeviceCounters {
   uint64_t cycles_column_skip = 0;
   double fabric_cost = 0;
   double energy_picojoules = 0;
-  double fabric_seconds = 0;  // wall time in ternary projections
-  double host_seconds = 0;    // wall time in projections of other matrices
-  uint64_t dense_bytes = 0;   // bytes of their weights streamed
-  uint64_t faults = 0;
+  double fabric_seconds = 0;                      // wall time in ternary projections
+  double host_seconds = 0;                        // wall time in projections of other matrices
+  uint64_t dense_bytes = 0;                       // bytes of their weights streamed
+  std::array<uint64_t, kFaultKinds> faults = {};  // failed submissions by kind, retries included
+  uint64_t host_fallbacks = 0;                    // ops that the host ran after the device failed
 
+  void CountFault(FaultKind kind) { ++faults[static_cast<size_t>(kind)]; }
+  uint64_t TotalFaults() const;
   double SkipRate() const {
     return total_ops == 0 ? 0.0
                           : 1.0 - static_cast<double>(active_ops) / static_cast<double>(total_ops);
@@ -85,7 +102,7 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a);
 // Executes projections. The Fabric accelerates inner products; attention, norms and sampling are
 // the engine's.
 //
-// Threads: one thread at a time, but Counters(), which any thread may call.
+// Threads: one thread at a time, but Counters() and in_service(), which any thread may call.
 // Errors:  by status; Upload() also throws std::bad_alloc.
 class Device {
  public:
@@ -105,6 +122,7 @@ class Device {
 
   virtual DeviceCounters Counters() const noexcept = 0;
   virtual size_t resident_bytes() const noexcept = 0;
+  // False when it has failed for good: what it would have run, the host runs. Any thread.
   virtual bool in_service() const noexcept { return true; }
 };
 
@@ -112,8 +130,12 @@ class Device {
 Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept;
 
 // "reference": plain loops on one thread, the definition of correct. "sim": the kernels of this CPU
-// on `team` plus the exact account. Throws std::invalid_argument on another name, listing the known
-// ones. team outlives the device.
+// on `team` plus the exact account. "stub": a device apart whose ternary products are computed as
+// by "reference". "ioctl": the driver interface with a mock behind it. The last two are supervised
+// (fabric/supervised_device.h). All give the same bits.
+//
+// Errors: std::invalid_argument on another name, listing the known ones; std::runtime_error when
+// options.trace cannot be opened. team outlives the device.
 std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team);
 
 }  // namespace fabric

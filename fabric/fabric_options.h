@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "fabric/fault_plan.h"
 #include "fabric/ternary_matrix.h"
 
 namespace fabric {
@@ -32,11 +33,17 @@ struct LayoutChoice {
 };
 
 struct FabricOptions {
-  std::string device = "sim";           // reference | sim
+  std::string device = "sim";           // reference | sim | stub | ioctl
   bool account = true;                  // keep the exact skip/cycle/energy account
   std::optional<TernaryLayout> layout;  // of ternary matrices; empty = what measures faster
   FabricGeometry geometry;
   EnergyTable energy;
+
+  // Of devices that can fail (stub, ioctl).
+  double check_rate = 1.0;     // share of their results that the host verifies, 0..1
+  uint32_t watchdog_ms = 500;  // a submission that takes longer has failed
+  FaultPlan faults;            // that the mock driver of "ioctl" makes up
+  std::string trace;           // file that gets a line per projection; empty = none
 };
 
 }  // namespace fabric

@@ -1,5 +1,7 @@
 #include "fabric/frame.h"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <span>
 #include <stdexcept>
@@ -60,6 +62,20 @@ TernaryFrame ToFrame(const TernaryMatrix& matrix, uint16_t packing_fmt) {
   frame.bytes.resize(Pt5Bytes(trits));
   PackPt5(all, AlphabetOf(packing_fmt), frame.bytes);
   return frame;
+}
+
+Status CheckHints(const FrameDescriptor& descriptor) {
+  constexpr uint32_t kKnown =
+      kHintKernelMask | kHintZeroSkip | kHintFreeNegation | kHintWeightBroadcast | kHintFused;
+  const uint32_t kernel = descriptor.exec_hints & kHintKernelMask;
+  const bool critical = (descriptor.flags & kFrameCritical) != 0;
+  if (kernel != kKernelNop && kernel != kKernelTgemm) return Status::kErrUnsupported;
+  if ((descriptor.exec_hints & kHintBias) != 0) return Status::kErrUnsupported;
+  if (critical && (descriptor.exec_hints & ~kKnown) != 0) return Status::kErrUnsupported;
+  const auto& reserved = descriptor.reserved;
+  const bool clear =
+      std::all_of(std::begin(reserved), std::end(reserved), [](uint8_t byte) { return byte == 0; });
+  return clear ? Status::kOk : Status::kErrUnsupported;
 }
 
 Status FromFrame(const TernaryFrame& frame, TernaryLayout layout,

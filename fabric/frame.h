@@ -14,6 +14,24 @@ namespace fabric {
 inline constexpr uint16_t kPackingPt5 = 0;
 inline constexpr uint16_t kPackingPt5Hardware = 1;
 
+// FrameDescriptor::flags.
+inline constexpr uint32_t kFrameRead = 1;
+inline constexpr uint32_t kFrameWrite = 2;
+inline constexpr uint32_t kFrameCoherent = 4;
+inline constexpr uint32_t kFrameCritical = 8;  // fail when a hint is not understood
+inline constexpr uint32_t kFramePinned = 16;
+
+// FrameDescriptor::exec_hints: [7:0] kernel, [15:8] quantisation threshold, then single bits. FUSED
+// is bit 31 and not 20 as in the public header, where it collides with the convolution stride.
+inline constexpr uint32_t kHintKernelMask = 0xFF;
+inline constexpr uint32_t kKernelNop = 0x00;  // of weights: no kernel is asked for
+inline constexpr uint32_t kKernelTgemm = 0x06;
+inline constexpr uint32_t kHintBias = 1U << 16;
+inline constexpr uint32_t kHintZeroSkip = 1U << 17;
+inline constexpr uint32_t kHintFreeNegation = 1U << 18;
+inline constexpr uint32_t kHintWeightBroadcast = 1U << 19;
+inline constexpr uint32_t kHintFused = 1U << 31;
+
 // What the C ABI passes for a frame: 48 bytes, little-endian, no padding.
 struct FrameDescriptor {
   uint64_t base_addr = 0;  // set by the device
@@ -54,6 +72,10 @@ struct TernaryFrame {
 // packing_fmt: one of the constants above. Errors: std::invalid_argument when the format is unknown
 // or the trits do not fit into frame_len.
 TernaryFrame ToFrame(const TernaryMatrix& matrix, uint16_t packing_fmt);
+
+// kErrUnsupported when a frame of weights asks for what a product of it cannot do: another kernel,
+// a bias, bytes that are reserved, or with kFrameCritical any hint that is not known here.
+Status CheckHints(const FrameDescriptor& descriptor);
 
 // The same matrix in a layout that kernels stream. Nothing in the frame is trusted:
 //   kErrUnsupported  version, packing_fmt or a shape that TernaryMatrix does not take

@@ -41,21 +41,6 @@ bool CanFollow(const MatrixStore& store, const ProjectionOp& op, const Projectio
          RowsOf(*store.Find(op.matrix)) == RowsOf(*store.Find(before.matrix));
 }
 
-TernaryMatrix WithLayout(const TernaryMatrix& from, TernaryLayout layout) {
-  TernaryMatrix to(from.rows(), from.cols(), from.scale_kind(), from.group(), layout);
-  const std::vector<float> scales = from.CopyScales();
-  const size_t per_row = from.scales_per_row();
-  ParallelFor(from.rows(), 64, [&](size_t begin, size_t end) {
-    std::vector<int8_t> trits(from.cols());
-    for (size_t row = begin; row < end; ++row) {
-      from.GetRow(static_cast<uint32_t>(row), trits);
-      const size_t first = from.scale_kind() == ScaleKind::kTensor ? 0 : row * per_row;
-      to.SetRow(static_cast<uint32_t>(row), trits, std::span(scales).subspan(first, per_row));
-    }
-  });
-  return to;
-}
-
 }  // namespace
 
 MatrixId MatrixStore::Add(Matrix matrix) {
@@ -121,6 +106,21 @@ size_t BytesOf(const Matrix& matrix) noexcept {
   return AsQuantized(matrix)->bytes();
 }
 
+TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout) {
+  TernaryMatrix to(from.rows(), from.cols(), from.scale_kind(), from.group(), layout);
+  const std::vector<float> scales = from.CopyScales();
+  const size_t per_row = from.scales_per_row();
+  ParallelFor(from.rows(), 64, [&](size_t begin, size_t end) {
+    std::vector<int8_t> trits(from.cols());
+    for (size_t row = begin; row < end; ++row) {
+      from.GetRow(static_cast<uint32_t>(row), trits);
+      const size_t first = from.scale_kind() == ScaleKind::kTensor ? 0 : row * per_row;
+      to.SetRow(static_cast<uint32_t>(row), trits, std::span(scales).subspan(first, per_row));
+    }
+  });
+  return to;
+}
+
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
   auto* ternary = std::get_if<TernaryMatrix>(matrix);
   if (ternary == nullptr) {
@@ -128,7 +128,7 @@ Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
     return present ? Status::kOk : Status::kErrAddr;
   }
   if (ternary->rows() == 0) return Status::kErrAddr;
-  if (layout && ternary->layout() != *layout) *ternary = WithLayout(*ternary, *layout);
+  if (layout && ternary->layout() != *layout) *ternary = CopyTernary(*ternary, *layout);
   if (ternary->nonzeros_per_column().empty()) ternary->CountNonZeros();
   return Status::kOk;
 }

@@ -40,6 +40,9 @@ uint32_t RowsOf(const Matrix& matrix) noexcept;
 uint32_t ColsOf(const Matrix& matrix) noexcept;
 size_t BytesOf(const Matrix& matrix) noexcept;
 
+// The same trits and scales in `layout`.
+TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout);
+
 // Prepares a matrix for Add(): in `layout`, if one is wanted, with its non-zeros counted.
 // Returns kErrAddr for a null pointer to a matrix.
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout);

@@ -17,20 +17,6 @@ void Touch(const float* y, uint32_t rows) {
   for (uint32_t row = 0; row < rows; row += kFloatsPerLine) __builtin_prefetch(y + row, 1);
 }
 
-kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
-  switch (epilogue) {
-    case Epilogue::kStore:
-      return kernels::TileEpilogue::kStore;
-    case Epilogue::kAdd:
-      return kernels::TileEpilogue::kAdd;
-    case Epilogue::kReluSquaredMul:
-      return kernels::TileEpilogue::kReluSquaredMul;
-    case Epilogue::kSiluMul:
-      return kernels::TileEpilogue::kSiluMul;
-  }
-  return kernels::TileEpilogue::kStore;
-}
-
 // How codes are summed: which columns share an integer sum, and which sums share a weight scale.
 void DescribeSums(const TernaryMatrix& matrix, const ActivationView& x, const int32_t* group_sums,
                   uint32_t token_begin, kernels::TernaryTile* tile) {
@@ -130,6 +116,20 @@ void RunQuantized(const kernels::KernelTable& kernels, const QuantizedMatrix& ma
 }
 
 }  // namespace
+
+kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::kStore:
+      return kernels::TileEpilogue::kStore;
+    case Epilogue::kAdd:
+      return kernels::TileEpilogue::kAdd;
+    case Epilogue::kReluSquaredMul:
+      return kernels::TileEpilogue::kReluSquaredMul;
+    case Epilogue::kSiluMul:
+      return kernels::TileEpilogue::kSiluMul;
+  }
+  return kernels::TileEpilogue::kStore;
+}
 
 bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept {
   const TernaryMatrix* ternary = AsTernary(matrix);

@@ -18,6 +18,8 @@ inline constexpr uint32_t kTileFloats = kTileRows * kTileTokens;
 // ActivationView of one scale per token has only the total.
 bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept;
 
+kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue);
+
 // Computes rows [row_begin, row_end) of `op` for tokens [token_begin, token_end), epilogue
 // included.
 //

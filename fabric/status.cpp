@@ -22,6 +22,8 @@ std::string_view StatusName(Status status) {
       return "ERR_TIMEOUT";
     case Status::kErrStale:
       return "ERR_STALE";
+    case Status::kErrGone:
+      return "ERR_GONE";
   }
   return "?";
 }

@@ -16,6 +16,7 @@ enum class Status : int32_t {
   kErrNoMem = 6,
   kErrTimeout = 7,
   kErrStale = 8,  // a handle of a freed or evicted generation
+  kErrGone = 9,   // the device does not answer any more
 };
 
 std::string_view StatusName(Status status);

@@ -147,6 +147,8 @@ void AddResidency(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
   out.Gauge("tern_model_load_progress", "0 to 1.", labels, status.progress);
   out.Gauge("tern_model_memory_bytes", "Weights, KV pool and workspace of the loaded model.",
             labels, model.loaded && status.facts ? Number(status.facts->memory_bytes) : 0);
+  out.Gauge("tern_fabric_in_service", "0 when the Fabric device has failed for good.", labels,
+            status.device_in_service ? 1 : 0);
   out.Gauge("tern_model_in_use", "Requests that hold the model.", labels, status.in_use);
   out.Gauge("tern_model_load_waiting", "Requests that wait until the model is loaded.", labels,
             status.waiting);
@@ -246,8 +248,14 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
             with("source", "proxy"), joules == 0 ? 0 : tokens / joules);
   out.Counter("tern_residency_misses_total", "Matrices fetched again.", labels,
               Number(device.residency_misses));
-  out.Counter("tern_fabric_faults_total", "Projections that the device failed.",
-              with("kind", "any"), Number(device.faults));
+  for (size_t kind = 0; kind < fabric::kFaultKinds; ++kind) {
+    const std::string name(fabric::FaultKindName(static_cast<fabric::FaultKind>(kind)));
+    out.Counter("tern_fabric_faults_total", "Submissions that the device failed, retries included.",
+                with("kind", name.c_str()), Number(device.faults[kind]));
+  }
+  out.Counter("tern_fabric_host_fallbacks_total",
+              "Projections that the host ran after the device failed twice.", labels,
+              Number(device.host_fallbacks));
 }
 
 double ResidentBytes() {

@@ -261,6 +261,7 @@ ModelRegistry::Status ModelRegistry::StatusOf(const Entry& entry) const {
   if (status.state == State::kReady && entry.leaving) status.state = State::kUnloading;
   status.in_use = entry.leases;
   status.waiting = entry.waiting();
+  if (entry.model != nullptr) status.device_in_service = entry.model->device_in_service();
   return status;
 }
 

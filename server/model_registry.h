@@ -94,6 +94,7 @@ class ModelRegistry {
     uint64_t failed_loads = 0;
     uint64_t unloads[kCauses] = {};
     double load_seconds = 0;  // the last load
+    bool device_in_service = true;
   };
   struct Named {
     std::string name;

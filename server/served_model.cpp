@@ -48,6 +48,10 @@ uint32_t RuntimeModel::embedding_length() const { return runtime_->model().confi
 
 engine::Pooling RuntimeModel::pooling() const { return runtime_->model().config().pooling; }
 
+bool RuntimeModel::device_in_service() const {
+  return std::as_const(*runtime_).engine().device().in_service();
+}
+
 std::span<const engine::LoraAdapter> RuntimeModel::adapters() const {
   return runtime_->model().weights().adapters;
 }

@@ -55,6 +55,8 @@ class ServedModel {
     return queue_.RetryAfterSeconds(waiting_requests(), Clock::now());
   }
   virtual uint32_t waiting_requests() const { return 0; }
+  // False when its Fabric device has failed for good and the host computes in its place.
+  virtual bool device_in_service() const { return true; }
 
   // As EngineLoop.
   virtual scheduler::AdmitResult Submit(scheduler::Request request) = 0;
@@ -82,6 +84,7 @@ class RuntimeModel : public ServedModel {
   engine::Pooling pooling() const override;
   std::span<const engine::LoraAdapter> adapters() const override;
   uint32_t waiting_requests() const override;
+  bool device_in_service() const override;
   scheduler::AdmitResult Submit(scheduler::Request request) override;
   void Cancel(scheduler::RequestId request) override;
   void CancelChoice(scheduler::RequestId request, uint32_t choice,

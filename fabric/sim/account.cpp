@@ -53,6 +53,11 @@ void CounterBook::Add(const DeviceCounters& delta) noexcept {
   AddCounters(delta, &counters_);
 }
 
+void CounterBook::CountFault(Status status) noexcept {
+  const std::lock_guard lock(mutex_);
+  counters_.CountFault(FaultKindOf(status));
+}
+
 DeviceCounters CounterBook::Read() const noexcept {
   const std::lock_guard lock(mutex_);
   return counters_;

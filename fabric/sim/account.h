@@ -19,6 +19,7 @@ DeviceCounters AccountOf(const FabricGeometry& geometry, const EnergyTable& ener
 class CounterBook {
  public:
   void Add(const DeviceCounters& delta) noexcept;
+  void CountFault(Status status) noexcept;
   DeviceCounters Read() const noexcept;
 
  private:

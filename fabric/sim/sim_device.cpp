@@ -95,13 +95,13 @@ Status SimDevice::Free(MatrixId id) noexcept {
 Status SimDevice::Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept {
   const Status status = ticket == nullptr ? Status::kErrAddr : CheckOps(store_, ops);
   if (status != Status::kOk) {
-    book_.Add({.faults = 1});
+    book_.CountFault(status);
     return status;
   }
   try {
     RunWaves(ops);
   } catch (const std::bad_alloc&) {
-    book_.Add({.faults = 1});
+    book_.CountFault(Status::kErrNoMem);
     return Status::kErrNoMem;
   }
   *ticket = ++last_ticket_;

@@ -32,6 +32,8 @@ class SimDevice final : public Device {
   DeviceCounters Counters() const noexcept override { return book_.Read(); }
   size_t resident_bytes() const noexcept override { return resident_bytes_.load(); }
 
+  const MatrixStore& store() const { return store_; }
+
  private:
   // Consecutive ops that a worker runs on the same rows before it goes on: one op and the *Mul
   // epilogues that follow it.

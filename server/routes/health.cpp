@@ -11,7 +11,11 @@ namespace asio = boost::asio;
 // What keeps the server from taking work; "ready" when nothing does.
 std::string_view Readiness(const RouteContext& context) {
   if (context.draining()) return "draining";
-  return context.models.started() ? "ready" : "loading";
+  if (!context.models.started()) return "loading";
+  for (const ModelRegistry::Status& model : context.models.Statuses()) {
+    if (!model.device_in_service) return "device_out_of_service";
+  }
+  return "ready";
 }
 
 asio::awaitable<void> Live(RouteContext&, const HttpRequest&, HttpExchange& exchange) {
@@ -32,6 +36,7 @@ HttpResponse StatusResponse(const RouteContext& context, std::string_view status
     entry["status"] = ready ? "ready" : StateName(model.state);
     entry["progress"] = model.progress;
     if (!model.error.empty()) entry["error"] = model.error;
+    if (!model.device_in_service) entry["device"] = "out_of_service";
     json["models"].push_back(std::move(entry));
   }
   json["heartbeat_age_seconds"] = context.heartbeat_age();

@@ -7,95 +7,24 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <vector>
 
-#include "fabric/half.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/sim/sim_device.h"
 #include "fabric/vector_ops.h"
+#include "tests/fabric/cases.h"
 
 namespace fabric {
 namespace {
 
 using kernels::KernelTable;
-
-using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
-
-uint32_t Padded(uint32_t cols) { return (cols + kCodePadding - 1) / kCodePadding * kCodePadding; }
-
-// Trits and scales beside the matrix that packs them.
-struct TernaryCase {
-  TernaryMatrix matrix;
-  std::vector<int8_t> trits;  // [rows, cols]
-
-  static TernaryCase Make(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
-                          TernaryLayout layout, uint32_t seed) {
-    Random random(seed);
-    TernaryCase result{TernaryMatrix(rows, cols, kind, group, layout), {}};
-    std::uniform_real_distribution<float> scale(-2.0F, 2.0F);
-    std::vector<float> scales(result.matrix.scales_per_row());
-    for (float& s : scales) s = scale(random);
-    result.trits.resize(size_t{rows} * cols);
-    for (uint32_t row = 0; row < rows; ++row) {
-      int8_t* trits = result.trits.data() + size_t{row} * cols;
-      // Some rows are all zeros, all ones or all minus ones.
-      const unsigned style = random() % 8;
-      for (uint32_t col = 0; col < cols; ++col) {
-        trits[col] = style < 3 ? static_cast<int8_t>(static_cast<int>(style) - 1)
-                               : static_cast<int8_t>(static_cast<int>(random() % 3) - 1);
-      }
-      if (kind != ScaleKind::kTensor) {
-        for (float& s : scales) s = scale(random);
-      }
-      result.matrix.SetRow(row, {trits, cols}, scales);
-    }
-    return result;
-  }
-};
-
-// Codes with both extremes and many zeros, as a quantiser pads and sums them.
-struct Codes {
-  std::vector<int8_t> codes;
-  std::vector<float> scales;
-  std::vector<int32_t> sums;
-  ActivationView view;
-
-  static Codes Make(ActivationKind kind, uint32_t tokens, uint32_t cols, uint32_t seed) {
-    Random random(seed);
-    Codes c;
-    const uint32_t stride = Padded(cols);
-    const uint32_t segment = kind == ActivationKind::kInt8Token ? cols : kActivationBlock;
-    const uint32_t segments = (cols + segment - 1) / segment;
-    c.codes.resize(size_t{tokens} * stride);
-    c.scales.resize(size_t{tokens} * segments);
-    c.sums.resize(size_t{tokens} * segments);
-    std::uniform_real_distribution<float> scale(0.01F, 3.0F);
-    for (uint32_t token = 0; token < tokens; ++token) {
-      const unsigned style = random() % 6;
-      for (uint32_t col = 0; col < cols; ++col) {
-        int code = static_cast<int>(random() % 256) - 128;
-        if (style == 0) code = -128;
-        if (style == 1) code = 127;
-        if (style == 2 && random() % 2 == 0) code = 0;
-        c.codes[size_t{token} * stride + col] = static_cast<int8_t>(code);
-        c.sums[size_t{token} * segments + col / segment] += code;
-      }
-      for (uint32_t s = 0; s < segments; ++s)
-        c.scales[size_t{token} * segments + s] = scale(random);
-    }
-    c.view = {.kind = kind,
-              .tokens = tokens,
-              .cols = cols,
-              .codes = c.codes.data(),
-              .code_stride = stride,
-              .scales = c.scales.data(),
-              .scale_stride = segments,
-              .sums = c.sums.data()};
-    return c;
-  }
-};
+using testing::Bits;
+using testing::Codes;
+using testing::Floats;
+using testing::Random;
+using testing::RandomDense;
+using testing::TernaryCase;
 
 // The definition, written apart from the kernels: exact sums in int64, then the documented order.
 float NaiveTernary(const TernaryCase& c, const Codes& x, uint32_t row, uint32_t token) {
@@ -124,12 +53,6 @@ float NaiveTernary(const TernaryCase& c, const Codes& x, uint32_t row, uint32_t 
                  c.matrix.ScaleAt(row, begin) / x.scales[token], v);
   }
   return v;
-}
-
-std::vector<uint32_t> Bits(const std::vector<float>& values) {
-  std::vector<uint32_t> bits(values.size());
-  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
-  return bits;
 }
 
 FabricOptions OptionsWith(TernaryLayout layout) {
@@ -256,45 +179,6 @@ TEST(TernaryKernels, ATokensBitsDoNotDependOnItsBatch) {
     ASSERT_EQ(Bits(alone), Bits(row));
   }
 }
-
-std::shared_ptr<DenseMatrix> RandomDense(DenseType type, uint32_t rows, uint32_t cols,
-                                         uint32_t seed) {
-  Random random(seed);
-  std::normal_distribution<float> normal;
-  auto matrix = std::make_shared<DenseMatrix>(type, rows, cols);
-  for (uint32_t row = 0; row < rows; ++row) {
-    uint8_t* bytes = matrix->Row(row).data();
-    for (uint32_t col = 0; col < cols; ++col) {
-      const float value = normal(random);
-      const auto bits = std::bit_cast<uint32_t>(value);
-      const auto half =
-          type == DenseType::kBF16 ? static_cast<uint16_t>(bits >> 16) : FloatToHalf(value);
-      if (type == DenseType::kF32) std::memcpy(bytes + 4 * size_t{col}, &value, 4);
-      if (type == DenseType::kF16 || type == DenseType::kBF16) {
-        std::memcpy(bytes + 2 * size_t{col}, &half, 2);
-      }
-    }
-  }
-  return matrix;
-}
-
-struct Floats {
-  std::vector<float> values;
-  ActivationView view;
-  static Floats Make(uint32_t tokens, uint32_t cols, uint32_t seed) {
-    Random random(seed);
-    std::normal_distribution<float> normal;
-    Floats x;
-    x.values.resize(size_t{tokens} * cols);
-    for (float& v : x.values) v = normal(random);
-    x.view = {.kind = ActivationKind::kFloat,
-              .tokens = tokens,
-              .cols = cols,
-              .values = x.values.data(),
-              .value_stride = cols};
-    return x;
-  }
-};
 
 TEST(DenseKernels, EverySupportedIsaMatchesScalarAndANaiveSum) {
   WorkerTeam team(2);
@@ -428,7 +312,7 @@ TEST(Device, WrongOpsAreRefusedBeforeAnyRuns) {
   EXPECT_EQ(b.Run(first), Status::kErrPack);
   EXPECT_EQ(b.device->Submit({&b.op, 1}, nullptr), Status::kErrAddr);
   EXPECT_EQ(b.device->Wait(1), Status::kErrAddr);
-  EXPECT_EQ(b.device->Counters().faults, 13U);
+  EXPECT_EQ(b.device->Counters().TotalFaults(), 13U);
   EXPECT_EQ(b.device->Counters().projections, 0U);
 }
 

@@ -30,6 +30,7 @@ struct TestAppOptions {
   ServerOptions server;
   scheduler::SchedulerOptions scheduler;
   engine::EngineOptions engine;
+  fabric::FabricOptions fabric;
   std::string model_path = DemoModelPath();
   std::vector<std::string> more_names;  // further models of the same file
   ModelPolicy policy;                   // of all
@@ -46,6 +47,7 @@ class TestApp {
     model.name = "demo";
     model.path = options.model_path;
     model.engine = options.engine;
+    model.fabric = options.fabric;
     model.engine.kv_bytes = 64u << 20;
     model.scheduler = options.scheduler;
     std::vector<ModelSpec> models = {{.runtime = model, .policy = options.policy}};
