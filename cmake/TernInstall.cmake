@@ -1,4 +1,4 @@
-# `cmake --install` and the Debian package: the program, the demo model, a configuration, the unit, the documents.
+# `cmake --install` and the Debian package: the program, the Fabric's C library and its header, the demo model, a configuration, the unit, the documents.
 #
 #   cmake --install build/release --prefix /usr/local --strip
 #   cmake --preset package && cmake --build --preset package && (cd build/package && cpack)
@@ -6,6 +6,8 @@
 include(GNUInstallDirs)
 
 install(TARGETS tern RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS tfmbs LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES fabric/include/tfmbs_host.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/tern/models
         FILES_MATCHING PATTERN "tern-demo*.gguf")
 install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

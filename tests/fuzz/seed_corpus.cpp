@@ -1,8 +1,9 @@
-// Writes what the fuzzers start from: fuzz_seed_corpus FOLDER makes FOLDER/gguf, FOLDER/tokenizer
-// and FOLDER/template.
+// Writes what the fuzzers start from: fuzz_seed_corpus FOLDER makes FOLDER/gguf, FOLDER/tokenizer,
+// FOLDER/template and FOLDER/tfmbs.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
 #include <stdexcept>
 #include <string>
@@ -91,6 +92,31 @@ void WriteTemplateSeeds(const fs::path& folder) {
   }
 }
 
+// Sessions as tfmbs_fuzz reads them: a frame or planes of zeros, then products.
+void WriteTfmbsSeeds(const fs::path& folder) {
+  const auto text = [](std::initializer_list<int> bytes) {
+    std::string out;
+    for (const int byte : bytes) out += static_cast<char>(byte);
+    return out;
+  };
+  // 3 x 5: 15 trits in 3 bytes.
+  const std::string descriptor = text({3, 5, 0});
+  const std::string trits = text({3, 0, 0x79, 0x79, 0xF2});
+  const std::string no_scales = text({0, 0, 0, 1});
+  const std::string row_scales = text({3, 1, 0, 0});
+  const std::string gemm = text({2, 0, 2});
+  const std::string submit = text({3, 0, 0, 1, 2, 0, 0, 0});
+  const std::string end = text({9, 0, 4, 0, 5, 0, 7, 0, 6, 0});
+  for (int device = 0; device < 2; ++device) {
+    const std::string name = std::to_string(device);
+    const std::string frame = text({device, 0}) + descriptor + trits;
+    Write(folder / ("frame_" + name), frame + no_scales + gemm + submit + end);
+    Write(folder / ("scales_" + name), frame + row_scales + gemm + submit + end);
+    Write(folder / ("planes_" + name),
+          text({device, 1}) + descriptor + trits + text({3}) + gemm + submit + end);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -100,11 +126,12 @@ int main(int argc, char** argv) {
   }
   const fs::path folder = argv[1];
   try {
-    for (const char* name : {"gguf", "tokenizer", "template"})
+    for (const char* name : {"gguf", "tokenizer", "template", "tfmbs"})
       fs::create_directories(folder / name);
     WriteGgufSeeds(folder / "gguf");
     WriteTokenizerSeeds(folder / "tokenizer");
     WriteTemplateSeeds(folder / "template");
+    WriteTfmbsSeeds(folder / "tfmbs");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "fuzz_seed_corpus: %s\n", error.what());
     return 1;
