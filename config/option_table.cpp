@@ -538,6 +538,12 @@ void AddFabricOptions(std::vector<Option>* table) {
            "device of projections: sim | reference | stub | ioctl"),
       TERN_FIELD(fabric.device),
       {{"sim", "sim"}, {"reference", "reference"}, {"stub", "stub"}, {"ioctl", "ioctl"}}));
+  add(Integer(info("devices", "--fabric-devices", "N", "so many devices, which share each matrix"),
+              TERN_FIELD(fabric.devices), 1, 16));
+  add(Choice<fabric::FabricSplit>(
+      info("split", "--fabric-split", "HOW", "how devices share a matrix: rows | columns"),
+      TERN_FIELD(fabric.split),
+      {{"rows", fabric::FabricSplit::kRows}, {"columns", fabric::FabricSplit::kColumns}}));
   add(Choice<Layout>(info("layout", "--fabric-layout", "LAYOUT",
                           "ternary weights in memory: auto (what measures faster) | 2bit | pt5"),
                      TERN_FIELD(fabric.layout),

@@ -15,6 +15,9 @@ enum class ActivationKind : uint8_t {
 inline constexpr uint32_t kActivationBlock = 32;
 // codes rows are padded with zeros to a multiple of this, so kernels never need a column tail.
 inline constexpr uint32_t kCodePadding = 64;
+constexpr size_t PaddedCols(uint32_t cols) {
+  return (size_t{cols} + kCodePadding - 1) / kCodePadding * kCodePadding;
+}
 
 // A batch of input vectors, borrowed from the caller until Device::Wait() returns.
 //

@@ -7,6 +7,7 @@
 #include "fabric/driver/ioctl_device.h"
 #include "fabric/driver/mock_driver.h"
 #include "fabric/kernels/kernel_table.h"
+#include "fabric/multi_device.h"
 #include "fabric/sim/sim_device.h"
 #include "fabric/stub_device.h"
 #include "fabric/supervised_device.h"
@@ -47,6 +48,18 @@ std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& tea
   }
   throw std::invalid_argument("The fabric device \"" + options.device +
                               "\" is not known; choose reference, sim, stub or ioctl.");
+}
+
+// `first` and as many more like it as make options.devices.
+std::unique_ptr<Device> MakeSeveral(std::unique_ptr<Device> first, const FabricOptions& options,
+                                    WorkerTeam& team) {
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(std::move(first));
+  while (devices.size() < options.devices) devices.push_back(MakeDevice(options, team));
+  const bool plain = options.device == "reference" || options.device == "stub";
+  return std::make_unique<MultiDevice>(
+      std::move(devices), options.split,
+      plain ? kernels::SupportedKernels().back() : kernels::ActiveKernels());
 }
 
 }  // namespace
@@ -105,6 +118,7 @@ Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
 
 std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team) {
   std::unique_ptr<Device> device = MakeDevice(options, team);
+  if (options.devices > 1) device = MakeSeveral(std::move(device), options, team);
   if (options.trace.empty()) return device;
   return std::make_unique<TraceDevice>(std::move(device), options.trace);
 }

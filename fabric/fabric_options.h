@@ -32,12 +32,21 @@ struct LayoutChoice {
   std::string reason;
 };
 
+// How a matrix is shared out among several devices.
+enum class FabricSplit : uint8_t {
+  kRows,     // each has some rows; results lie side by side
+  kColumns,  // each has some columns; integer sums are added before they are scaled
+};
+
 struct FabricOptions {
   std::string device = "sim";           // reference | sim | stub | ioctl
   bool account = true;                  // keep the exact skip/cycle/energy account
   std::optional<TernaryLayout> layout;  // of ternary matrices; empty = what measures faster
   FabricGeometry geometry;
   EnergyTable energy;
+
+  uint32_t devices = 1;  // 1..16 of them, each as above
+  FabricSplit split = FabricSplit::kRows;
 
   // Of devices that can fail (stub, ioctl).
   double check_rate = 1.0;     // share of their results that the host verifies, 0..1

@@ -13,32 +13,45 @@ Status CheckFloats(const ActivationView& x) {
 
 Status CheckCodes(const ActivationView& x) {
   if (x.codes == nullptr || x.scales == nullptr || x.sums == nullptr) return Status::kErrAddr;
-  const size_t padded = (size_t{x.cols} + kCodePadding - 1) / kCodePadding * kCodePadding;
-  if (x.code_stride < padded) return Status::kErrAddr;
+  if (x.code_stride < PaddedCols(x.cols)) return Status::kErrAddr;
   const size_t blocks = (size_t{x.cols} + kActivationBlock - 1) / kActivationBlock;
   if (x.kind == ActivationKind::kInt8Block && x.scale_stride < blocks) return Status::kErrAddr;
   return Status::kOk;
 }
 
-bool Takes(const Matrix& matrix, ActivationKind kind) {
-  if (AsTernary(matrix) != nullptr) return kind != ActivationKind::kFloat;
-  return kind == (AsDense(matrix) != nullptr ? ActivationKind::kFloat : ActivationKind::kInt8Block);
+bool Takes(MatrixKind matrix, ActivationKind kind) {
+  if (matrix == MatrixKind::kTernary) return kind != ActivationKind::kFloat;
+  return kind ==
+         (matrix == MatrixKind::kDense ? ActivationKind::kFloat : ActivationKind::kInt8Block);
 }
 
-Status CheckOp(const MatrixStore& store, const ProjectionOp& op) {
-  const Matrix* matrix = store.Find(op.matrix);
-  if (matrix == nullptr) return Status::kErrStale;
+Status CheckOp(const std::optional<MatrixShape>& matrix, const ProjectionOp& op) {
+  if (!matrix) return Status::kErrStale;
   if (op.x == nullptr) return Status::kErrAddr;
-  if (!Takes(*matrix, op.x->kind)) return Status::kErrUnsupported;
-  if (op.x->cols != ColsOf(*matrix)) return Status::kErrAddr;
+  if (!Takes(matrix->kind, op.x->kind)) return Status::kErrUnsupported;
+  if (op.x->cols != matrix->cols) return Status::kErrAddr;
   if (op.x->tokens == 0) return Status::kOk;
-  if (op.y == nullptr || op.y_stride < RowsOf(*matrix)) return Status::kErrAddr;
+  if (op.y == nullptr || op.y_stride < matrix->rows) return Status::kErrAddr;
   return op.x->kind == ActivationKind::kFloat ? CheckFloats(*op.x) : CheckCodes(*op.x);
 }
 
-bool CanFollow(const MatrixStore& store, const ProjectionOp& op, const ProjectionOp& before) {
-  return op.y == before.y && op.y_stride == before.y_stride && op.x->tokens == before.x->tokens &&
-         RowsOf(*store.Find(op.matrix)) == RowsOf(*store.Find(before.matrix));
+// shape_of(id): the shape behind a handle, or nothing.
+template <typename ShapeOfHandle>
+Status CheckAll(const ShapeOfHandle& shape_of, std::span<const ProjectionOp> ops) {
+  uint32_t rows_before = 0;
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const ProjectionOp& op = ops[i];
+    const std::optional<MatrixShape> matrix = shape_of(op.matrix);
+    const Status status = CheckOp(matrix, op);
+    if (status != Status::kOk) return status;
+    if (IsChained(op.epilogue)) {
+      const bool follows = i > 0 && op.y == ops[i - 1].y && op.y_stride == ops[i - 1].y_stride &&
+                           op.x->tokens == ops[i - 1].x->tokens && matrix->rows == rows_before;
+      if (!follows) return Status::kErrPack;
+    }
+    rows_before = matrix->rows;
+  }
+  return Status::kOk;
 }
 
 }  // namespace
@@ -137,15 +150,28 @@ bool IsChained(Epilogue epilogue) noexcept {
   return epilogue == Epilogue::kReluSquaredMul || epilogue == Epilogue::kSiluMul;
 }
 
-Status CheckOps(const MatrixStore& store, std::span<const ProjectionOp> ops) noexcept {
-  for (size_t i = 0; i < ops.size(); ++i) {
-    const Status status = CheckOp(store, ops[i]);
-    if (status != Status::kOk) return status;
-    if (IsChained(ops[i].epilogue) && (i == 0 || !CanFollow(store, ops[i], ops[i - 1]))) {
-      return Status::kErrPack;
-    }
+std::optional<MatrixShape> ShapeOf(const Matrix& matrix) noexcept {
+  if (AsTernary(matrix) != nullptr) {
+    return MatrixShape{MatrixKind::kTernary, RowsOf(matrix), ColsOf(matrix)};
   }
-  return Status::kOk;
+  if (AsDense(matrix) != nullptr) {
+    return MatrixShape{MatrixKind::kDense, RowsOf(matrix), ColsOf(matrix)};
+  }
+  if (AsQuantized(matrix) == nullptr) return std::nullopt;
+  return MatrixShape{MatrixKind::kQuantized, RowsOf(matrix), ColsOf(matrix)};
+}
+
+Status CheckOps(const MatrixStore& store, std::span<const ProjectionOp> ops) noexcept {
+  const auto shape_of = [&](MatrixId id) -> std::optional<MatrixShape> {
+    const Matrix* matrix = store.Find(id);
+    return matrix == nullptr ? std::nullopt : ShapeOf(*matrix);
+  };
+  return CheckAll(shape_of, ops);
+}
+
+Status CheckShapes(const std::function<std::optional<MatrixShape>(MatrixId)>& shape_of,
+                   std::span<const ProjectionOp> ops) {
+  return CheckAll(shape_of, ops);
 }
 
 }  // namespace fabric

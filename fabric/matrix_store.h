@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -47,12 +49,28 @@ TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout);
 // Returns kErrAddr for a null pointer to a matrix.
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout);
 
+enum class MatrixKind : uint8_t { kTernary, kDense, kQuantized };
+
+// What decides whether an op can run.
+struct MatrixShape {
+  MatrixKind kind = MatrixKind::kTernary;
+  uint32_t rows = 0;
+  uint32_t cols = 0;
+};
+// Empty for a null pointer to a matrix.
+std::optional<MatrixShape> ShapeOf(const Matrix& matrix) noexcept;
+
 // kOk when every op can run as documented in fabric/device.h; otherwise the first fault:
 //   kErrStale        a handle of a freed matrix
 //   kErrAddr         a null pointer, or a shape or stride that does not fit
 //   kErrUnsupported  an activation kind that the matrix does not take
 //   kErrPack         a *Mul epilogue without a predecessor that it can follow
 Status CheckOps(const MatrixStore& store, std::span<const ProjectionOp> ops) noexcept;
+
+// The same for whoever else knows the matrices: shape_of gives the shape behind a handle, or
+// nothing.
+Status CheckShapes(const std::function<std::optional<MatrixShape>(MatrixId)>& shape_of,
+                   std::span<const ProjectionOp> ops);
 
 // A *Mul epilogue belongs to the op right before it.
 bool IsChained(Epilogue epilogue) noexcept;

@@ -112,10 +112,6 @@ uint32_t ScalesPerToken(const GemvRequest& gemv) {
              : (gemv.frame.cols + kActivationBlock - 1) / kActivationBlock;
 }
 
-size_t PaddedCols(uint32_t cols) {
-  return (size_t{cols} + kCodePadding - 1) / kCodePadding * kCodePadding;
-}
-
 // What a bad link does to a result that was right.
 void FlipBit(uint64_t random, Task* task) {
   Product& product = task->products[random % task->products.size()];

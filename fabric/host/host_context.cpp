@@ -20,10 +20,6 @@ constexpr uint64_t kMaxStride = uint64_t{1} << 32;
 // Tokens that are encoded before they are run.
 constexpr uint32_t kTokensPerPass = 1024;
 
-size_t PaddedCols(uint32_t cols) {
-  return (size_t{cols} + kCodePadding - 1) / kCodePadding * kCodePadding;
-}
-
 uint32_t ScalesPerToken(ActivationKind kind, uint32_t cols) {
   return kind == ActivationKind::kInt8Block ? (cols + kActivationBlock - 1) / kActivationBlock : 1;
 }

@@ -17,10 +17,6 @@ namespace fabric::testing {
 
 using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
 
-inline uint32_t Padded(uint32_t cols) {
-  return (cols + kCodePadding - 1) / kCodePadding * kCodePadding;
-}
-
 // Trits and scales beside the matrix that packs them.
 struct TernaryCase {
   TernaryMatrix matrix;
@@ -61,10 +57,10 @@ struct Codes {
   static Codes Make(ActivationKind kind, uint32_t tokens, uint32_t cols, uint32_t seed) {
     Random random(seed);
     Codes c;
-    const uint32_t stride = Padded(cols);
+    const size_t stride = PaddedCols(cols);
     const uint32_t segment = kind == ActivationKind::kInt8Token ? cols : kActivationBlock;
     const uint32_t segments = (cols + segment - 1) / segment;
-    c.codes.resize(size_t{tokens} * stride);
+    c.codes.resize(tokens * stride);
     c.scales.resize(size_t{tokens} * segments);
     c.sums.resize(size_t{tokens} * segments);
     std::uniform_real_distribution<float> scale(0.01F, 3.0F);
@@ -75,7 +71,7 @@ struct Codes {
         if (style == 0) code = -128;
         if (style == 1) code = 127;
         if (style == 2 && random() % 2 == 0) code = 0;
-        c.codes[size_t{token} * stride + col] = static_cast<int8_t>(code);
+        c.codes[token * stride + col] = static_cast<int8_t>(code);
         c.sums[size_t{token} * segments + col / segment] += code;
       }
       for (uint32_t s = 0; s < segments; ++s)
