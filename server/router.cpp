@@ -23,8 +23,10 @@ int HexDigit(char c) {
 Router::Match Router::Find(std::string_view method, std::string_view path) const {
   Match match;
   const std::string_view wanted = method == "HEAD" ? "GET" : method;
+  const bool exact = std::any_of(routes_.begin(), routes_.end(),
+                                 [&](const Route& route) { return route.path == path; });
   for (const Route& route : routes_) {
-    if (!Matches(route.path, path)) continue;
+    if (exact ? route.path != path : !Matches(route.path, path)) continue;
     if (route.method == wanted && match.route == nullptr) match.route = &route;
     match.allowed.push_back(route.method);
     if (route.method == "GET") match.allowed.push_back("HEAD");

@@ -26,7 +26,7 @@ class Router {
   };
   struct Route {
     std::string method;  // "GET" also serves HEAD
-    std::string path;    // a trailing '*' matches any non-empty rest
+    std::string path;    // a trailing '*' matches any non-empty rest that is no path of its own
     Access access = Access::kKey;
     // Takes JSON: another content type is 415.
     bool json = false;

@@ -90,17 +90,29 @@ asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
   co_await exchange.Reply(response);
 }
 
+// A client that misspells it would lose its stream with its connection.
+void CheckResumable(const HttpRequest& http) {
+  const std::string_view value = http.Header(kResumableHeader);
+  if (value.empty() || value == "true" || value == "false") return;
+  const std::string name = kResumableHeader;
+  throw InvalidValue(name, "Invalid value for the header '" + name +
+                               "': expected 'true' or 'false', but got '" + std::string(value) +
+                               "'.");
+}
+
 void AddPost(RouteContext& context, std::initializer_list<const char*> paths, JsonEndpoint endpoint,
              bool streams, Router& router) {
   for (const char* path : paths) {
-    router.Add({.method = "POST",
-                .path = path,
-                .access = Router::Access::kKey,
-                .json = true,
-                .streams = streams,
-                .handler = [&context, endpoint](const HttpRequest& http, HttpExchange& exchange) {
-                  return endpoint(context, http, exchange);
-                }});
+    router.Add(
+        {.method = "POST",
+         .path = path,
+         .access = Router::Access::kKey,
+         .json = true,
+         .streams = streams,
+         .handler = [&context, endpoint, streams](const HttpRequest& http, HttpExchange& exchange) {
+           if (streams) CheckResumable(http);
+           return endpoint(context, http, exchange);
+         }});
   }
 }
 

@@ -13,6 +13,7 @@ Router MakeRouter() {
   Router router;
   router.Add({.method = "GET", .path = "/v1/models", .handler = {}});
   router.Add({.method = "GET", .path = "/v1/models/*", .handler = {}});
+  router.Add({.method = "POST", .path = "/v1/models/load", .handler = {}});
   router.Add({.method = "POST", .path = "/v1/completions", .handler = {}});
   return router;
 }
@@ -24,6 +25,15 @@ TEST(Router, MatchesExactPathsAndPrefixes) {
   EXPECT_EQ(router.Find("GET", "/v1/models/org/name").route->path, "/v1/models/*");
   EXPECT_EQ(router.Find("GET", "/v1/models/").route, nullptr);
   EXPECT_EQ(router.Find("GET", "/v1/model").route, nullptr);
+}
+
+TEST(Router, PathsOfTheirOwnAreNoneOfAPrefix) {
+  const Router router = MakeRouter();
+  EXPECT_EQ(router.Find("POST", "/v1/models/load").route->path, "/v1/models/load");
+  const auto match = router.Find("GET", "/v1/models/load");
+  EXPECT_EQ(match.route, nullptr);
+  EXPECT_THAT(match.allowed, ElementsAre("POST", "OPTIONS"));
+  EXPECT_EQ(router.Find("GET", "/v1/models/loaded").route->path, "/v1/models/*");
 }
 
 TEST(Router, OtherMethodsAreListed) {
