@@ -256,10 +256,14 @@ std::string ErrorType(int status) {
   }
 }
 
+// The protocol has no member for the parameter's name: it is a part of the message.
 Json ErrorJson(const ApiError& error) {
+  std::string message = error.what();
+  const bool named = error.param().empty() || message.find(error.param()) != std::string::npos;
+  if (!named) message = error.param() + ": " + message;
   Json json;
   json["type"] = "error";
-  json["error"] = {{"type", ErrorType(error.status())}, {"message", error.what()}};
+  json["error"] = {{"type", ErrorType(error.status())}, {"message", message}};
   return json;
 }
 

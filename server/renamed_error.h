@@ -1,8 +1,10 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "server/api_error.h"
 
@@ -14,6 +16,9 @@ using RenamedParam = std::pair<std::string_view, std::string_view>;
 // The error in the words of a protocol that becomes a chat completion: names of parameters in its
 // message and its `param`. An earlier pair goes before a later one.
 ApiError RenamedError(const ApiError& error, std::span<const RenamedParam> names);
+
+// The same for names by themselves.
+void RenameParams(std::span<const RenamedParam> names, std::vector<std::string>* params);
 
 // work(), with its ApiErrors renamed.
 template <typename Work>

@@ -20,6 +20,7 @@ GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
     const ChatRequest request = Parse(context, http, false);
     GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
     job.SetSource(http);
+    RenameParams(kMessagesNames, &job.params.ignored);
     return job;
   });
 }

@@ -22,6 +22,7 @@ Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
     Prepared prepared;
     prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
     prepared.job.SetSource(http);
+    RenameParams(kResponsesNames, &prepared.job.params.ignored);
     prepared.writer = MakeResponsesWriter(request, prepared.job);
     return prepared;
   });

@@ -224,9 +224,9 @@ TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
           {"top_logprobs", 2},
           {"store", true},
           {"text", {{"verbosity", "low"}}},
-          {"reasoning", {{"summary", "auto"}}}};
+          {"reasoning", {{"summary", "auto"}, {"effort", "low"}}}};
   EXPECT_EQ(app().Post("/v1/responses", body).Header("x-tern-ignored-parameters"),
-            "include, store, top_logprobs, text.verbosity, reasoning.summary");
+            "include, store, top_logprobs, text.verbosity, reasoning.summary, reasoning.effort");
   body = MessagesBody(2);
   body["metadata"] = {{"user_id", "u"}};
   body["thinking"] = {{"type", "disabled"}, {"budget_tokens", 1024}};

@@ -328,6 +328,8 @@ TEST_F(ToolCalls, ErrorsSpeakTheProtocolOfTheirRequest) {
       {{"role", "user"},
        {"content", {{{"type", "tool_result"}, {"tool_use_id", "x"}, {"content", "1"}}}}});
   EXPECT_THAT(message(), HasSubstr("'messages[1].content[0].tool_use_id'"));
+  messages["messages"][1]["content"][0]["type"] = "image";
+  EXPECT_THAT(message(), HasSubstr("messages[1].content[0].type: Content blocks of type 'image'"));
 }
 
 // Such a call could not be told from text.
