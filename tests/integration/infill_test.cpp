@@ -70,11 +70,24 @@ std::string ModelWithInfill(bool with_files, bool by_metadata = false) {
   return path;
 }
 
-TestAppOptions With(const std::string& path) {
+TestAppOptions With(const std::string& path, uint32_t context_length) {
   TestAppOptions options;
   options.model_path = path;
+  options.engine.context_length = context_length;
   return options;
 }
+
+// A server of such a model. The file is not needed once it is loaded.
+class InfillApp : public TestApp {
+ public:
+  explicit InfillApp(bool with_files, bool by_metadata = false, uint32_t context_length = 0)
+      : InfillApp(With(ModelWithInfill(with_files, by_metadata), context_length)) {}
+
+ private:
+  explicit InfillApp(const TestAppOptions& options) : TestApp(options) {
+    std::filesystem::remove(options.model_path);
+  }
+};
 
 // What a plain prompt of these tokens is continued with.
 json Continued(const TestApp& app, const std::vector<int>& prompt, int tokens) {
@@ -92,7 +105,7 @@ std::vector<int> Prompt(std::initializer_list<std::vector<int>> parts) {
 
 TEST(Infill, PutsTheTextsBetweenItsTokens) {
   for (const bool by_metadata : {false, true}) {
-    const TestApp app(With(ModelWithInfill(false, by_metadata)));
+    const InfillApp app(false, by_metadata);
     const json answer = app.PostOk("/infill", {{"input_prefix", "AB 1"},
                                                {"input_suffix", "!"},
                                                {"prompt", "C"},
@@ -114,7 +127,7 @@ TEST(Infill, PutsTheTextsBetweenItsTokens) {
 }
 
 TEST(Infill, OtherFilesComeFirst) {
-  const TestApp app(With(ModelWithInfill(true)));
+  const InfillApp app(true);
   const json extra = {{{"filename", "A.B"}, {"text", "1 2"}}, {{"text", "3"}}};
   json body = {{"input_prefix", "A"},
                {"input_suffix", "B"},
@@ -145,9 +158,7 @@ TEST(Infill, OtherFilesComeFirst) {
 }
 
 TEST(Infill, WhatDoesNotFitIsCutFromTheOtherFiles) {
-  TestAppOptions options = With(ModelWithInfill(true));
-  options.engine.context_length = 48;
-  const TestApp app(options);
+  const InfillApp app(true, false, 48);
   const json body = {{"input_prefix", "A"},
                      {"input_suffix", "B"},
                      {"input_extra", {{{"text", std::string(100, '7')}}}},
@@ -164,7 +175,7 @@ TEST(Infill, WhatDoesNotFitIsCutFromTheOtherFiles) {
 }
 
 TEST(Infill, AStreamSaysWhatTheWholeAnswerSays) {
-  const TestApp app(With(ModelWithInfill(false)));
+  const InfillApp app(false);
   json body = {
       {"input_prefix", "A 1"}, {"input_suffix", "B"}, {"n_predict", 12}, {"temperature", 0}};
   const json whole = app.PostOk("/infill", body);
@@ -179,7 +190,7 @@ TEST(Infill, AStreamSaysWhatTheWholeAnswerSays) {
 }
 
 TEST(Infill, NothingIsGeneratedForAPromptOnly) {
-  const TestApp app(With(ModelWithInfill(false)));
+  const InfillApp app(false);
   const json body = {
       {"input_prefix", "A 1234567890 1234567890"}, {"input_suffix", "B"}, {"n_predict", 0}};
   const json answer = app.PostOk("/infill", body);
@@ -189,7 +200,7 @@ TEST(Infill, NothingIsGeneratedForAPromptOnly) {
 }
 
 TEST(Infill, SuffixOfACompletionIsTheSame) {
-  const TestApp app(With(ModelWithInfill(false)));
+  const InfillApp app(false);
   const json infill = app.PostOk(
       "/infill",
       {{"input_prefix", "A 1"}, {"input_suffix", "B"}, {"n_predict", 9}, {"temperature", 0}});
@@ -201,7 +212,7 @@ TEST(Infill, SuffixOfACompletionIsTheSame) {
 }
 
 TEST(Infill, ErrorsNameTheParameter) {
-  const TestApp able(With(ModelWithInfill(false)));
+  const InfillApp able(false);
   const TestApp unable;
   const json body = {{"input_prefix", "A"}, {"input_suffix", "B"}};
   const auto expect = [](const TestApp& app, const std::string& path, const json& request,

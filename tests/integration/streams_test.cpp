@@ -35,6 +35,8 @@ TestAppOptions OneAtATime() {
 
 constexpr char kAborted[] =
     "tern_request_success_total{finished_reason=\"abort\",model_name=\"demo\"}";
+constexpr char kLength[] =
+    "tern_request_success_total{finished_reason=\"length\",model_name=\"demo\"}";
 constexpr char kRunning[] = "tern_requests_running{model_name=\"demo\"}";
 
 // The events of a stream, each with its final empty line; comments left out.
@@ -162,13 +164,30 @@ TEST(ResumableStream, EveryPlaceGivesExactlyTheRest) {
 }
 
 TEST(ResumableStream, SeveralMayReadTheSameOneWhileItRuns) {
-  TestApp app;
-  Started started = Begin(app, StreamBody("Tell me a story.", 200));
-  auto second = std::async(std::launch::async, [&] { return Resume(app, started.id, 0).body; });
-  auto third = std::async(std::launch::async, [&] { return Resume(app, started.id, 1).body; });
-  const std::vector<std::string> events = Events(RestOf(started.client));
-  EXPECT_EQ(Joined(Events(second.get()), 0), Joined(events, 0));
-  EXPECT_EQ(Joined(Events(third.get()), 0), Joined(events, 1));
+  TestApp app(OneAtATime());
+  json body = LongBody();
+  body["n"] = 4;
+  Started started = Begin(app, body);
+  std::vector<RawClient> readers;
+  for (const int after : {0, 1}) {
+    readers.push_back(app.Connect());
+    readers.back().Send(GetText("/v1/streams/" + started.id + "?after=" + std::to_string(after)));
+    EXPECT_EQ(readers.back().ReadResponse(true).status, 200);
+  }
+  std::vector<std::string> texts;
+  texts.push_back(started.client.ReadChunk().value_or(""));
+  for (RawClient& reader : readers) texts.push_back(reader.ReadChunk().value_or(""));
+  ASSERT_LT(app.Metric(kLength), 4) << "all three read before it has ended";
+  readers.push_back(std::move(started.client));
+  std::vector<std::future<std::string>> rests;
+  for (RawClient& reader : readers) {
+    rests.push_back(std::async(std::launch::async, [&reader] { return RestOf(reader); }));
+  }
+  const std::vector<std::string> events = Events(texts[0] + rests[2].get());
+  EXPECT_GT(events.size(), 1000U);
+  EXPECT_EQ(Joined(Events(texts[1] + rests[0].get()), 0), Joined(events, 0));
+  EXPECT_EQ(Joined(Events(texts[2] + rests[1].get()), 0), Joined(events, 1));
+  EXPECT_TRUE(Eventually([&] { return app.Metric(kLength) == 4; }));
 }
 
 TEST(ResumableStream, IsFoundByItsKeyAlone) {
@@ -201,6 +220,11 @@ TEST(ResumableStream, OnlyThoseThatAskedAre) {
   RawClient client = app.Connect();
   client.Send(PostText("/v1/chat/completions", whole.dump(), kResumable));
   EXPECT_EQ(client.ReadResponse().Header("x-tern-stream-id"), "");
+  client.Send(
+      PostText("/v1/chat/completions", StreamBody("hi", 3).dump(), "x-tern-resumable: yes\r\n"));
+  const auto misspelt = client.ReadResponse();
+  EXPECT_EQ(misspelt.status, 400);
+  EXPECT_EQ(json::parse(misspelt.body)["error"]["param"], "x-tern-resumable");
 }
 
 TEST(ResumableStream, ARequestThatFailsAtOnceHasItsStatus) {
@@ -250,6 +274,27 @@ TEST(ResumableStream, CanBeDeleted) {
   EXPECT_THAT(RestOf(started.client), HasSubstr("The stream was cancelled."));
   EXPECT_EQ(Resume(app, started.id, 0).status, 404);
   EXPECT_TRUE(Eventually([&] { return app.Metric(kRunning) == 0; }));
+}
+
+// Who waits for the first event then has an answer of its own, not a stream.
+TEST(ResumableStream, CancelledBeforeItsFirstEventIsGone) {
+  TestAppOptions options = OneAtATime();
+  options.server.ping_seconds = 0.5;  // so that the head of one that waits comes soon
+  TestApp app(options);
+  Started running = Begin(app, LongBody());
+  EXPECT_TRUE(Eventually([&] {
+    Started waiting = Begin(app, StreamBody("hi", 3));
+    RawClient reader = app.Connect();
+    reader.Send(GetText("/v1/streams/" + waiting.id));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    RawClient client = app.Connect();
+    client.Send("DELETE /v1/streams/" + waiting.id + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_EQ(client.ReadResponse().status, 200);
+    EXPECT_THAT(RestOf(waiting.client), HasSubstr("stream_cancelled"));
+    // On a busy machine it comes too late, or its first ping too early.
+    const auto response = reader.ReadResponse();
+    return response.status == 410 && ErrorCode(response) == "stream_cancelled";
+  }));
 }
 
 TEST(ResumableStream, WhatWasReadMakesRoomAndWhatNobodyReadsEnds) {
@@ -305,8 +350,6 @@ TEST(SlowReader, HoldsUpNobodyAndIsCutWhenItsBacklogIsFull) {
   options.server.stream_backlog_bytes = 64 << 10;
   TestApp app(options);
   RawClient slow = app.Connect();
-  const int small = 4096;
-  ::setsockopt(slow.fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   json body = StreamBody("Tell me a story.", 900);
   body["n"] = 16;
   body["temperature"] = 1;
@@ -319,6 +362,11 @@ TEST(SlowReader, HoldsUpNobodyAndIsCutWhenItsBacklogIsFull) {
     return app.Metric("tern_requests_running{model_name=\"demo\"}") == 0 &&
            app.Metric("tern_slow_readers_cut_total{model_name=\"demo\"}") == 1;
   }));
+  // What it is told when it reads on after all.
+  EXPECT_EQ(slow.ReadResponse(true).status, 200);
+  const EventStream stream(RestOf(slow));
+  ASSERT_TRUE(stream.done);
+  EXPECT_EQ(stream.chunks.back()["error"]["code"], "slow_reader");
 }
 
 }  // namespace
