@@ -78,8 +78,9 @@ double CounterUniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_
 uint32_t CandidatesNeeded(const SamplingParams& params, size_t stop_tokens) {
   constexpr size_t kMost = 256;
   const bool penalised = params.repetition_penalty != 1.0F || params.frequency_penalty != 0.0F ||
-                         params.presence_penalty != 0.0F;
+                         params.presence_penalty != 0.0F || params.dry_multiplier > 0.0F;
   if (params.logprobs >= 0 || penalised || !params.logit_bias.empty()) return 0;
+  if (params.mirostat != 0 || params.top_n_sigma > 0.0F) return 0;
   if (params.temperature != 0.0F && params.top_k <= 0) return 0;
   const size_t best = params.temperature == 0.0F ? 1 : static_cast<size_t>(params.top_k);
   return best + stop_tokens <= kMost ? static_cast<uint32_t>(best + stop_tokens) : 0;

@@ -440,6 +440,9 @@ TEST(Sampler, NeedsAllLogitsWhereTheWholeDistributionCounts) {
   EXPECT_EQ(with([](SamplingParams& p) { p.presence_penalty = 0.1F; }), 0U);
   EXPECT_EQ(with([](SamplingParams& p) { p.frequency_penalty = 0.1F; }), 0U);
   EXPECT_EQ(with([](SamplingParams& p) { p.logit_bias = {{3, 1.0F}}; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.dry_multiplier = 0.8F; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.mirostat = 2; }), 0U);
+  EXPECT_EQ(with([](SamplingParams& p) { p.top_n_sigma = 1.0F; }), 0U);
 }
 
 TEST(Sampler, MaskedTokensNeverCome) {
