@@ -34,9 +34,11 @@ constexpr const char* kExamples =
     "  tern bench --model m.gguf -p 256 -n 48 -t 2 -r 3\n"
     "  tern bench --shape 2b --format pt5 --embedding-type Q6_K --batch 1,8,16 --json\n"
     "  tern bench --depth 0,4096 -p 0 -n 32            generation behind a long context\n"
-    "  tern bench --replay code.txt -p 256 -n 256      what drafts from the text (--speculate) "
-    "gain\n"
-    "                                                  when the answer is that text\n"
+    "  tern bench --replay code.txt -p 256 -n 256      what drafts (--speculate) gain when the "
+    "answer\n"
+    "                                                  is that text; --replay-free: the model's "
+    "own\n"
+    "  tern bench --replay code.txt --replay-free --speculate model --draft-model small.gguf\n"
     "  tern bench --shape 700m --mixed 1900            what a long prompt does to short requests\n"
     "  tern bench --shape 700m --prefix 2000           what a found prompt saves";
 
@@ -111,28 +113,36 @@ std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, const config::Con
 
 void PrintReplay(const ReplayResult& result, const ReplayPlan& plan, bool json) {
   const double per_step = static_cast<double>(result.tokens) / static_cast<double>(result.steps);
+  const std::string kind(result.kind);
   if (json) {
     const Json line = {{"test", plan.free ? "replay-free" : "replay"},
+                       {"drafts", kind},
                        {"prompt", plan.prompt},
                        {"generated", result.tokens},
-                       {"tokens_per_second", {{"off", result.plain}, {"ngram", result.drafted}}},
+                       {"tokens_per_second", {{"off", result.plain}, {kind, result.drafted}}},
                        {"speed_up", result.speed_up},
                        {"draft_tokens", result.draft_tokens},
                        {"accepted_tokens", result.accepted},
                        {"acceptance", result.Acceptance()},
+                       {"draft_length", result.DraftLength()},
+                       {"draft_seconds", result.draft_seconds},
+                       {"seconds", result.seconds},
                        {"tokens_per_step", per_step},
-                       {"expected_tokens_per_draft", result.ExpectedTokensPerStep()}};
+                       {"tokens_per_draft", result.TokensPerDraft()},
+                       {"expected_tokens_per_draft", result.ExpectedTokensPerDraft()}};
     std::cout << server::Dump(line) << std::endl;
     return;
   }
-  std::printf("off %.2f t/s, ngram %.2f t/s: %.2f times\n", result.plain, result.drafted,
+  std::printf("off %.2f t/s, %s %.2f t/s: %.2f times\n", result.plain, kind.c_str(), result.drafted,
               result.speed_up);
-  std::printf("%lu of %lu drafted tokens accepted (%.2f), %.1f per draft; %.2f tokens per step\n",
-              static_cast<unsigned long>(result.accepted),
-              static_cast<unsigned long>(result.draft_tokens), result.Acceptance(),
-              result.DraftLength(), per_step);
-  std::printf("(1 - a^(k+1)) / (1 - a) = %.2f tokens per drafted step\n",
-              result.ExpectedTokensPerStep());
+  std::printf(
+      "%lu of %lu drafted tokens right, %.1f per draft; drafting took %.0f %% of the time\n",
+      static_cast<unsigned long>(result.accepted), static_cast<unsigned long>(result.draft_tokens),
+      result.DraftLength(), 100 * result.draft_seconds / result.seconds);
+  std::printf(
+      "acceptance a = %.2f: a drafted step gave %.2f tokens, (1 - a^(k+1)) / (1 - a) = %.2f; "
+      "all steps %.2f\n",
+      result.Acceptance(), result.TokensPerDraft(), result.ExpectedTokensPerDraft(), per_step);
 }
 
 int RunReplay(const BenchFlags& flags, const config::Config& config) {
@@ -331,7 +341,10 @@ void AddBench(CLI::App& root, Run* run) {
       ->type_name("N")
       ->check(CLI::Range(11, 1 << 20));
   command->add_flag("--json", flags->json, "one JSON object per result");
-  flags->config.AddTo(*command, {"engine", "fabric"});
+  flags->config.AddTo(
+      *command, {"scheduler.max_batch_tokens", "scheduler.prefill_chunk", "scheduler.speculate",
+                 "scheduler.draft_model", "scheduler.speculate_layers",
+                 "scheduler.speculate_max_tokens", "engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunBench(*flags); }; });
 }
 

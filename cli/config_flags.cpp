@@ -14,11 +14,15 @@ std::string Heading(std::string_view section) {
 
 }  // namespace
 
-void ConfigFlags::AddTo(CLI::App& command, std::initializer_list<std::string_view> sections) {
+void ConfigFlags::AddTo(CLI::App& command, std::initializer_list<std::string_view> parts) {
   command.add_option("--config", file_, "TOML file with options (docs/configuration.md)")
       ->type_name("FILE");
   for (const config::OptionInfo& info : config::Options()) {
-    if (std::find(sections.begin(), sections.end(), info.section) == sections.end()) continue;
+    const std::string option = std::string(info.section) + "." + std::string(info.name);
+    const bool wanted = std::any_of(parts.begin(), parts.end(), [&](std::string_view part) {
+      return part == info.section || part == option;
+    });
+    if (!wanted) continue;
     if (command.get_option_no_throw(std::string(info.flag)) != nullptr) continue;
     Add(command, info);
   }

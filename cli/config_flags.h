@@ -11,7 +11,7 @@
 
 namespace cli {
 
-// The options of some sections of config::Options() as flags of a subcommand, and --config.
+// Some of config::Options() as flags of a subcommand, and --config.
 //
 // Lifetime: lives until the subcommand has run; CLI11 writes into it while parsing.
 class ConfigFlags {
@@ -20,8 +20,9 @@ class ConfigFlags {
   ConfigFlags(const ConfigFlags&) = delete;
   ConfigFlags& operator=(const ConfigFlags&) = delete;
 
-  // A flag that the command has already stays the command's.
-  void AddTo(CLI::App& command, std::initializer_list<std::string_view> sections);
+  // parts: sections ("engine") and options ("scheduler.speculate"). A flag that the command has
+  // already stays the command's.
+  void AddTo(CLI::App& command, std::initializer_list<std::string_view> parts);
 
   // Merges defaults, --config file, environment and the flags that were given.
   // Errors: config::ConfigError.

@@ -36,15 +36,6 @@ class LogitsReceiver : public engine::LogitsSink {
   const LocalSequence::OnLogits& on_logits_;
 };
 
-engine::KvGeometry GeometryOf(const engine::ModelConfig& config,
-                              const engine::EngineOptions& options) {
-  return {.layers = config.attention_layers(),
-          .kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .block_size = options.kv_block_size,
-          .type = options.kv_type};
-}
-
 }  // namespace
 
 LocalModel::LocalModel(const std::string& path, const config::Config& config)
@@ -55,7 +46,7 @@ LocalModel::LocalModel(const std::string& path, const config::Config& config)
       adapters_(engine::DefaultAdapters(model_->weights())) {}
 
 void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
-  const engine::KvGeometry geometry = GeometryOf(model_->config(), options_);
+  const engine::KvGeometry geometry = engine::PlannedKvGeometry(model_->config(), options_);
   engine::EngineOptions options = options_;
   options.context_length = context;
   options.max_sequences = sequences;

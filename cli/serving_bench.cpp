@@ -18,6 +18,7 @@ namespace {
 using engine::TokenId;
 using scheduler::Request;
 using scheduler::SchedulerOptions;
+using scheduler::Speculation;
 using scheduler::TokenEvent;
 
 double Now() {
@@ -55,7 +56,9 @@ class Session {
   Session(scheduler::ModelRuntime& runtime, const SchedulerOptions& options)
       : scheduler_(options, runtime.runner().kv_geometry(), runtime.runner().kv_blocks(),
                    runtime.runner().context_length()),
-        executor_(scheduler_, runtime.runner(), Now) {}
+        executor_(
+            scheduler_, runtime.runner(), Now,
+            options.speculation == Speculation::kOff ? std::nullopt : runtime.draft_source()) {}
 
   std::shared_ptr<Recorder> Submit(std::vector<TokenId> prompt, uint32_t max_tokens,
                                    std::vector<TokenId> forced = {}) {
@@ -74,7 +77,7 @@ class Session {
 
   // False when there was nothing to do.
   bool Step() { return executor_.Step(); }
-  uint64_t steps() const { return executor_.totals().steps; }
+  const scheduler::StepTotals& totals() const { return executor_.totals(); }
   scheduler::SchedulerStats stats() const { return scheduler_.stats(); }
 
  private:
@@ -101,14 +104,19 @@ std::vector<TokenId> SomePrompt(uint32_t tokens, uint32_t seed, uint32_t vocabul
 }  // namespace
 
 double ReplayResult::Acceptance() const {
-  return draft_tokens == 0 ? 0 : static_cast<double>(accepted) / static_cast<double>(draft_tokens);
+  const auto tried = static_cast<double>(accepted + wrong_drafts);
+  return tried == 0 ? 0 : static_cast<double>(accepted) / tried;
 }
 
 double ReplayResult::DraftLength() const {
   return drafts == 0 ? 0 : static_cast<double>(draft_tokens) / static_cast<double>(drafts);
 }
 
-double ReplayResult::ExpectedTokensPerStep() const {
+double ReplayResult::TokensPerDraft() const {
+  return drafts == 0 ? 1 : 1 + static_cast<double>(accepted) / static_cast<double>(drafts);
+}
+
+double ReplayResult::ExpectedTokensPerDraft() const {
   const double a = Acceptance();
   const double k = DraftLength();
   return a >= 1 ? k + 1 : (1 - std::pow(a, k + 1)) / (1 - a);
@@ -137,14 +145,16 @@ ServingBench::ServingBench(const std::string& path, const config::Config& config
 struct ServingBench::ReplayRun {
   std::vector<TokenId> tokens;
   double seconds = 0;  // first token to last
+  double draft_seconds = 0;
   uint64_t steps = 0;
   scheduler::SchedulerStats stats;
 };
 
 ServingBench::ReplayRun ServingBench::RunReplay(const std::vector<TokenId>& text,
-                                                const ReplayPlan& plan, bool speculate) {
+                                                const ReplayPlan& plan,
+                                                scheduler::Speculation speculation) {
   SchedulerOptions options = automatic_;
-  options.speculation = speculate ? scheduler::Speculation::kNgram : scheduler::Speculation::kOff;
+  options.speculation = speculation;
   options.prefix_cache = scheduler::PrefixCacheMode::kOff;
   Session session(*runtime_, options);
   const auto split = text.begin() + plan.prompt;
@@ -154,12 +164,13 @@ ServingBench::ReplayRun ServingBench::RunReplay(const std::vector<TokenId>& text
       session.Submit({text.begin(), split}, plan.free ? plan.generate : 0, std::move(forced));
   uint64_t prompt_steps = 0;
   while (session.Step()) {
-    if (prompt_steps == 0 && !recorder->tokens.empty()) prompt_steps = session.steps();
+    if (prompt_steps == 0 && !recorder->tokens.empty()) prompt_steps = session.totals().steps;
   }
   ExpectServed(*recorder);
   return {.tokens = recorder->tokens,
           .seconds = recorder->times.back() - recorder->times.front(),
-          .steps = session.steps() - prompt_steps,
+          .draft_seconds = session.totals().draft_seconds,
+          .steps = session.totals().steps - prompt_steps,
           .stats = session.stats()};
 }
 
@@ -173,22 +184,28 @@ ReplayResult ServingBench::Replay(const std::vector<TokenId>& text, const Replay
   std::vector<double> drafted;
   std::vector<double> ratios;
   ReplayRun last;
-  RunReplay(text, plan, false);  // warm-up
+  const Speculation configured = runtime_->options().scheduler.speculation;
+  const auto kind = configured == Speculation::kOff ? Speculation::kNgram : configured;
+  RunReplay(text, plan, Speculation::kOff);  // warm-up
   for (uint32_t i = 0; i < plan.repetitions; ++i) {
-    const ReplayRun without = RunReplay(text, plan, false);
-    last = RunReplay(text, plan, true);
+    const ReplayRun without = RunReplay(text, plan, Speculation::kOff);
+    last = RunReplay(text, plan, kind);
     if (without.tokens != last.tokens) throw std::runtime_error("Drafts changed the answer.");
     const auto gaps = static_cast<double>(without.tokens.size() - 1);
     plain.push_back(gaps / without.seconds);
     drafted.push_back(gaps / last.seconds);
     ratios.push_back(without.seconds / last.seconds);
   }
-  return {.plain = Quantile(plain, 0.5),
+  return {.kind = scheduler::Name(kind),
+          .plain = Quantile(plain, 0.5),
           .drafted = Quantile(drafted, 0.5),
           .speed_up = Quantile(ratios, 0.5),
+          .seconds = last.seconds,
+          .draft_seconds = last.draft_seconds,
           .tokens = last.tokens.size() - 1,
           .steps = last.steps,
           .drafts = last.stats.drafts,
+          .wrong_drafts = last.stats.wrong_drafts,
           .draft_tokens = last.stats.draft_tokens,
           .accepted = last.stats.accepted_draft_tokens};
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/config.h"
@@ -11,7 +12,7 @@
 
 namespace cli {
 
-// What prompt look-up drafting does to one text.
+// What drafts do to one text.
 struct ReplayPlan {
   uint32_t prompt = 256;    // the text's first tokens
   uint32_t generate = 256;  // the next ones, which the answer is forced to be
@@ -20,19 +21,26 @@ struct ReplayPlan {
 };
 
 struct ReplayResult {
-  double plain = 0;     // generated tokens per second, median
-  double drafted = 0;   // with drafts
-  double speed_up = 0;  // median of the ratios of runs side by side
+  std::string_view kind;
+  double plain = 0;          // generated tokens per second, median
+  double drafted = 0;        // with drafts
+  double speed_up = 0;       // median of the ratios of runs side by side
+  double seconds = 0;        // of the last drafted run, first token to last
+  double draft_seconds = 0;  // of these, in a model that drafts
   uint64_t tokens = 0;
   uint64_t steps = 0;  // of the drafted run's generation
   uint64_t drafts = 0;
+  uint64_t wrong_drafts = 0;
   uint64_t draft_tokens = 0;
   uint64_t accepted = 0;
 
-  double Acceptance() const;  // of the drafted tokens
+  // a: chance that a drafted token is right when those before it are.
+  double Acceptance() const;
+  // k
   double DraftLength() const;
-  // (1 - a^(k+1)) / (1 - a): tokens per step when each of k drafts is right with chance a.
-  double ExpectedTokensPerStep() const;
+  // Tokens of a step with drafts: counted, and (1 - a^(k+1)) / (1 - a).
+  double TokensPerDraft() const;
+  double ExpectedTokensPerDraft() const;
 };
 
 // How a long prompt disturbs short requests and running streams.
@@ -72,6 +80,7 @@ class ServingBench {
   const engine::Model& model() const { return runtime_->model(); }
   int threads() const { return team_.size(); }
 
+  // Drafts as the configuration says, from the text when it says nothing.
   ReplayResult Replay(const std::vector<engine::TokenId>& text, const ReplayPlan& plan);
   MixedResult Mixed(const MixedPlan& plan, bool chunked);
   PrefixResult Prefix(uint32_t prompt, uint32_t repetitions);
@@ -79,7 +88,7 @@ class ServingBench {
  private:
   struct ReplayRun;
   ReplayRun RunReplay(const std::vector<engine::TokenId>& text, const ReplayPlan& plan,
-                      bool speculate);
+                      scheduler::Speculation speculation);
 
   fabric::WorkerTeam team_;
   std::shared_ptr<scheduler::ModelRuntime> runtime_;

@@ -427,6 +427,11 @@ void Loader::Check(const Config& config, const std::vector<ModelSetting>& own) c
                       origin("scheduler.max_batch_tokens") +
                       "), because each running sequence takes a token per step.");
   }
+  if (config.scheduler.speculation == scheduler::Speculation::kModel &&
+      config.scheduler.draft_model.empty()) {
+    throw ConfigError("scheduler.speculate = \"model\" (from " + origin("scheduler.speculate") +
+                      ") needs a scheduler.draft_model.");
+  }
 }
 
 // What is of one model cannot be given for all of several.
@@ -439,6 +444,10 @@ void Loader::CheckSharedFiles() const {
   if (!config.engine.lora.empty()) {
     throw ConfigError("engine.lora (from " + loaded_.origins.at("engine.lora") + instead +
                       ", for an adapter fits one model only.");
+  }
+  if (!config.scheduler.draft_model.empty()) {
+    throw ConfigError("scheduler.draft_model (from " + loaded_.origins.at("scheduler.draft_model") +
+                      instead + ", for a draft model has the vocabulary of one model.");
   }
   if (!config.scheduler.prefix_cache_file.empty()) {
     throw ConfigError("scheduler.prefix_cache_file (from " +

@@ -451,11 +451,24 @@ void AddSchedulerOptions(std::vector<Option>* table) {
                 "keep the prefix cache there over restarts; FILE.key is its key"),
            TERN_FIELD(scheduler.prefix_cache_file)));
   using scheduler::Speculation;
-  add(Choice<Speculation>(info("speculate", "--speculate", "MODE",
-                               "guess the next tokens and check them together: ngram (from the "
-                               "text so far) | off; never changes what is generated"),
-                          TERN_FIELD(scheduler.speculation),
-                          {{"ngram", Speculation::kNgram}, {"off", Speculation::kOff}}));
+  add(Choice<Speculation>(
+      info(
+          "speculate", "--speculate", "MODE",
+          "guess the next tokens and check them together: ngram (from the text so far) | self "
+          "(from the model's first layers) | model (from --draft-model) | off | auto (model, where "
+          "there is one); never changes what is generated"),
+      TERN_FIELD(scheduler.speculation),
+      {{"auto", Speculation::kAuto},
+       {"ngram", Speculation::kNgram},
+       {"self", Speculation::kSelf},
+       {"model", Speculation::kModel},
+       {"off", Speculation::kOff}}));
+  add(Text(info("draft_model", "--draft-model", "FILE",
+                "GGUF of a smaller model with the same vocabulary, to guess the next tokens with"),
+           TERN_FIELD(scheduler.draft_model)));
+  add(Integer(info("speculate_layers", "--speculate-layers", "N",
+                   "layers that --speculate self guesses with; 0 = half of them"),
+              TERN_FIELD(scheduler.speculation_layers), 0, 4096));
   add(Integer(info("speculate_max_tokens", "--speculate-max-tokens", "N",
                    "a step of more tokens than this guesses nothing"),
               TERN_FIELD(scheduler.speculation_max_tokens), 1, 4096));

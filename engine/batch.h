@@ -71,6 +71,10 @@ class LogitsSink {
 struct Batch {
   std::span<const BatchRow> rows;
   LogitsSink* sink = nullptr;  // needed when a row asks for kLogits
+  // Only so many of the model's layers, then the final norm and the head: a guess at what all of
+  // them would say. The keys and values that these layers write are those of a whole step. 0 = all.
+  // REQUIRES: at most the model's; 0 when it is recurrent.
+  uint32_t layers = 0;
 };
 
 enum class RowStatus : uint8_t {

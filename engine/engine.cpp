@@ -45,22 +45,6 @@ AttentionWindow ResolveWindow(const EngineOptions& options) {
   return {.tokens = options.sliding_window, .sinks = options.attention_sinks};
 }
 
-KvGeometry ResolveGeometry(const ModelConfig& config, const EngineOptions& options) {
-  if (options.kv_block_size == 0 || options.kv_block_size % fabric::kAttentionChunk != 0 ||
-      options.kv_block_size > 4096) {
-    throw ModelError("The KV block size must be a multiple of " +
-                     std::to_string(fabric::kAttentionChunk) + " and at most 4096, but it is " +
-                     std::to_string(options.kv_block_size) + ".");
-  }
-  return {.layers = config.attention_layers(),
-          .kv_heads = config.kv_heads,
-          .head_dim = config.head_dim,
-          .block_size = options.kv_block_size,
-          .type = options.kv_type,
-          .state_slots = ResolveStateSlots(config, options),
-          .window = ResolveWindow(options)};
-}
-
 uint32_t ResolveBlocks(const KvGeometry& geometry, uint32_t context_length,
                        const EngineOptions& options, uint64_t weight_bytes) {
   const uint64_t block = geometry.BytesPerBlock();
@@ -90,9 +74,25 @@ uint64_t MostPoolBytes(const EngineOptions& options, uint64_t weight_bytes) {
   return std::min(half, options.memory_share - std::min(options.memory_share, weight_bytes));
 }
 
+KvGeometry PlannedKvGeometry(const ModelConfig& config, const EngineOptions& options) {
+  if (options.kv_block_size == 0 || options.kv_block_size % fabric::kAttentionChunk != 0 ||
+      options.kv_block_size > 4096) {
+    throw ModelError("The KV block size must be a multiple of " +
+                     std::to_string(fabric::kAttentionChunk) + " and at most 4096, but it is " +
+                     std::to_string(options.kv_block_size) + ".");
+  }
+  return {.layers = config.attention_layers(),
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .block_size = options.kv_block_size,
+          .type = options.kv_type,
+          .state_slots = ResolveStateSlots(config, options),
+          .window = ResolveWindow(options)};
+}
+
 uint64_t PlannedKvBytes(const ModelConfig& config, const EngineOptions& options,
                         uint64_t weight_bytes) {
-  const KvGeometry geometry = ResolveGeometry(config, options);
+  const KvGeometry geometry = PlannedKvGeometry(config, options);
   const uint32_t blocks =
       ResolveBlocks(geometry, ResolveContext(config, options), options, weight_bytes);
   uint64_t bytes = geometry.BytesPerBlock() * blocks;
@@ -105,7 +105,7 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
     : model_(std::move(model)),
       context_length_(ResolveContext(model_->config(), options)),
       max_batch_tokens_(std::max(1U, options.max_batch_tokens)) {
-  const KvGeometry geometry = ResolveGeometry(model_->config(), options);
+  const KvGeometry geometry = PlannedKvGeometry(model_->config(), options);
   const uint32_t blocks =
       ResolveBlocks(geometry, context_length_, options, model_->weights().resident_bytes);
   backend_ = std::make_unique<CpuBackend>(model_, geometry, blocks, options, context_length_,

@@ -14,6 +14,9 @@ namespace engine {
 // The most that an automatic KV pool takes beside weights of such a size, if not for one context.
 uint64_t MostPoolBytes(const EngineOptions& options, uint64_t weight_bytes);
 
+// What an engine of such a model keeps of a sequence. Errors: as the Engine constructor.
+KvGeometry PlannedKvGeometry(const ModelConfig& config, const EngineOptions& options);
+
 // Bytes of the KV pool and of recurrent states that an engine of such a model would have if it were
 // made now. Errors: as the Engine constructor.
 uint64_t PlannedKvBytes(const ModelConfig& config, const EngineOptions& options,

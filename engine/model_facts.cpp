@@ -1,6 +1,7 @@
 #include "engine/model_facts.h"
 
 #include "engine/engine.h"
+#include "engine/model.h"
 #include "engine/model_config.h"
 #include "gguf/reader.h"
 
@@ -19,7 +20,13 @@ ModelFacts InspectModel(const std::string& path, const EngineOptions& options) {
     facts.weight_bytes += tensor.byte_size;
   }
   facts.kv_bytes = PlannedKvBytes(config, options, facts.weight_bytes);
+  facts.kv_block_bytes = PlannedKvGeometry(config, options).BytesPerBlock();
   return facts;
+}
+
+std::unique_ptr<const text::Tokenizer> ReadTokenizer(const std::string& path,
+                                                     const EngineOptions& options) {
+  return text::Tokenizer::FromMetadata(gguf::File::Open(path, ReadOptionsFor(options)).metadata());
 }
 
 }  // namespace engine

@@ -61,7 +61,9 @@ fabric::Status Transformer::Run(StepRows* rows, StepStats* stats) noexcept {
   attention_.Plan(*rows);
   if (windowed_) windowed_->Plan(*rows);
   fabric::DeviceCounters counted = device_.Counters();
-  for (uint32_t layer = 0; layer < config_.layers; ++layer) {
+  assert(rows->batch->layers <= config_.layers);
+  const uint32_t layers = rows->batch->layers == 0 ? config_.layers : rows->batch->layers;
+  for (uint32_t layer = 0; layer < layers; ++layer) {
     fabric::Status status = config_.layer_kinds[layer].recurrent
                                 ? delta_net_->Run(weights_.layers[layer], place_[layer],
                                                   residual_.data(), normed_.data(), rows, stats)

@@ -37,8 +37,8 @@ class Transformer {
               fabric::WorkerTeam& team, KvCache& cache, StateCache& states, uint32_t max_tokens,
               uint32_t max_context);
 
-  // Runs all layers over the rows' tokens and writes their keys and values to the cache. Sets
-  // rows->non_finite of tokens that met a NaN or an infinity; adds to the seconds and bytes of
+  // Runs the batch's layers over the rows' tokens and writes their keys and values to the cache.
+  // Sets rows->non_finite of tokens that met a NaN or an infinity; adds to the seconds and bytes of
   // *stats. On another status than kOk nothing but the rows' own cache positions has changed, so
   // the call may be repeated. Recurrent states are written beside those that were read; the caller
   // commits them.

@@ -46,11 +46,7 @@ StepCost EstimateStepCost(const engine::Model& model, const engine::EngineOption
   cost.macs_per_token += 3.0 * config.layers * config.experts.used *
                          static_cast<double>(config.experts.ffn) * config.hidden;
   cost.macs_per_second = MacsPerSecond(isa) * threads;
-  const engine::KvGeometry geometry{.layers = config.attention_layers(),
-                                    .kv_heads = config.kv_heads,
-                                    .head_dim = config.head_dim,
-                                    .block_size = options.kv_block_size,
-                                    .type = options.kv_type};
+  const engine::KvGeometry geometry = engine::PlannedKvGeometry(model.config(), options);
   const uint64_t pool = options.kv_bytes > 0
                             ? options.kv_bytes
                             : engine::MostPoolBytes(options, model.weights().resident_bytes);

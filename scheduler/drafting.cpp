@@ -10,7 +10,7 @@ using engine::TokenId;
 constexpr size_t kShortestMatch = 3;
 constexpr size_t kLongestMatch = 8;
 // Of a step that it makes longer; decode is bound by memory, so that it is far below one.
-constexpr double kDraftCost = 0.15;
+constexpr double kCheckCost = 0.15;
 constexpr uint32_t kLongestDraft = 16;
 constexpr double kLeastAcceptance = 0.5;
 // Weight of the latest draft in the moving mean.
@@ -45,27 +45,30 @@ std::vector<TokenId> DraftFromText(std::span<const TokenId> tokens, uint32_t cou
   return draft;
 }
 
-uint32_t DraftControl::Length() const {
+uint32_t DraftControl::Length(double guess_cost) const {
   if (rest_ > 0) return 0;
-  uint32_t length = 0;
-  for (double chance = acceptance_; chance > kDraftCost && length < kLongestDraft;
+  const double cost = kCheckCost + guess_cost;
+  uint32_t length = 1;  // after a rest one is tried, whatever it costs
+  for (double chance = acceptance_ * acceptance_; chance > cost && length < kLongestDraft;
        chance *= acceptance_) {
     ++length;
   }
   return length;
 }
 
-void DraftControl::OnDraft(uint32_t drafted, uint32_t accepted) {
+void DraftControl::OnDraft(uint32_t drafted, uint32_t accepted, double guess_cost) {
+  if (rest_ == kForEver) return;
   // Drafts behind the first wrong one say nothing about the acceptance per token.
   const double share = accepted == drafted ? 1.0 : accepted / (accepted + 1.0);
   acceptance_ += kNewest * (share - acceptance_);
-  if (acceptance_ >= kLeastAcceptance) {
+  const double least = std::max(kLeastAcceptance, kCheckCost + guess_cost);
+  if (acceptance_ >= least) {
     if (accepted == drafted) next_rest_ = kFirstRest;
     return;
   }
   rest_ = next_rest_;
   next_rest_ = std::min(next_rest_ * 2, kLongestRest);
-  acceptance_ = kLeastAcceptance;
+  acceptance_ = std::max(acceptance_, kLeastAcceptance);
 }
 
 void DraftControl::OnPlainToken() {

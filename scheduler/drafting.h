@@ -16,15 +16,15 @@ std::vector<engine::TokenId> DraftFromText(std::span<const engine::TokenId> toke
 
 // How many tokens to draft for one sequence, from how its drafts fared.
 //
-// Every drafted token costs a part of a step, whatever comes of it, and is worth a step with the
-// chance that it and all before it are right. With an acceptance of a per token, the i-th is
-// drafted while a^i is above its cost. Below one half drafting stops for a while, each time for
-// longer.
+// Every drafted token costs a part of a step, whatever comes of it: its check, and its guess where
+// a model guesses. It is worth a step with the chance that it and all before it are right. With an
+// acceptance of a per token, the i-th is drafted while a^i is above its cost. Below one half, or
+// below the cost of one token, drafting stops for a while, each time for longer.
 class DraftControl {
  public:
-  // Most tokens that are worth drafting now.
-  uint32_t Length() const;
-  void OnDraft(uint32_t drafted, uint32_t accepted);
+  // Most tokens that are worth drafting now. guess_cost: of one token, in steps.
+  uint32_t Length(double guess_cost = 0) const;
+  void OnDraft(uint32_t drafted, uint32_t accepted, double guess_cost = 0);
   // A token was generated without a draft.
   void OnPlainToken();
   // For good: the sequence's drafts are trouble.

@@ -35,7 +35,7 @@ struct Slot {
   explicit Slot(std::shared_ptr<ModelRuntime> served)
       : runtime(std::move(served)),
         inbox(runtime->options().scheduler),
-        executor(runtime->scheduler(), runtime->runner(), Now) {}
+        executor(runtime->scheduler(), runtime->runner(), Now, runtime->draft_source()) {}
 
   std::shared_ptr<ModelRuntime> runtime;
   Inbox inbox;
@@ -177,6 +177,7 @@ void EngineLoop::Impl::Report(Slot& slot) {
   stats.projection_seconds = totals.projection_seconds;
   stats.attention_seconds = totals.attention_seconds;
   stats.head_seconds = totals.head_seconds;
+  stats.draft_seconds = totals.draft_seconds;
   slot.inbox.SetWaiting(stats.scheduler.queued_requests, stats.scheduler.waiting_tokens,
                         slot.runtime->scheduler().queued_of_key());
   {
@@ -209,6 +210,7 @@ void AddCounters(const LoopStats& more, LoopStats* sum) {
   sum->scheduler.drafts += policy.drafts;
   sum->scheduler.draft_tokens += policy.draft_tokens;
   sum->scheduler.accepted_draft_tokens += policy.accepted_draft_tokens;
+  sum->scheduler.wrong_drafts += policy.wrong_drafts;
   fabric::AddCounters(more.device, &sum->device);
   sum->steps += more.steps;
   sum->step_tokens += more.step_tokens;
@@ -220,6 +222,7 @@ void AddCounters(const LoopStats& more, LoopStats* sum) {
   sum->projection_seconds += more.projection_seconds;
   sum->attention_seconds += more.attention_seconds;
   sum->head_seconds += more.head_seconds;
+  sum->draft_seconds += more.draft_seconds;
 }
 
 EngineLoop::EngineLoop() : impl_(std::make_unique<Impl>()) {}

@@ -27,6 +27,7 @@ struct LoopStats {
   double projection_seconds = 0;
   double attention_seconds = 0;
   double head_seconds = 0;
+  double draft_seconds = 0;  // in a model that drafts, beside step_seconds
 };
 
 // Adds what `more` has counted; the state of now (what runs, what waits, blocks) stays that of sum.

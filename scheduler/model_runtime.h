@@ -2,12 +2,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "fabric/device.h"
 #include "fabric/worker_team.h"
+#include "scheduler/model_drafter.h"
 #include "scheduler/prefix_store.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/scheduler_options.h"
@@ -41,15 +43,19 @@ class ModelRuntime {
   // Errors: as Load().
   static Facts Inspect(const Options& options);
 
-  // Errors: as engine::Model::Load and the Engine constructor. team outlives the runtime.
+  // Errors: as engine::Model::Load and the Engine constructor; ModelError when the draft model's
+  // vocabulary is another one, or when the model cannot be drafted for as asked. team outlives the
+  // runtime.
   static std::shared_ptr<ModelRuntime> Load(
       const Options& options, fabric::WorkerTeam& team,
       const std::function<void(const engine::LoadProgress&)>& progress = {});
 
   // A runtime whose steps are made by `runner`: it has a scheduler and a name but no model or
   // engine. For tests of the loop.
-  static std::shared_ptr<ModelRuntime> WithRunner(const Options& options,
-                                                  std::unique_ptr<StepRunner> runner);
+  // draft_runner: of Speculation::kModel.
+  static std::shared_ptr<ModelRuntime> WithRunner(
+      const Options& options, std::unique_ptr<StepRunner> runner,
+      std::unique_ptr<StepRunner> draft_runner = nullptr);
 
   // The prefix cache to and from a file (scheduler/prefix_store.h), with a key beside it
   // (PATH.key). Return the number of blocks; a file that is not there has none. Errors:
@@ -67,17 +73,29 @@ class ModelRuntime {
   Scheduler& scheduler() { return *scheduler_; }
   StepRunner& runner() { return *runner_; }
   const StepRunner& runner() const { return *runner_; }
+  // What drafts for it, if a model does.
+  std::optional<DraftSource> draft_source() const;
   const engine::Engine& engine() const { return *engine_; }
 
  private:
+  // A model that drafts.
+  struct Draft {
+    std::unique_ptr<fabric::Device> device;
+    std::unique_ptr<engine::Engine> engine;
+    std::unique_ptr<StepRunner> runner;
+  };
+
   ModelRuntime() = default;
   PrefixStoreFormat StoreFormat() const;
+  static Draft LoadDraft(const Options& options, const engine::Engine& served,
+                         fabric::WorkerTeam& team);
 
   Options options_;
   std::unique_ptr<fabric::Device> device_;
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Scheduler> scheduler_;
+  Draft draft_;
 };
 
 }  // namespace scheduler

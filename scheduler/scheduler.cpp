@@ -13,9 +13,13 @@ namespace {
 // Beyond this, priorities make no further difference, so that aging reaches every request in time.
 constexpr int32_t kMostUrgent = -1000;
 constexpr int32_t kLeastUrgent = 1000;
+// Until a model's guesses have been timed, and the weight of the latest ones in the mean.
+constexpr double kFirstGuessCost = 0.2;
+constexpr double kNewestCost = 0.1;
 
 // Without a model there is nothing to derive the automatic limits from.
 SchedulerOptions Normalized(SchedulerOptions options, const engine::KvGeometry& geometry) {
+  options.speculation = DraftKind(options);
   if (options.max_sequences == 0) options.max_sequences = 64;
   if (options.max_batch_tokens == 0) options.max_batch_tokens = 512;
   if (options.prefill_chunk == 0) options.prefill_chunk = (options.max_batch_tokens + 3) / 4;
@@ -55,6 +59,7 @@ Scheduler::Impl::Impl(const SchedulerOptions& scheduler_options, const engine::K
               .cache_key = cache_key,
               .swap_slots = SwapSlots(options, geometry)}) {
   assert(kv_blocks >= geometry.MostBlocks(context, 1));
+  guess_cost = drafts_with_model() ? kFirstGuessCost : 0;
   running.reserve(options.max_sequences);
   for (uint32_t slot = geometry.state_slots; slot > 0; --slot) free_state_slots.push_back(slot - 1);
 }
@@ -294,6 +299,7 @@ void Scheduler::Impl::LeaveQueue(Group& group) {
 void Scheduler::Impl::Commit(const StepPlan& plan, const StepResult& result) {
   assert(plan.rows.size() == result.rows.size());
   ReserveEndings();
+  if (result.guess_cost > 0) guess_cost += kNewestCost * (result.guess_cost - guess_cost);
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     try {
       CommitRow(plan.rows[i], result.rows[i]);
@@ -311,7 +317,7 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   }
   Sequence& sequence = entry.sequence;
   Group& group = *entry.group;
-  CommitDraft(entry, row, result.accepted.size());
+  CommitDraft(entry, row, result.accepted);
   if (result.outcome == RowOutcome::kDropDrafts) return tables.Trim(sequence);
 
   assert(row.samples != result.accepted.empty());
@@ -336,17 +342,23 @@ void Scheduler::Impl::CommitRow(const PlannedRow& row, const RowResult& result) 
   if (sequence.generated() == sequence.max_tokens) Finish(entry, FinishReason::kLength, {});
 }
 
-void Scheduler::Impl::CommitDraft(Entry& entry, const PlannedRow& row, size_t accepted) {
+void Scheduler::Impl::CommitDraft(Entry& entry, const PlannedRow& row,
+                                  std::span<const engine::TokenId> accepted) {
+  if (row.never_draft) entry.drafting.Stop();
   if (row.drafts.empty()) {
-    if (accepted > 0) entry.drafting.OnPlainToken();
+    if (!accepted.empty()) entry.drafting.OnPlainToken();
     return;
   }
   const auto drafted = static_cast<uint32_t>(row.drafts.size());
   ++counters.drafts;
   counters.draft_tokens += drafted;
-  if (accepted == 0) return entry.drafting.Stop();
-  counters.accepted_draft_tokens += accepted - 1;
-  entry.drafting.OnDraft(drafted, static_cast<uint32_t>(accepted) - 1);
+  if (accepted.empty()) return entry.drafting.Stop();
+  const auto [wrong, sample] =
+      std::mismatch(row.drafts.begin(), row.drafts.end(), accepted.begin(), accepted.end());
+  const auto right = static_cast<uint32_t>(wrong - row.drafts.begin());
+  counters.accepted_draft_tokens += right;
+  counters.wrong_drafts += sample != accepted.end() && right < drafted ? 1 : 0;
+  entry.drafting.OnDraft(drafted, right, guess_cost);
 }
 
 // Each prompt position of a request counts once, whichever choice computed it and however often.

@@ -32,12 +32,16 @@ enum class AdmitResult : uint8_t {
 //
 // Every draft is checked by the sample that the model draws at its place: while they are equal, the
 // sample after it counts too. So a row accepts between one token and one more than it has drafts.
+// Drafts from the text come with the plan; those of a model are put in before the step is run, up
+// to draft_room, for which there are blocks.
 struct PlannedRow {
   uint64_t sequence = 0;
   uint32_t first = 0;
   uint32_t count = 0;
-  bool samples = false;                 // the last token's logits give the next token
-  std::vector<engine::TokenId> drafts;  // only where count == 1 and samples
+  bool samples = false;                      // the last token's logits give the next token
+  std::vector<engine::TokenId> drafts = {};  // only where count == 1 and samples
+  uint32_t draft_room = 0;                   // that a model may draft
+  bool never_draft = false;  // the drafting model can say nothing about the sequence
   uint32_t tokens() const { return count + static_cast<uint32_t>(drafts.size()); }
 };
 
@@ -67,6 +71,9 @@ struct RowResult {
 
 struct StepResult {
   std::vector<RowResult> rows;  // parallel to StepPlan::rows
+  // Seconds that a model took to draft one token, over those of the step that checked them; 0 =
+  // nothing to tell.
+  double guess_cost = 0;
 };
 
 // A sequence that ended in Commit(), Cancel() or Plan() (deadline), to be reported.
@@ -98,6 +105,7 @@ struct SchedulerStats {
   uint64_t drafts = 0;  // rows with drafted tokens
   uint64_t draft_tokens = 0;
   uint64_t accepted_draft_tokens = 0;
+  uint64_t wrong_drafts = 0;  // rows of which a drafted token was wrong
   double KvUsage() const {
     return kv_blocks_total == 0
                ? 0.0

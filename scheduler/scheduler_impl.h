@@ -73,6 +73,9 @@ struct Scheduler::Impl {
   void AddRow(const Entry& entry, uint32_t count, StepPlan* plan);
   void AddDrafts(StepPlan* plan, uint32_t budget);
   void AddDraft(PlannedRow& row, uint32_t most, StepPlan* plan);
+  bool drafts_with_model() const {
+    return options.speculation == Speculation::kSelf || options.speculation == Speculation::kModel;
+  }
 
   // Moving sequences between states.
   AdmitResult CheckBounds(const Request& request) const;
@@ -91,7 +94,7 @@ struct Scheduler::Impl {
   void Finish(Entry& entry, FinishReason reason, std::string error);
   void LeaveQueue(Group& group);
   void CommitRow(const PlannedRow& row, const RowResult& result);
-  void CommitDraft(Entry& entry, const PlannedRow& row, size_t accepted);
+  void CommitDraft(Entry& entry, const PlannedRow& row, std::span<const engine::TokenId> accepted);
   void CountPrompt(Group& group, uint32_t computed);
 
   // Positions for which a sequence needs blocks before it starts: the next token's too.
@@ -122,6 +125,7 @@ struct Scheduler::Impl {
   uint64_t queued_tokens = 0;
   std::unordered_map<std::string, uint32_t> queued_of_key;  // requests; absent = 0
   SchedulerStats counters;                                  // cumulative fields only
+  double guess_cost = 0;  // of a drafted token, in steps: moving mean
 };
 
 }  // namespace scheduler

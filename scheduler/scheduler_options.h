@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace scheduler {
 
@@ -14,9 +15,29 @@ enum class PrefixCacheMode : uint8_t {
 
 // Where guesses of the next tokens come from. They never change what is generated.
 enum class Speculation : uint8_t {
+  kAuto,  // kModel where there is a draft model, else kOff
   kOff,
   kNgram,  // from the text so far (prompt look-up)
+  kSelf,   // from the first layers of the model itself
+  kModel,  // from a smaller model of the same vocabulary
 };
+
+// As options and metrics call it.
+constexpr std::string_view Name(Speculation kind) {
+  switch (kind) {
+    case Speculation::kAuto:
+      return "auto";
+    case Speculation::kOff:
+      return "off";
+    case Speculation::kNgram:
+      return "ngram";
+    case Speculation::kSelf:
+      return "self";
+    case Speculation::kModel:
+      return "model";
+  }
+  return "";
+}
 
 struct SchedulerOptions {
   // 0 = from the model and the machine (scheduler/auto_limits.h).
@@ -39,9 +60,17 @@ struct SchedulerOptions {
   std::string prefix_cache_file;  // kept there over restarts; empty = nowhere
   uint64_t swap_bytes = 0;  // host memory for the KV of preempted sequences; 0 = compute it again
 
-  Speculation speculation = Speculation::kOff;
+  Speculation speculation = Speculation::kAuto;
   // A step of more tokens than this drafts nothing: decode has no arithmetic to spare any more.
   uint32_t speculation_max_tokens = 16;
+  uint32_t speculation_layers = 0;  // kSelf: how many; 0 = half of them
+  std::string draft_model;          // kModel: its GGUF file
 };
+
+// Where guesses come from under these options; never kAuto.
+inline Speculation DraftKind(const SchedulerOptions& options) {
+  if (options.speculation != Speculation::kAuto) return options.speculation;
+  return options.draft_model.empty() ? Speculation::kOff : Speculation::kModel;
+}
 
 }  // namespace scheduler

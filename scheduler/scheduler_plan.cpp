@@ -205,8 +205,7 @@ void Scheduler::Impl::AddRow(const Entry& entry, uint32_t count, StepPlan* plan)
   plan->rows.push_back({.sequence = sequence.id,
                         .first = sequence.num_computed,
                         .count = count,
-                        .samples = count == Pending(sequence) && !entry.group->embeds,
-                        .drafts = {}});
+                        .samples = count == Pending(sequence) && !entry.group->embeds});
   plan->tokens += count;
 }
 
@@ -230,19 +229,26 @@ void Scheduler::Impl::AddDraft(PlannedRow& row, uint32_t most, StepPlan* plan) {
   Sequence& sequence = entry.sequence;
   // The sample after the last accepted draft is a token too.
   const uint32_t allowed = sequence.max_tokens - sequence.generated() - 1;
-  const uint32_t length = std::min({entry.drafting.Length(), most, allowed});
-  if (length == 0) return;
-  std::vector<engine::TokenId> drafts = DraftFromText(sequence.tokens, length);
+  uint32_t length = std::min({entry.drafting.Length(guess_cost), most, allowed});
+  std::vector<engine::TokenId> drafts;
+  if (length > 0 && !drafts_with_model()) {
+    drafts = DraftFromText(sequence.tokens, length);
+    length = static_cast<uint32_t>(drafts.size());
+  }
   // Guesses take no block that anybody else could want.
   const auto fits = [&] {
-    const uint32_t end = row.first + 1 + static_cast<uint32_t>(drafts.size());
-    return tables.Missing(sequence, end) <= tables.pool().free();
+    return tables.Missing(sequence, row.first + 1 + length) <= tables.pool().free();
   };
-  while (!drafts.empty() && !fits()) drafts.pop_back();
-  if (drafts.empty()) return;
-  tables.Extend(sequence, row.first + 1 + static_cast<uint32_t>(drafts.size()), &plan->moves);
-  plan->tokens += static_cast<uint32_t>(drafts.size());
-  row.drafts = std::move(drafts);
+  while (length > 0 && !fits()) --length;
+  if (length == 0) return;
+  tables.Extend(sequence, row.first + 1 + length, &plan->moves);
+  plan->tokens += length;
+  if (drafts_with_model()) {
+    row.draft_room = length;
+  } else {
+    drafts.resize(length);
+    row.drafts = std::move(drafts);
+  }
 }
 
 }  // namespace scheduler

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <exception>
-#include <limits>
 #include <new>
 #include <utility>
 
@@ -128,8 +127,11 @@ class StepExecutor::Sink : public engine::LogitsSink {
   std::span<const size_t> rows_;
 };
 
-StepExecutor::StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock)
-    : scheduler_(scheduler), runner_(runner), clock_(std::move(clock)) {}
+StepExecutor::StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock,
+                           const std::optional<DraftSource>& drafts)
+    : scheduler_(scheduler), runner_(runner), clock_(std::move(clock)) {
+  if (drafts) drafter_.emplace(*drafts);
+}
 
 StepExecutor::~StepExecutor() = default;
 
@@ -199,26 +201,33 @@ void StepExecutor::CancelAll(FinishReason reason) {
 
 bool StepExecutor::Step() {
   try {
-    const StepPlan plan = scheduler_.Plan(clock_());
+    StepPlan plan = scheduler_.Plan(clock_());
     PublishEndings();  // queue deadlines
     if (plan.empty()) return false;
-    RunPlan(plan);
+    RunPlan(&plan);
   } catch (const std::exception& e) {
     FailAll(std::string("The step could not be planned: ") + e.what() + ".");
   }
   return true;
 }
 
-void StepExecutor::RunPlan(const StepPlan& plan) {
-  MoveBlocks(plan);
-  PrepareRows(plan);
+void StepExecutor::RunPlan(StepPlan* plan) {
+  MoveBlocks(*plan);
+  if (drafter_) FollowPlan(*plan);
+  BindRows(*plan);
   const bool metered = std::any_of(rows_.begin(), rows_.end(),
                                    [](const Row& row) { return row.active->request.report_cost; });
   const bool readable = metered && ReadCosts(&before_);
+  const double begin = clock_();
+  if (drafter_) Guess(plan);
+  const double guess_seconds = clock_() - begin;
+  totals_.draft_seconds += guess_seconds;
+  PrepareRows();
   RunBatch();
   if (readable && ReadCosts(&after_)) ChargeRows();
-  const StepResult result = Collect();
-  scheduler_.Commit(plan, result, clock_());
+  StepResult result = Collect();
+  result.guess_cost = GuessCost(guess_seconds);
+  scheduler_.Commit(*plan, result, clock_());
   PublishTokens(result);
 }
 
@@ -239,39 +248,119 @@ void StepExecutor::MoveBlocks(const StepPlan& plan) {
   }
 }
 
-void StepExecutor::PrepareRows(const StepPlan& plan) {
+void StepExecutor::BindRows(const StepPlan& plan) {
   rows_.clear();
   rows_.resize(plan.rows.size());
   for (size_t i = 0; i < rows_.size(); ++i) {
+    Row& row = rows_[i];
+    row.planned = &plan.rows[i];
+    row.sequence = scheduler_.Find(row.planned->sequence);
+    row.active = requests_.at(row.sequence->request).get();
+    row.choice = &row.active->choices[row.sequence->choice];
+    row.choice->scheduled = row.sequence->first_scheduled;
+    row.active->cached_tokens = row.sequence->cached_tokens;
+  }
+}
+
+// Like MoveBlocks(), before anything that may fail: the drafting model must not take what was in a
+// block before for what is there now.
+void StepExecutor::FollowPlan(const StepPlan& plan) {
+  drafter_->Move(plan.moves);
+  for (const PlannedRow& row : plan.rows) {
+    drafter_->Forget(*scheduler_.Find(row.sequence), row.first, row.count + row.draft_room);
+  }
+}
+
+// A guess that cannot be made is no reason not to go on.
+void StepExecutor::Guess(StepPlan* plan) {
+  const bool rooms = std::any_of(plan->rows.begin(), plan->rows.end(),
+                                 [](const PlannedRow& row) { return row.draft_room > 0; });
+  if (!rooms) return;
+  try {
+    DraftRows(plan->rows);
+  } catch (const std::bad_alloc&) {
+    // Nothing was drawn yet.
+  }
+}
+
+void StepExecutor::DraftRows(std::span<PlannedRow> planned) {
+  std::vector<GuessRow> guesses(rows_.size());
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const Request& request = rows_[i].active->request;
+    guesses[i].sequence = rows_[i].sequence;
+    guesses[i].room = planned[i].draft_room;
+    guesses[i].candidates = request.forced_tokens.empty() ? FewNeeded(request) : 1;
+    guesses[i].adapters = request.adapters;
+  }
+  const auto draw = [&](size_t i, uint32_t position, std::span<float> logits) {
+    const std::optional<engine::TokenId> token = DrawGuess(rows_[i], position, logits);
+    const auto place = static_cast<uint32_t>(guesses[i].drafts.size());
+    if (token && EndsChoice(rows_[i], *token, place + 1)) guesses[i].room = place + 1;
+    return token;
+  };
+  try {
+    drafter_->Draft(guesses, draw);
+  } catch (const std::exception&) {
+    for (GuessRow& guess : guesses) guess.failed = guess.room > 0;
+  }
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    // They were accepted to draw the ones behind them; the model has yet to.
+    TakeBack(*rows_[i].choice, guesses[i].drafts.size());
+    planned[i].drafts = std::move(guesses[i].drafts);
+    planned[i].never_draft = guesses[i].failed;
+  }
+}
+
+// The choice's own sampler draws from what the drafting model says, with the penalties, the mask
+// and the random number of the place: where both models agree, so do the samples.
+std::optional<engine::TokenId> StepExecutor::DrawGuess(Row& row, uint32_t position,
+                                                       std::span<float> logits) {
+  if (!row.active->request.forced_tokens.empty()) {
+    const auto best = std::max_element(logits.begin(), logits.end());
+    return static_cast<engine::TokenId>(best - logits.begin());
+  }
+  MakeSampler(row);
+  Choice& choice = *row.choice;
+  const auto mask = choice.matcher ? choice.matcher->Mask() : std::span<const uint64_t>();
+  const engine::Sample sample = choice.sampler->Draw(logits, position, mask);
+  if (!sample.finite || !AcceptToken(choice, sample.token)) return std::nullopt;
+  return sample.token;
+}
+
+// What was lacking of a text is computed once: it says nothing about the next guesses.
+double StepExecutor::GuessCost(double seconds) const {
+  size_t drafted = 0;
+  for (const Row& row : rows_) drafted += row.planned->drafts.size();
+  if (!drafter_ || drafter_->last_tokens() > 2 * drafted) return 0;
+  if (drafted == 0 || last_step_.seconds <= 0) return 0;
+  return std::min(1.0, seconds / static_cast<double>(drafted) / last_step_.seconds);
+}
+
+void StepExecutor::PrepareRows() {
+  for (Row& row : rows_) {
     try {
-      PrepareRow(plan.rows[i], &rows_[i]);
+      PrepareRow(row);
     } catch (const std::bad_alloc&) {
-      rows_[i].error = "There is no memory for the next step of this request.";
+      row.error = "There is no memory for the next step of this request.";
     }
   }
 }
 
-void StepExecutor::PrepareRow(const PlannedRow& planned, Row* row) {
-  row->planned = &planned;
-  row->sequence = scheduler_.Find(planned.sequence);
-  row->active = requests_.at(row->sequence->request).get();
-  row->choice = &row->active->choices[row->sequence->choice];
-  row->choice->scheduled = row->sequence->first_scheduled;
-  row->active->cached_tokens = row->sequence->cached_tokens;
-
+void StepExecutor::PrepareRow(Row& row) {
+  const PlannedRow& planned = *row.planned;
   // A prompt position predicts the next prompt token; after preemption its score is known.
-  const auto& scores = row->active->prompt_logprobs;
-  const bool scores_prompt = !scores.empty() && row->sequence->choice == 0;
+  const auto& scores = row.active->prompt_logprobs;
+  const bool scores_prompt = !scores.empty() && row.sequence->choice == 0;
   for (uint32_t j = 0; j < planned.tokens(); ++j) {
     const uint32_t next = planned.first + j + 1;
-    const bool pooled = row->active->pooler && row->active->pooler->Needs(planned.first + j);
+    const bool pooled = row.active->pooler && row.active->pooler->Needs(planned.first + j);
     const bool scored = scores_prompt && next < scores.size() && !scores[next].has_logprob;
-    if (pooled || scored || (j + 1 >= planned.count && planned.samples)) row->outputs.push_back(j);
+    if (pooled || scored || (j + 1 >= planned.count && planned.samples)) row.outputs.push_back(j);
   }
   if (planned.drafts.empty()) return;
-  const auto first = row->sequence->tokens.begin() + planned.first;
-  row->tokens.assign(first, first + planned.count);
-  row->tokens.insert(row->tokens.end(), planned.drafts.begin(), planned.drafts.end());
+  const auto first = row.sequence->tokens.begin() + planned.first;
+  row.tokens.assign(first, first + planned.count);
+  row.tokens.insert(row.tokens.end(), planned.drafts.begin(), planned.drafts.end());
 }
 
 void StepExecutor::RunBatch() {
@@ -323,8 +412,11 @@ void StepExecutor::RunRows(std::span<const engine::BatchRow> batch, std::span<co
       } else if (!output.rows[i].hidden.empty()) {
         Pool(rows_[rows[i]], output.rows[i].hidden);
       } else if (!output.rows[i].candidates.empty()) {
-        SpreadCandidates(output.rows[i].candidates);
-        sink.OnLogits(i, 0, sparse_logits_);
+        const size_t k = batch[i].query.k;
+        for (size_t j = 0; j < batch[i].outputs.size(); ++j) {
+          const auto best = output.rows[i].candidates.subspan(j * k, k);
+          sink.OnLogits(i, j, sparse_logits_.Spread(best, runner_.vocabulary()));
+        }
       }
     }
     return AddStats(output.stats, &last_step_);
@@ -353,38 +445,48 @@ void StepExecutor::Pool(const Row& row, std::span<const float> hidden) {
 
 // As if the row's logits had not come.
 void StepExecutor::Undo(Row& row) {
-  if (row.choice->sampler) {
-    row.choice->sampler->Rollback(static_cast<uint32_t>(row.samples.size()));
-  }
-  if (row.choice->matcher) {
-    row.choice->matcher->Rollback(static_cast<uint32_t>(row.samples.size()));
-  }
+  TakeBack(*row.choice, row.samples.size());
   row.samples.clear();
   row.closed = false;
   row.error.clear();
 }
 
-// How many of the best logits will do for the row; 0 = all are needed.
-uint32_t StepExecutor::CandidatesFor(const Row& row) const {
-  if (!runner_.gives_candidates() || row.outputs.size() != 1 || !row.planned->samples) return 0;
-  const Request& request = row.active->request;
-  if (request.grammar) return 0;  // the best allowed token may be far from the best
-  const uint32_t next = row.planned->first + row.outputs.front() + 1;
-  // The scores of a prompt or forced token are those of the whole distribution.
-  const bool scored =
-      next < row.sequence->tokens.size() || row.choice->generated < request.forced_tokens.size();
-  const uint32_t needed =
-      scored ? 0 : engine::CandidatesNeeded(request.sampling, request.stop_tokens.size());
-  return needed <= runner_.vocabulary() ? needed : 0;
+// False when the grammar cannot be followed any further. Accepts all or nothing.
+bool StepExecutor::AcceptToken(Choice& choice, engine::TokenId token) {
+  if (choice.matcher && !choice.matcher->Accept(token)) return false;
+  if (!choice.sampler) return true;
+  try {
+    choice.sampler->Accept(token);
+  } catch (...) {
+    if (choice.matcher) choice.matcher->Rollback(1);
+    throw;
+  }
+  return true;
 }
 
-// To the sampler all other tokens are impossible.
-void StepExecutor::SpreadCandidates(std::span<const engine::Candidate> candidates) {
-  sparse_logits_.assign(runner_.vocabulary(), -std::numeric_limits<float>::infinity());
-  for (const engine::Candidate& candidate : candidates) {
-    if (candidate.token < 0) continue;
-    sparse_logits_[static_cast<size_t>(candidate.token)] = candidate.logit;
+void StepExecutor::TakeBack(Choice& choice, size_t tokens) {
+  if (choice.sampler) choice.sampler->Rollback(static_cast<uint32_t>(tokens));
+  if (choice.matcher) choice.matcher->Rollback(static_cast<uint32_t>(tokens));
+}
+
+// How many of the best logits will do for the row; 0 = all are needed.
+uint32_t StepExecutor::CandidatesFor(const Row& row) const {
+  const PlannedRow& planned = *row.planned;
+  // Beside its samples' a row may have outputs of prompt positions.
+  if (!runner_.gives_candidates() || !planned.samples ||
+      row.outputs.size() != planned.drafts.size() + 1) {
+    return 0;
   }
+  // The score of a forced token is that of the whole distribution.
+  const Request& request = row.active->request;
+  return row.choice->generated < request.forced_tokens.size() ? 0 : FewNeeded(request);
+}
+
+// How many of the best logits are enough to draw from; 0 = all are needed.
+uint32_t StepExecutor::FewNeeded(const Request& request) const {
+  if (request.grammar) return 0;  // the best allowed token may be far from the best
+  const uint32_t needed = engine::CandidatesNeeded(request.sampling, request.stop_tokens.size());
+  return needed <= runner_.vocabulary() ? needed : 0;
 }
 
 bool StepExecutor::ReadCosts(CostReading* reading) const noexcept {
@@ -443,13 +545,7 @@ void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logit
     const engine::TokenId token = request.forced_tokens[choice.generated + place];
     sample = ScorerOf(*row.active).Score(logits, position, token);
   } else {
-    if (!choice.sampler) {
-      choice.sampler.emplace(request.sampling, request.prompt, row.sequence->choice,
-                             request.stop_tokens);
-      if (request.grammar) {
-        choice.matcher.emplace(request.grammar, request.stop_tokens, request.drops_first_space);
-      }
-    }
+    MakeSampler(row);
     const auto mask = choice.matcher ? choice.matcher->Mask() : std::span<const uint64_t>();
     if (choice.matcher &&
         std::all_of(mask.begin(), mask.end(), [](uint64_t w) { return w == 0; })) {
@@ -467,20 +563,33 @@ void StepExecutor::DrawToken(Row& row, uint32_t position, std::span<float> logit
   }
   const engine::TokenId token = sample.token;
   row.samples.reserve(row.planned->drafts.size() + 1);
-  if (choice.matcher && !choice.matcher->Accept(token)) {
+  if (!AcceptToken(choice, token)) {
     row.closed = true;
     if (place == 0) row.error = kTooAmbiguous;
     return;
   }
-  if (choice.sampler) choice.sampler->Accept(token);
   row.samples.push_back(std::move(sample));
   const std::vector<engine::TokenId>& drafts = row.planned->drafts;
-  row.closed = place >= drafts.size() || token != drafts[place] || EndsChoice(row, token);
+  row.closed = place >= drafts.size() || token != drafts[place] ||
+               EndsChoice(row, token, row.samples.size());
 }
 
-bool StepExecutor::EndsChoice(const Row& row, engine::TokenId token) const {
+void StepExecutor::MakeSampler(Row& row) {
+  Choice& choice = *row.choice;
+  if (choice.sampler) return;
   const Request& request = row.active->request;
-  if (row.sequence->generated() + row.samples.size() >= row.sequence->max_tokens) return true;
+  // The sampler last: where there is one there is the matcher too.
+  if (request.grammar) {
+    choice.matcher.emplace(request.grammar, request.stop_tokens, request.drops_first_space);
+  }
+  choice.sampler.emplace(request.sampling, request.prompt, row.sequence->choice,
+                         request.stop_tokens);
+}
+
+// `token` being the last of so many that the step may accept.
+bool StepExecutor::EndsChoice(const Row& row, engine::TokenId token, size_t accepted) const {
+  const Request& request = row.active->request;
+  if (row.sequence->generated() + accepted >= row.sequence->max_tokens) return true;
   if (row.choice->matcher && row.choice->matcher->IsExhausted()) return true;
   const std::vector<engine::TokenId>& stops = request.stop_tokens;
   return request.forced_tokens.empty() &&

@@ -12,8 +12,10 @@
 #include "engine/batch.h"
 #include "engine/sampler.h"
 #include "scheduler/inbox.h"
+#include "scheduler/model_drafter.h"
 #include "scheduler/request_cost.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/sparse_logits.h"
 #include "scheduler/step_runner.h"
 #include "scheduler/token_event.h"
 #include "scheduler/token_scorer.h"
@@ -29,6 +31,7 @@ struct StepTotals {
   double projection_seconds = 0;
   double attention_seconds = 0;
   double head_seconds = 0;
+  double draft_seconds = 0;  // in a model that drafts; no part of `seconds`
   uint64_t screened_positions = 0;
   uint64_t screen_fallbacks = 0;
   uint64_t refined_rows = 0;
@@ -47,8 +50,9 @@ class StepExecutor {
  public:
   using Clock = std::function<double()>;  // seconds, never backwards
 
-  // Both references outlive the executor.
-  StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock);
+  // References outlive the executor. drafts: what guesses where the scheduler leaves room for it.
+  StepExecutor(Scheduler& scheduler, StepRunner& runner, Clock clock,
+               const std::optional<DraftSource>& drafts = {});
   ~StepExecutor();
 
   // From now on the request's sink hears of it; also when it cannot be served.
@@ -74,18 +78,28 @@ class StepExecutor {
   struct Row;
   class Sink;
 
-  void PrepareRows(const StepPlan& plan);
   std::string TryAdd(Submission& submission);
-  void RunPlan(const StepPlan& plan);
+  void RunPlan(StepPlan* plan);
   void MoveBlocks(const StepPlan& plan);
-  void PrepareRow(const PlannedRow& planned, Row* row);
+  void FollowPlan(const StepPlan& plan);
+  void BindRows(const StepPlan& plan);
+  void PrepareRows();
+  void PrepareRow(Row& row);
+  // Lets the model guess where the plan has room for it.
+  void Guess(StepPlan* plan);
+  void DraftRows(std::span<PlannedRow> planned);
+  std::optional<engine::TokenId> DrawGuess(Row& row, uint32_t position, std::span<float> logits);
+  double GuessCost(double seconds) const;
   void RunBatch();
   void RunRows(std::span<const engine::BatchRow> batch, std::span<const size_t> rows);
   static void Pool(const Row& row, std::span<const float> hidden);
   void Undo(Row& row);
-  bool EndsChoice(const Row& row, engine::TokenId token) const;
+  static bool AcceptToken(Choice& choice, engine::TokenId token);
+  static void TakeBack(Choice& choice, size_t tokens);
+  bool EndsChoice(const Row& row, engine::TokenId token, size_t accepted) const;
   uint32_t CandidatesFor(const Row& row) const;
-  void SpreadCandidates(std::span<const engine::Candidate> candidates);
+  uint32_t FewNeeded(const Request& request) const;
+  void MakeSampler(Row& row);
   // False when there is no memory for it: figures are not worth a step.
   bool ReadCosts(CostReading* reading) const noexcept;
   // Shares out what the step has cost among the rows whose requests want to know.
@@ -107,9 +121,10 @@ class StepExecutor {
   StepRunner& runner_;
   Clock clock_;
   std::unordered_map<RequestId, std::unique_ptr<Active>> requests_;
-  std::vector<Row> rows_;             // of the current step, parallel to StepPlan::rows
-  std::vector<float> sparse_logits_;  // of a row that gave candidates
-  CostReading before_;                // the step, when somebody wants to know what it costs
+  std::optional<ModelDrafter> drafter_;
+  std::vector<Row> rows_;  // of the current step, parallel to StepPlan::rows
+  SparseLogits sparse_logits_;
+  CostReading before_;  // the step, when somebody wants to know what it costs
   CostReading after_;
   StepTotals totals_;
   engine::StepStats last_step_;

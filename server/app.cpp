@@ -126,6 +126,7 @@ struct App::Impl {
                                  .stats = std::move(view.stats),
                                  .block_size = view.block_size,
                                  .prefix_cache = view.prefix_cache,
+                                 .speculation = view.speculation,
                                  .max_sequences = view.max_sequences});
     }
     return snapshot;

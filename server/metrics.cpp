@@ -99,6 +99,19 @@ class FamilyBuilder {
 
 double Number(uint64_t count) { return static_cast<double>(count); }
 
+void AddSpeculation(FamilyBuilder& out, const MetricsSnapshot::Model& model, Labels labels) {
+  const scheduler::SchedulerStats& stats = model.stats.scheduler;
+  labels["kind"] = std::string(scheduler::Name(model.speculation));
+  out.Counter("tern_spec_drafts_total", "Rows with drafted tokens.", labels, Number(stats.drafts));
+  out.Counter("tern_spec_draft_tokens_total", "Tokens drafted.", labels,
+              Number(stats.draft_tokens));
+  out.Counter("tern_spec_accepted_tokens_total", "Drafted tokens that were right.", labels,
+              Number(stats.accepted_draft_tokens));
+  out.Counter("tern_spec_draft_seconds_total",
+              "Wall time of a model that drafts, beside that of the steps that check.", labels,
+              model.stats.draft_seconds);
+}
+
 void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const Labels& labels) {
   const scheduler::SchedulerStats& stats = model.stats.scheduler;
   out.Gauge("tern_requests_running", "Sequences in the running batch.", labels, stats.running);
@@ -132,11 +145,7 @@ void AddScheduler(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
               Number(stats.preemptions));
   out.Counter("tern_swapped_preemptions_total", "Of these, kept in host memory.", labels,
               Number(stats.swapped_preemptions));
-  out.Counter("tern_spec_drafts_total", "Rows with drafted tokens.", labels, Number(stats.drafts));
-  out.Counter("tern_spec_draft_tokens_total", "Tokens drafted.", labels,
-              Number(stats.draft_tokens));
-  out.Counter("tern_spec_accepted_tokens_total", "Drafted tokens that were right.", labels,
-              Number(stats.accepted_draft_tokens));
+  AddSpeculation(out, model, labels);
   out.Counter("tern_queue_deadline_misses_total", "Requests that waited too long and failed.",
               labels, Number(stats.deadline_misses));
 }

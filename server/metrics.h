@@ -55,6 +55,7 @@ struct MetricsSnapshot {
     scheduler::LoopStats stats;
     uint32_t block_size = 0;
     bool prefix_cache = false;
+    scheduler::Speculation speculation = scheduler::Speculation::kOff;
     uint32_t max_sequences = 0;
   };
   std::vector<Model> models;

@@ -62,6 +62,7 @@ RuntimeSource::View RuntimeSource::Look(size_t model) const {
             .max_sequences = options.max_sequences,
             .prefix_cache = options.prefix_cache != scheduler::PrefixCacheMode::kOff};
   }
+  view.speculation = scheduler::DraftKind(slot.options.scheduler);
   scheduler::AddCounters(slot.former, &view.stats);
   return view;
 }

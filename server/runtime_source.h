@@ -29,6 +29,7 @@ class RuntimeSource : public ModelSource {
     uint32_t block_size = 0;
     uint32_t max_sequences = 0;
     bool prefix_cache = false;
+    scheduler::Speculation speculation = scheduler::Speculation::kOff;  // also when not loaded
   };
   View Look(size_t model) const;
 

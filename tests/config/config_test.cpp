@@ -144,6 +144,24 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
   EXPECT_EQ(again.config.models[1].name, "b");
 }
 
+TEST(Config, ADraftModelIsOfOneModelAndNeededToDraftWithOne) {
+  const auto error = [](const std::vector<FlagValue>& flags) {
+    try {
+      Load({.flags = flags});
+    } catch (const ConfigError& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(error({{"--speculate", {"model"}}}).find("needs a scheduler.draft_model"),
+            std::string::npos);
+  EXPECT_NE(error({{"-m,--model", {"a.gguf", "b.gguf"}}, {"--draft-model", {"c.gguf"}}})
+                .find("needs a server of one model"),
+            std::string::npos);
+  EXPECT_EQ(error({{"--speculate", {"model"}}, {"--draft-model", {"c.gguf"}}}), "");
+  EXPECT_EQ(error({{"--draft-model", {"c.gguf"}}}), "");
+}
+
 TEST(Config, LoraScaleStandsAfterThePath) {
   const auto lora = [](const std::vector<std::string>& values) {
     return Load({.flags = {{"--lora", values}}}).config.engine.lora;

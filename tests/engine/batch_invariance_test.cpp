@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -97,6 +98,51 @@ TEST_P(BatchInvariance, DemoModelInBatchesGivesTheSoloBits) {
     Rig rig(testing::BundledModel(), options, threads);
     CheckInvariance(*rig.engine, *solo.engine, {300, 20, 33, 64}, 5);
   }
+}
+
+// What early-exit drafting relies on.
+TEST_P(BatchInvariance, FirstLayersWriteTheKeysAndValuesOfAWholeStepAndDisturbNothing) {
+  TinyShape shape;
+  shape.layers = 3;
+  Rig whole = TinyRig(shape, SmallOptions(GetParam()), 2);
+  Rig rig = TinyRig(shape, SmallOptions(GetParam()), 2);
+  constexpr uint32_t kLayers = 2;
+  constexpr uint32_t kPrompt = 20;
+  const std::vector<TokenId> tokens = RandomTokens(32, shape.vocabulary, 3);
+  const LogitRows expected = RunAlone(*whole.engine, tokens, kPrompt);
+  RunAlone(*rig.engine, std::span(tokens).first(kPrompt), kPrompt);
+
+  const std::vector<BlockId> blocks = {0, 1};
+  const auto guess = [&](std::span<const TokenId> drafted, uint32_t layers) {
+    const uint32_t last = static_cast<uint32_t>(drafted.size()) - 1;
+    const BatchRow row{.tokens = drafted,
+                       .first_position = kPrompt,
+                       .block_table = blocks,
+                       .outputs = {&last, 1},
+                       .output_kind = OutputKind::kCandidates,
+                       .query = {.k = 1, .mask = {}, .bias = {}}};
+    const StepOutput output = rig.engine->Step({.rows = {&row, 1}, .layers = layers});
+    EXPECT_EQ(output.rows[0].status, RowStatus::kOk);
+    return output.rows[0].candidates[0];
+  };
+  // Wrong tokens, then the right ones: their layers' bytes are those of the whole model.
+  guess(RandomTokens(12, shape.vocabulary, 8), kLayers);
+  const Candidate few = guess(std::span(tokens).subspan(kPrompt), kLayers);
+  std::vector<std::byte> some(rig.engine->kv_geometry().BytesPerBlock());
+  std::vector<std::byte> all(some.size());
+  rig.engine->SaveBlock(1, some.data());
+  whole.engine->SaveBlock(1, all.data());
+  const auto layer = static_cast<std::ptrdiff_t>(some.size() / shape.layers);
+  EXPECT_TRUE(std::equal(all.begin(), all.begin() + kLayers * layer, some.begin()));
+  EXPECT_FALSE(std::equal(all.begin(), all.end(), some.begin()));
+  // Two layers do not say what three do; as many as there are do, whatever was guessed before.
+  const Candidate best = guess(std::span(tokens).subspan(kPrompt), shape.layers);
+  EXPECT_NE(few.logit, best.logit);
+  EXPECT_EQ(best.logit, expected.back()[static_cast<size_t>(best.token)]);
+  guess(RandomTokens(12, shape.vocabulary, 9), kLayers);
+  std::vector<Walker> walkers = {{.tokens = tokens, .blocks = blocks, .computed = kPrompt}};
+  WalkToTheEnd(*rig.engine, walkers, 4);
+  EXPECT_TRUE(walkers[0].logits == expected);
 }
 
 TEST_P(BatchInvariance, SharedPrefixBlocksGiveTheSoloBits) {

@@ -61,6 +61,23 @@ TEST(DraftControl, RestsBelowHalfAndLongerEachTime) {
   EXPECT_LE(drafted, kTokens / 20);
 }
 
+TEST(DraftControl, CostlyGuessesAreFewerAndMustBeRightMoreOften) {
+  DraftControl cheap;
+  DraftControl costly;
+  for (int i = 0; i < 20; ++i) {
+    cheap.OnDraft(4, 4, 0.05);
+    costly.OnDraft(4, 4, 0.6);
+  }
+  EXPECT_EQ(cheap.Length(0.05), 16U);
+  for (int i = 0; i < 2; ++i) {
+    cheap.OnDraft(4, 1, 0.05);
+    costly.OnDraft(4, 1, 0.6);
+  }
+  EXPECT_GT(cheap.Length(0.05), 1U);
+  EXPECT_EQ(costly.Length(0.6), 0U) << "three of four are not enough for guesses that cost 0.75";
+  EXPECT_EQ(DraftControl().Length(0.9), 1U) << "one is tried, or nothing would be learnt";
+}
+
 TEST(DraftControl, StopIsForGood) {
   DraftControl control;
   control.Stop();

@@ -2,6 +2,7 @@
 // among others, however its prompt is cut, whether its prompt was found in the prefix cache, and
 // after preemption, by recomputation and by swapping.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/errors.h"
 #include "fabric/worker_team.h"
 #include "scheduler/engine_loop.h"
 #include "scheduler/model_runtime.h"
@@ -350,6 +352,118 @@ TEST_P(EngineLoopKvTypes, DraftsChangeNoBit) {
     EXPECT_LT(stats.accepted_draft_tokens, stats.draft_tokens) << "none was wrong";
     EXPECT_EQ(stats.kv_blocks_used, 0U);
   }
+}
+
+// The same by models that draft: the model's first layers, and another model, for which the model
+// itself stands in: then every draft is right, so its keys and values are in step whatever happens.
+TEST_P(EngineLoopKvTypes, DraftsOfModelsChangeNoBit) {
+  if (sliding_window_ > 0 && kv_type_ != engine::KvType::kF16) return;
+  constexpr uint32_t kShort = 128;
+  std::vector<Request> requests;
+  uint32_t needed = 0;
+  for (uint32_t i = 0; i < 12; ++i) {
+    Request request = MakeRequest(i % 8).first;
+    request.prompt[0] = static_cast<TokenId>(400 + i / 2);  // pairs share their prompts
+    request.max_tokens = 50;
+    request.sampling.ignore_eos = true;
+    needed += request.choices * ((static_cast<uint32_t>(request.prompt.size()) + 50 + 15) / 16);
+    requests.push_back(request);
+  }
+  const auto alone = RunAlone(requests, kShort);
+  for (const Speculation kind : {Speculation::kSelf, Speculation::kModel}) {
+    if (kind == Speculation::kModel && sliding_window_ > 0) continue;
+    for (const bool swap : {false, true}) {
+      SCOPED_TRACE(std::string(Name(kind)) + (swap ? " swapping" : ""));
+      SchedulerOptions options;
+      options.speculation = kind;
+      options.speculation_layers = swap ? 4 : 7;
+      options.draft_model = kModel;
+      options.speculation_max_tokens = 40;
+      options.max_sequences = 12;  // more than the pool can hold for long
+      options.max_batch_tokens = 64;
+      options.prefill_chunk = 13;
+      options.prefix_cache = swap ? PrefixCacheMode::kOn : PrefixCacheMode::kOff;
+      options.swap_bytes = swap ? needed * block_bytes_ : 0;
+      const auto runtime = Load(options, sliding_window_ > 0 ? 9 : needed / 4, kShort);
+      EngineLoop loop;
+      loop.Attach(runtime);
+      auto [cancelled, sink] = RecordedRequest({300, 301, 302}, 0, 2);
+      const RequestId id = cancelled.id;
+      ASSERT_EQ(loop.Submit(runtime, std::move(cancelled)), AdmitResult::kOk);
+      ASSERT_TRUE(sink->AwaitEvents(6));
+      loop.Cancel(id);
+      ExpectSame(alone, Run(loop, runtime, requests), requests);
+      const LoopStats stats = loop.Stats(*runtime);
+      EXPECT_GT(stats.scheduler.preemptions, 0U);
+      // How many are drafted follows from what drafting was measured to cost.
+      EXPECT_GT(stats.scheduler.accepted_draft_tokens, 0U);
+      EXPECT_GT(stats.draft_seconds, 0.0);
+      EXPECT_EQ(stats.scheduler.kv_blocks_used, 0U);
+      const bool always_right = kind == Speculation::kModel;
+      EXPECT_EQ(stats.scheduler.wrong_drafts == 0, always_right);
+    }
+  }
+}
+
+TEST_F(EngineLoopModel, DraftsOfModelsChangeNoBitOnTwoThreads) {
+  std::vector<Request> requests;
+  for (uint32_t i = 0; i < 4; ++i) {
+    Request request = MakeRequest(i).first;
+    request.max_tokens = 40;
+    requests.push_back(request);
+  }
+  const auto alone = RunAlone(requests, kContext);
+  fabric::WorkerTeam two(2);
+  for (const Speculation kind : {Speculation::kSelf, Speculation::kModel}) {
+    SchedulerOptions scheduler;
+    scheduler.speculation = kind;
+    scheduler.speculation_layers = 7;
+    scheduler.draft_model = kModel;
+    ModelRuntime::Options options = Load(scheduler)->options();
+    const auto runtime = ModelRuntime::Load(options, two);
+    EngineLoop loop;
+    loop.Attach(runtime);
+    ExpectSame(alone, Run(loop, runtime, requests), requests);
+    EXPECT_GT(loop.Stats(*runtime).scheduler.accepted_draft_tokens, 0U);
+  }
+}
+
+TEST_F(EngineLoopModel, ADraftModelThatDoesNotFitIsRefusedInOneSentence) {
+  const auto refusal = [&](const std::string& draft, uint32_t window, uint32_t layers) {
+    SchedulerOptions options;
+    options.speculation = draft.empty() ? Speculation::kSelf : Speculation::kAuto;
+    options.draft_model = draft;
+    options.speculation_layers = layers;
+    sliding_window_ = window;
+    try {
+      Load(options);
+    } catch (const engine::ModelError& error) {
+      return std::string(error.what());
+    }
+    return std::string("taken");
+  };
+  const std::string other = TERN_SOURCE_DIR "/tests/data/golden/arch/llama.gguf";
+  EXPECT_THAT(refusal(other, 0, 0), testing::HasSubstr("must have the vocabulary of"));
+  EXPECT_THAT(refusal(kModel, 64, 0), testing::HasSubstr("sliding window"));
+  EXPECT_THAT(refusal("", 0, 8), testing::HasSubstr("fewer than the model's 8 layers"));
+  EXPECT_EQ(refusal("", 64, 7), "taken");
+  EXPECT_EQ(refusal(kModel, 0, 0), "taken");
+}
+
+TEST_F(EngineLoopModel, TheMemoryOfADraftModelIsCounted) {
+  const auto plain = Load({});
+  SchedulerOptions options;
+  options.draft_model = kModel;
+  const auto drafted = Load(options);
+  EXPECT_GT(drafted->facts().memory_bytes, plain->facts().memory_bytes * 18 / 10);
+  EXPECT_GT(ModelRuntime::Inspect(drafted->options()).memory_bytes,
+            ModelRuntime::Inspect(plain->options()).memory_bytes * 18 / 10);
+  // A limited pool is shared with it.
+  ModelRuntime::Options limited = drafted->options();
+  limited.engine.kv_bytes = 0;
+  limited.engine.memory_share = uint64_t{40} << 20;
+  const auto small = ModelRuntime::Load(limited, team_);
+  EXPECT_LT(small->facts().memory_bytes, uint64_t{60} << 20);
 }
 
 // Sixteen requests in a quarter of the blocks that they need together.

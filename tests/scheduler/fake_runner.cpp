@@ -45,6 +45,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
   hidden_.assign(batch.rows.size(), {});
   engine::StepStats stats;
   std::vector<float> logits(kVocabulary);
+  const uint32_t noise = batch.layers > 0 ? 3 : options_.noise;
   for (const engine::BatchRow& row : batch.rows) {
     if (Contains(row.tokens, faults.throwing_token)) throw std::runtime_error("the fake is broken");
     stats.tokens += static_cast<uint32_t>(row.tokens.size());
@@ -67,7 +68,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
       continue;
     }
     for (size_t j = 0; j < row.outputs.size(); ++j) {
-      Logits(WriteAndRead(row, row.outputs[j] + 1), &logits);
+      Logits(WriteAndRead(row, row.outputs[j] + 1), noise, &logits);
       if (Contains(row.tokens, faults.nan_logits_token)) {
         logits[3] = std::numeric_limits<float>::quiet_NaN();
       }
@@ -88,7 +89,7 @@ engine::StepOutput FakeRunner::Step(const engine::Batch& batch) {
 void FakeRunner::GiveHidden(const engine::BatchRow& row, size_t index) {
   std::vector<float> logits(kVocabulary);
   for (const uint32_t output : row.outputs) {
-    Logits(WriteAndRead(row, output + 1), &logits);
+    Logits(WriteAndRead(row, output + 1), 0, &logits);
     hidden_[index].insert(hidden_[index].end(), logits.begin(), logits.begin() + kHidden);
   }
   outputs_[index].hidden = hidden_[index];
@@ -110,9 +111,11 @@ std::vector<TokenId> FakeRunner::WriteAndRead(const engine::BatchRow& row, size_
   return prefix;
 }
 
-void FakeRunner::Logits(const std::vector<TokenId>& prefix, std::vector<float>* logits) const {
+void FakeRunner::Logits(const std::vector<TokenId>& prefix, uint32_t noise,
+                        std::vector<float>* logits) {
   uint64_t hash = 0x9E3779B97F4A7C15U;
   for (const TokenId token : prefix) hash = Mix(hash + static_cast<uint64_t>(token) + 1);
+  if (noise > 0 && hash % noise == 0) hash = Mix(~hash);
   for (uint32_t t = 0; t < kVocabulary; ++t) {
     (*logits)[t] = static_cast<float>(Mix(hash + t) % 4096) / 512.0F;
   }
@@ -163,13 +166,17 @@ bool FakeRunner::AwaitStepAtGate() {
   return changed_.wait_for(lock, kPatience, [this] { return closed_; });
 }
 
-FakeRuntime::FakeRuntime(const SchedulerOptions& scheduler, FakeRunner::Options options) {
+FakeRuntime::FakeRuntime(const SchedulerOptions& scheduler, FakeRunner::Options options,
+                         std::optional<FakeRunner::Options> draft) {
   ModelRuntime::Options runtime_options;
   runtime_options.name = "fake";
   runtime_options.scheduler = scheduler;
   auto owned = std::make_unique<FakeRunner>(options);
   runner = owned.get();
-  runtime = ModelRuntime::WithRunner(runtime_options, std::move(owned));
+  std::unique_ptr<FakeRunner> drafting;
+  if (draft) drafting = std::make_unique<FakeRunner>(*draft);
+  draft_runner = drafting.get();
+  runtime = ModelRuntime::WithRunner(runtime_options, std::move(owned), std::move(drafting));
 }
 
 void RecordingSink::OnEvent(TokenEvent event) noexcept {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,9 @@ class FakeRunner : public StepRunner {
     uint32_t context_length = 128;
     bool gives_candidates = false;
     engine::AttentionWindow window = {};
+    // After one in so many texts it says something else than the fake with 0: a model that is
+    // nearly the same. Steps of its first layers differ so after one in three.
+    uint32_t noise = 0;
   };
 
   // What may be made to happen. Written before the runner is used, but for the gate.
@@ -74,7 +78,8 @@ class FakeRunner : public StepRunner {
   void PassGate();
   std::vector<engine::TokenId> WriteAndRead(const engine::BatchRow& row, size_t tokens);
   void GiveHidden(const engine::BatchRow& row, size_t index);
-  void Logits(const std::vector<engine::TokenId>& prefix, std::vector<float>* logits) const;
+  static void Logits(const std::vector<engine::TokenId>& prefix, uint32_t noise,
+                     std::vector<float>* logits);
 
   Options options_;
   engine::KvGeometry geometry_;
@@ -92,8 +97,10 @@ class FakeRunner : public StepRunner {
 
 // A runtime around a FakeRunner, with the runner in hand.
 struct FakeRuntime {
-  explicit FakeRuntime(const SchedulerOptions& scheduler = {}, FakeRunner::Options runner = {});
-  FakeRunner* runner;  // owned by the runtime
+  explicit FakeRuntime(const SchedulerOptions& scheduler = {}, FakeRunner::Options runner = {},
+                       std::optional<FakeRunner::Options> draft = {});
+  FakeRunner* runner;                  // owned by the runtime
+  FakeRunner* draft_runner = nullptr;  // of a draft model
   std::shared_ptr<ModelRuntime> runtime;
 };
 

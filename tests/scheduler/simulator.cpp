@@ -74,7 +74,8 @@ struct Choice {
   uint32_t dropped = 0;   // blocks that its window left behind
   bool decoding = false;  // took a token in the last step
   bool cancelled = false;
-  bool failed = false;  // a row of it was made to fail
+  bool failed = false;        // a row of it was made to fail
+  bool never_drafts = false;  // a model can say nothing about it
   bool finished = false;
   FinishReason cancel_reason = FinishReason::kCancelled;
 };
@@ -122,6 +123,7 @@ class Simulation {
   void CheckStart(const PlannedRow& row, const Sequence& sequence, Client& client);
   void CheckOrder();
   void CheckChunks(const StepPlan& plan) const;
+  void DraftWithModel(PlannedRow& row);
   void RunMovesAndWrites(const StepPlan& plan);
   std::vector<TokenId> ReadBack(const PlannedRow& row, const Sequence& sequence) const;
   RowResult RunRow(const PlannedRow& row, bool step_fails);
@@ -180,7 +182,7 @@ void Simulation::MakeWorld() {
   cancel_percent_ = Chance(50) ? Pick(1, 15) : 0;
   fail_percent_ = Chance(30) ? Pick(1, 4) : 0;
   if (Chance(50)) {
-    options_.speculation = Speculation::kNgram;
+    options_.speculation = Chance(50) ? Speculation::kNgram : Speculation::kModel;
     options_.speculation_max_tokens = Pick(1, 24);
     period_ = Chance(80) ? Pick(1, 6) : 0;
   }
@@ -334,7 +336,7 @@ void Simulation::CancelSomething() {
 
 void Simulation::Step() {
   const uint64_t preemptions = scheduler_->stats().preemptions;
-  const StepPlan plan = scheduler_->Plan(now_);
+  StepPlan plan = scheduler_->Plan(now_);
   scheduler_->CheckIntegrity();
   TakeEndings();
   if (plan.empty()) {
@@ -342,11 +344,13 @@ void Simulation::Step() {
     return;
   }
   CheckPlan(plan, scheduler_->stats().preemptions - preemptions);
+  for (PlannedRow& row : plan.rows) DraftWithModel(row);
   RunMovesAndWrites(plan);
 
   const bool step_fails = fail_percent_ > 0 && Chance(1);
   StepResult result;
   for (const PlannedRow& row : plan.rows) result.rows.push_back(RunRow(row, step_fails));
+  if (Chance(50)) result.guess_cost = 0.01 * Pick(1, 150);
   scheduler_->Commit(plan, result, now_);
   scheduler_->CheckIntegrity();
   ++report_.steps;
@@ -363,7 +367,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
   uint32_t tokens = 0;
   for (const PlannedRow& row : plan.rows) {
     Check(seen.insert(row.sequence).second, "a sequence has two rows");
-    tokens += row.tokens();
+    tokens += row.tokens() + row.draft_room;
     CheckRow(row);
     const Sequence& sequence = *scheduler_->Find(row.sequence);
     std::set<BlockId> held;
@@ -371,7 +375,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
       if (sequence.Holds(i)) held.insert(sequence.blocks[i]);
     }
     Check(held.size() == sequence.held_blocks(), "a block is twice in a table");
-    Check(held.size() <= geometry_.MostBlocks(context_, row.tokens()),
+    Check(held.size() <= geometry_.MostBlocks(context_, row.tokens() + row.draft_room),
           "a sequence holds more than it sees");
     for (const BlockId block : held) ++readers[block];
   }
@@ -383,7 +387,7 @@ void Simulation::CheckPlan(const StepPlan& plan, uint64_t preempted) {
   Check(scheduler_->stats().running <= options_.max_sequences, "too many sequences are running");
   for (const PlannedRow& row : plan.rows) {
     const Sequence& sequence = *scheduler_->Find(row.sequence);
-    for (uint32_t p = row.first; p < row.first + row.tokens(); ++p) {
+    for (uint32_t p = row.first; p < row.first + row.tokens() + row.draft_room; ++p) {
       Check(readers[sequence.blocks[p / block_size_]] == 1, "a row writes what another reads");
     }
   }
@@ -423,13 +427,15 @@ void Simulation::CheckRow(const PlannedRow& row) {
         "positions are computed out of order");
   Check(row.count > 0 && row.first + row.count <= choice.tokens.size(), "a row is out of range");
   Check(row.samples == (row.first + row.count == choice.tokens.size()), "a row samples wrongly");
-  Check(sequence->blocks.size() * block_size_ >= row.first + row.tokens(),
-        "a block table is short");
-  if (!row.drafts.empty()) {
+  const uint32_t tokens = row.tokens() + row.draft_room;
+  Check(sequence->blocks.size() * block_size_ >= row.first + tokens, "a block table is short");
+  Check(row.drafts.empty() || options_.speculation == Speculation::kNgram, "the text drafts");
+  Check(row.draft_room == 0 || options_.speculation == Speculation::kModel, "a model drafts");
+  if (tokens > row.count) {
     const Client& owner = clients_.at(sequence->request);
-    Check(options_.speculation != Speculation::kOff, "drafts come though they are off");
     Check(row.count == 1 && row.samples, "a row that is no decode has drafts");
-    Check(sequence->generated() + row.tokens() <= owner.max_tokens, "a draft is beyond the end");
+    Check(sequence->generated() + tokens <= owner.max_tokens, "a draft is beyond the end");
+    Check(!ChoiceOf(*sequence).never_drafts, "drafts are wanted of a sequence that has none");
   }
   Client& client = clients_.at(sequence->request);
   if (!client.started) {
@@ -489,6 +495,21 @@ void Simulation::CheckChunks(const StepPlan& plan) const {
   const bool windowed = geometry_.window.tokens > 0;
   Check(!unfinished || plan.tokens == options_.max_batch_tokens || tight || windowed,
         "a prompt waits though there is budget");
+}
+
+// What a model drafts: mostly what comes, fewer tokens than there is room for, or none at all.
+void Simulation::DraftWithModel(PlannedRow& row) {
+  const Sequence& sequence = *scheduler_->Find(row.sequence);
+  if (row.draft_room == 0) return;
+  std::vector<TokenId> tokens = sequence.tokens;
+  for (uint32_t i = Chance(80) ? row.draft_room : Pick(0, row.draft_room); i > 0; --i) {
+    tokens.push_back(Chance(80) ? Sample(clients_.at(sequence.request), sequence.choice, tokens)
+                                : static_cast<TokenId>(Pick(0, kVocabulary - 1)));
+    row.drafts.push_back(tokens.back());
+  }
+  report_.model_drafts += row.drafts.size();
+  row.never_draft = Chance(2);
+  ChoiceOf(sequence).never_drafts |= row.never_draft;
 }
 
 // Moves in order, then all rows write before any reads: the hardest order for a wrong table.
@@ -673,6 +694,7 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
   partial_hits += other.partial_hits;
   evictions += other.evictions;
   drafts += other.drafts;
+  model_drafts += other.model_drafts;
   accepted_drafts += other.accepted_drafts;
   dropped_drafts += other.dropped_drafts;
   refusals += other.refusals;
@@ -688,26 +710,27 @@ SimulationReport& SimulationReport::operator+=(const SimulationReport& other) {
 
 std::string SimulationReport::ToString() const {
   char text[800];
-  std::snprintf(text, sizeof text,
-                "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
-                "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
-                "\"swaps\": %lu, \"cached_tokens\": %lu, \"partial_hits\": %lu, "
-                "\"evictions\": %lu, \"drafts\": %lu, \"accepted_drafts\": %lu, "
-                "\"dropped_drafts\": %lu, "
-                "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu, "
-                "\"windows\": %lu, \"dropped_blocks\": %lu, \"beyond_pool\": %lu}",
-                static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
-                static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
-                static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
-                static_cast<unsigned long>(preemptions), static_cast<unsigned long>(swaps),
-                static_cast<unsigned long>(cached_tokens), static_cast<unsigned long>(partial_hits),
-                static_cast<unsigned long>(evictions), static_cast<unsigned long>(drafts),
-                static_cast<unsigned long>(accepted_drafts),
-                static_cast<unsigned long>(dropped_drafts), static_cast<unsigned long>(refusals),
-                static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
-                static_cast<unsigned long>(deadlines), static_cast<unsigned long>(windows),
-                static_cast<unsigned long>(dropped_blocks),
-                static_cast<unsigned long>(beyond_pool));
+  std::snprintf(
+      text, sizeof text,
+      "{\"choices\": %lu, \"steps\": %lu, \"rows\": %lu, \"tokens\": %lu, "
+      "\"copies\": %lu, \"shared_starts\": %lu, \"preemptions\": %lu, "
+      "\"swaps\": %lu, \"cached_tokens\": %lu, \"partial_hits\": %lu, "
+      "\"evictions\": %lu, \"drafts\": %lu, \"model_drafts\": %lu, "
+      "\"accepted_drafts\": %lu, "
+      "\"dropped_drafts\": %lu, "
+      "\"refusals\": %lu, \"cancels\": %lu, \"failures\": %lu, \"deadlines\": %lu, "
+      "\"windows\": %lu, \"dropped_blocks\": %lu, \"beyond_pool\": %lu}",
+      static_cast<unsigned long>(choices), static_cast<unsigned long>(steps),
+      static_cast<unsigned long>(rows), static_cast<unsigned long>(tokens),
+      static_cast<unsigned long>(copies), static_cast<unsigned long>(shared_starts),
+      static_cast<unsigned long>(preemptions), static_cast<unsigned long>(swaps),
+      static_cast<unsigned long>(cached_tokens), static_cast<unsigned long>(partial_hits),
+      static_cast<unsigned long>(evictions), static_cast<unsigned long>(drafts),
+      static_cast<unsigned long>(model_drafts), static_cast<unsigned long>(accepted_drafts),
+      static_cast<unsigned long>(dropped_drafts), static_cast<unsigned long>(refusals),
+      static_cast<unsigned long>(cancels), static_cast<unsigned long>(failures),
+      static_cast<unsigned long>(deadlines), static_cast<unsigned long>(windows),
+      static_cast<unsigned long>(dropped_blocks), static_cast<unsigned long>(beyond_pool));
   return text;
 }
 

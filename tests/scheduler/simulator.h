@@ -25,6 +25,7 @@ struct SimulationReport {
   uint64_t partial_hits = 0;     // requests that began inside a block
   uint64_t evictions = 0;        // blocks that the prefix cache gave up
   uint64_t drafts = 0;           // rows with drafted tokens
+  uint64_t model_drafts = 0;     // tokens that did not come with the plan
   uint64_t accepted_drafts = 0;  // tokens
   uint64_t dropped_drafts = 0;   // rows that failed because of their drafts
   uint64_t refusals = 0;

@@ -20,6 +20,7 @@ TEST(Simulator, TwoThousandSeedsKeepEveryRule) {
   EXPECT_GT(total.partial_hits, 100U);
   EXPECT_GT(total.evictions, 1000U);
   EXPECT_GT(total.drafts, 1000U);
+  EXPECT_GT(total.model_drafts, 1000U);
   EXPECT_GT(total.accepted_drafts, 1000U);
   EXPECT_GT(total.dropped_drafts, 10U);
   EXPECT_GT(total.refusals, 100U);

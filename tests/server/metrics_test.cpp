@@ -26,6 +26,9 @@ MetricsSnapshot OneModel() {
   model.stats.scheduler.prefix_queries = 11;
   model.stats.scheduler.prefix_hits = 6;
   model.prefix_cache = true;
+  model.speculation = scheduler::Speculation::kSelf;
+  model.stats.scheduler.draft_tokens = 9;
+  model.stats.draft_seconds = 1.5;
   model.stats.scheduler.prompt_tokens = 11;
   model.stats.scheduler.generated_tokens = 22;
   model.stats.step_tokens = 10;
@@ -51,7 +54,11 @@ TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
         "tern_kv_blocks_cached{model_name=\"demo\"} 5\n",
         "tern_prefix_cache_hits_total{model_name=\"demo\"} 6\n",
         "vllm:prefix_cache_queries_total{model_name=\"demo\"} 11\n",
-        "enable_prefix_caching=\"True\"", "tern_prompt_tokens_total{model_name=\"demo\"} 11\n",
+        "tern_spec_draft_tokens_total{kind=\"self\",model_name=\"demo\"} 9\n",
+        "vllm:spec_decode_num_draft_tokens_total{kind=\"self\",model_name=\"demo\"} 9\n",
+        "tern_spec_draft_seconds_total{kind=\"self\",model_name=\"demo\"} 1.5\n",
+        "enable_prefix_caching=\"True\"",
+        "tern_prompt_tokens_total{model_name=\"demo\"} 11\n",
         "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
         "tern_bytes_per_token{model_name=\"demo\"} 100\n",
         "tern_fabric_skip_rate{model_name=\"demo\"} 0.6\n",
