@@ -22,7 +22,7 @@ class Bytes {
   T Next() {
     T value{};
     const size_t n = std::min(sizeof value, bytes_.size());
-    std::memcpy(&value, bytes_.data(), n);
+    if (n > 0) std::memcpy(&value, bytes_.data(), n);
     bytes_ = bytes_.subspan(n);
     return value;
   }
@@ -34,7 +34,7 @@ class Bytes {
   std::vector<uint8_t> Take(size_t n) {
     std::vector<uint8_t> taken(n);
     const size_t there = std::min(n, bytes_.size());
-    std::memcpy(taken.data(), bytes_.data(), there);
+    std::copy_n(bytes_.begin(), there, taken.begin());
     bytes_ = bytes_.subspan(there);
     return taken;
   }
