@@ -91,6 +91,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "max_batch_tokens") return "600";
   if (info.name.ends_with("_bytes") && info.kind == OptionKind::kInteger) return "2048";
   if (info.kind == OptionKind::kInteger) return "8";
+  if (info.name == "check_rate") return "0.5";
   if (info.kind == OptionKind::kReal) return "3.5";
   if (info.kind == OptionKind::kBytes) return "12KiB";
   if (info.name == "metrics_aliases") return "none";
@@ -101,6 +102,8 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "i2s_layout") return "arm64";
   if (info.name == "device") return "reference";
   if (info.name == "layout") return "pt5";
+  if (info.name == "split") return "columns";
+  if (info.name == "faults") return "busy=0.5";
   if (info.name == "prefix_cache") return "per-key";
   if (info.name == "speculate") return "ngram";
   if (info.name == "model_load") return "lazy";
