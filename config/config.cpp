@@ -121,6 +121,7 @@ void Apply(const ModelSetting& setting, Config* config) {
 class Loader {
  public:
   Loaded Run(const Inputs& inputs) {
+    ApplyTelemetryEnvironment(inputs.environment);
     if (!inputs.file.empty()) ApplyFile(inputs.file);
     ApplyEnvironment(inputs.environment);
     ApplyFlags(inputs.flags);
@@ -148,6 +149,8 @@ class Loader {
   void ApplyModels(const std::string& path, const toml::array& models);
   void AddModelSettings(const std::string& path, const std::string& name, const toml::node& node,
                         std::vector<ModelSetting>* settings);
+  void ApplyTelemetryEnvironment(
+      const std::vector<std::pair<std::string, std::string>>& environment);
   void ApplyEnvironment(const std::vector<std::pair<std::string, std::string>>& environment);
   void ApplyFlags(const std::vector<FlagValue>& flags);
   void Finish();
@@ -315,6 +318,26 @@ std::vector<std::string> SplitAtCommas(const std::string& text) {
   // One empty part, which is refused: a secret that was not filled in must not open the server.
   if (parts.empty()) parts.emplace_back();
   return parts;
+}
+
+// Which of OpenTelemetry's variables we obey, as options of [server].
+constexpr std::pair<std::string_view, std::string_view> kTelemetryVariables[] = {
+    {"OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"},
+    {"OTEL_EXPORTER_OTLP_HEADERS", "otlp_headers"},
+    {"OTEL_SERVICE_NAME", "trace_service"},
+};
+
+// They come from the platform, for whatever runs there: weaker than all that is said to Tern.
+void Loader::ApplyTelemetryEnvironment(
+    const std::vector<std::pair<std::string, std::string>>& environment) {
+  for (const auto& [variable, value] : environment) {
+    for (const auto& [name, option] : kTelemetryVariables) {
+      if (variable != name || value.empty()) continue;
+      const bool list = option == "otlp_headers";
+      Set(*FindOption("server", option),
+          list ? SplitAtCommas(value) : std::vector<std::string>{value}, variable, variable);
+    }
+  }
 }
 
 void Loader::ApplyEnvironment(const std::vector<std::pair<std::string, std::string>>& environment) {
@@ -531,6 +554,9 @@ std::string ToToml(const Loaded& loaded) {
     if (option.info.name == "api_keys") {
       text += "# api_keys: " + std::to_string(loaded.config.server.api_keys.size()) +
               " set, not shown\n";
+    } else if (option.info.name == "otlp_headers") {
+      text += "# otlp_headers: " + std::to_string(loaded.config.server.otlp_headers.size()) +
+              " set, not shown\n";
     } else if (option.info.name != "api_key_file") {
       text +=
           std::string(option.info.name) + " = " + option.get(loaded.config) + "  # " + from + "\n";
@@ -544,7 +570,11 @@ std::vector<std::pair<std::string, std::string>> TernEnvironment() {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     const size_t equals = text.find('=');
-    if (!text.starts_with("TERN_") || equals == std::string_view::npos) continue;
+    const std::string_view name = text.substr(0, equals);
+    const bool telemetry =
+        std::any_of(std::begin(kTelemetryVariables), std::end(kTelemetryVariables),
+                    [&](const auto& known) { return known.first == name; });
+    if (equals == std::string_view::npos || !(name.starts_with("TERN_") || telemetry)) continue;
     variables.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
   return variables;

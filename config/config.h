@@ -72,7 +72,8 @@ struct FlagValue {
   std::vector<std::string> values;
 };
 
-// Where settings come from, weakest first: defaults, file, environment, flags.
+// Where settings come from, weakest first: defaults, OpenTelemetry's variables, file, environment,
+// flags.
 struct Inputs {
   std::string file = {};  // TOML; empty = none
   std::vector<std::pair<std::string, std::string>> environment = {};
@@ -97,7 +98,8 @@ Config ConfigOf(const Config& config, const ModelEntry& model);
 // keys are counted, not shown.
 std::string ToToml(const Loaded& loaded);
 
-// The process's environment variables that begin with TERN_.
+// The process's environment variables that begin with TERN_, and those of OpenTelemetry that
+// Load() knows.
 std::vector<std::pair<std::string, std::string>> TernEnvironment();
 
 }  // namespace config

@@ -1,5 +1,6 @@
 #include "config/option_table.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -8,6 +9,7 @@
 #include <type_traits>
 
 #include "server/api_key_options.h"
+#include "server/trace_options.h"
 
 namespace config {
 namespace {
@@ -285,6 +287,37 @@ Option ApiKeyFile() {
           [](const Config&) { return Quoted(""); }};
 }
 
+Option OtlpEndpoint() {
+  const OptionInfo info{"server",
+                        "otlp_endpoint",
+                        "--otlp-endpoint",
+                        OptionKind::kText,
+                        "URL",
+                        "send traces to this OTLP/HTTP collector, such as http://127.0.0.1:4318 "
+                        "(/v1/traces is added)"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            server::CheckOtlpEndpoint(values[0]);
+            config.server.otlp_endpoint = values[0];
+          },
+          [](const Config& config) { return Quoted(config.server.otlp_endpoint); }};
+}
+
+Option OtlpHeaders() {
+  const OptionInfo info{
+      "server",        "otlp_headers",
+      "--otlp-header", OptionKind::kTextList,
+      "NAME=VALUE",    "header that the collector wants; may be given more than once"};
+  return {info,
+          [](Config& config, const std::vector<std::string>& values) {
+            config.server.otlp_headers.clear();
+            for (const std::string& text : values) {
+              config.server.otlp_headers.push_back(server::ParseOtlpHeader(text));
+            }
+          },
+          [](const Config&) { return std::string("[]"); }};
+}
+
 #define TERN_FIELD(member) \
   [](auto& c) -> auto& { return c.member; }
 
@@ -341,6 +374,17 @@ void AddServerOptions(std::vector<Option>* table) {
               TERN_FIELD(server.log_requests)));
   add(Choice<bool>(info("log_format", "--log-format", "text|json", "lines of the log"),
                    TERN_FIELD(server.log_json), {{"text", false}, {"json", true}}));
+  add(OtlpEndpoint());
+  add(OtlpHeaders());
+  add(Text(info("trace_service", "--trace-service", "NAME", "service.name of the traces"),
+           TERN_FIELD(server.trace_service)));
+  add(Choice<bool>(info("trace_sampler", "--trace-sampler", "parent|ratio",
+                        "which requests are traced: parent = as the caller's traceparent says, "
+                        "those without one by --trace-ratio; ratio = all by --trace-ratio"),
+                   TERN_FIELD(server.trace_follows_caller), {{"parent", true}, {"ratio", false}}));
+  add(Real(
+      info("trace_ratio", "--trace-ratio", "SHARE", "share of requests that are traced, 0 to 1"),
+      TERN_FIELD(server.trace_ratio), 0, 1));
   add(Real(info("drain_timeout", "--drain-timeout", "SECONDS",
                 "on shutdown, time for accepted requests to finish"),
            TERN_FIELD(server.drain_timeout_seconds), 0, 86400));

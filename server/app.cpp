@@ -117,6 +117,7 @@ struct App::Impl {
     snapshot.http_active_requests = http->active_requests();
     snapshot.draining = ShuttingDown();
     snapshot.model_memory_limit = registry.memory_limit();
+    snapshot.traces = http->trace_stats();
     for (ModelRegistry::Status& status : registry.Statuses()) {
       RuntimeSource::View view = source.Look(snapshot.models.size());
       snapshot.models.push_back({.name = status.name,

@@ -20,6 +20,7 @@ EmbeddingJob::EmbeddingJob(const EmbeddingParams& request, std::shared_ptr<Serve
       adapters(ResolveAdapters(request.lora, model->adapters())),
       tenant(http.key_name),
       use(http.use),
+      trace(http.trace),
       arrival(http.arrival) {}
 
 void EmbeddingJob::Add(const CompletionPrompt& input, const std::string& name) {
@@ -56,7 +57,13 @@ Embedder::Embedder(EmbeddingJob job, ModelMetrics* metrics)
       metrics_(metrics),
       queue_(std::make_shared<EventQueue>()),
       inputs_(job_.inputs.size()),
-      vectors_(job_.inputs.size()) {}
+      vectors_(job_.inputs.size()) {
+  record_.operation = "embeddings";
+  record_.requested_model = job_.params.model;
+  record_.model = job_.model->name();
+  record_.start = SteadySeconds(Clock::now());
+  record_.phases.resize(inputs_.size());
+}
 
 Embedder::~Embedder() {
   queue_->SetNotify({});
@@ -73,6 +80,14 @@ Embedder::~Embedder() {
     if (metrics_ != nullptr) metrics_->OnAborted();
   }
   if (job_.use != nullptr) job_.use->AddTokens(tokens, 0);
+  if (submitted_ == 0) return;
+  record_.end = SteadySeconds(Clock::now());
+  record_.cancelled = !finished() && record_.error_type.empty();
+  try {
+    record_.attributes.emplace_back("gen_ai.usage.input_tokens", static_cast<int64_t>(tokens));
+  } catch (const std::bad_alloc&) {
+  }
+  ExportWork(job_.trace, record_);
 }
 
 void Embedder::Submit() { SubmitNext(); }
@@ -107,9 +122,14 @@ void Embedder::SubmitNext() {
 }
 
 void Embedder::Take() {
-  ThrowIfBroken(*queue_);
-  for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event));
-  SubmitNext();
+  try {
+    ThrowIfBroken(*queue_);
+    for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event));
+    SubmitNext();
+  } catch (const ApiError& error) {
+    record_.SetError(error);
+    throw;
+  }
 }
 
 void Embedder::Handle(TokenEvent event) {
@@ -120,7 +140,10 @@ void Embedder::Handle(TokenEvent event) {
   ++done_;
   job_.model->queue().OnEnded(Clock::now());
   ThrowIfFailed(event, *job_.model);
-  vectors_[static_cast<size_t>(found - inputs_.begin())] = std::move(event.embedding);
+  const auto index = static_cast<size_t>(found - inputs_.begin());
+  record_.phases[index] = {
+      .enqueued = event.enqueued, .scheduled = event.scheduled, .first_token = event.now};
+  vectors_[index] = std::move(event.embedding);
   if (metrics_ == nullptr) return;
   const std::chrono::duration<double> total = Clock::now() - job_.arrival;
   metrics_->OnEmbedded(total.count(), event.scheduled - event.enqueued,

@@ -13,6 +13,7 @@
 #include "server/key_budget.h"
 #include "server/metrics.h"
 #include "server/served_model.h"
+#include "server/work_trace.h"
 
 namespace server {
 
@@ -23,9 +24,10 @@ struct EmbeddingJob {
   engine::Pooling pooling = engine::Pooling::kLast;
   std::vector<engine::AdapterScale> adapters;
   std::vector<std::vector<engine::TokenId>> inputs;
-  std::vector<std::string> names;   // of the inputs in errors, e.g. "input[3]"
-  std::string tenant;               // API key's name
-  std::shared_ptr<RequestUse> use;  // of its key; may be null
+  std::vector<std::string> names;             // of the inputs in errors, e.g. "input[3]"
+  std::string tenant;                         // API key's name
+  std::shared_ptr<RequestUse> use;            // of its key; may be null
+  std::shared_ptr<const RequestTrace> trace;  // may be null
   Clock::time_point arrival;
 
   EmbeddingJob() = default;
@@ -78,6 +80,7 @@ class Embedder {
   std::vector<std::vector<float>> vectors_;
   size_t submitted_ = 0;
   size_t done_ = 0;
+  WorkRecord record_;
 };
 
 }  // namespace server

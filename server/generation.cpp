@@ -379,6 +379,60 @@ Generation::~Generation() {
     const Usage used = usage();
     job_.use->AddTokens(used.prompt_tokens, used.completion_tokens);
   }
+  Trace();
+}
+
+void Generation::Trace() const noexcept {
+  if (!submitted_ || job_.trace == nullptr || !job_.trace->recorded()) return;
+  try {
+    ExportWork(job_.trace, TraceRecord());
+  } catch (const std::exception&) {
+    // No memory for it: then without.
+  }
+}
+
+WorkRecord Generation::TraceRecord() const {
+  const GenerationParams& params = job_.params;
+  WorkRecord record = record_;
+  record.operation = job_.kind == ApiKind::kChat ? "chat" : "text_completion";
+  record.requested_model = params.model;
+  record.model = job_.model->name();
+  record.start = started_;
+  record.end = ended_ > 0 ? ended_ : SteadySeconds(Clock::now());
+  record.cancelled = open_choices_ > 0 && record.error_type.empty();
+  for (size_t i = 0; i < prompts_.size(); ++i) {
+    const Prompt& prompt = prompts_[i];
+    WorkPhases phases{.enqueued = prompt.timed ? prompt.enqueued : started_,
+                      .scheduled = prompt.scheduled,
+                      .first_token = prompt.first_token};
+    for (uint32_t k = 0; k < params.choices; ++k) {
+      phases.last_token = std::max(phases.last_token, choices_[i * params.choices + k].last_token);
+    }
+    record.phases.push_back(phases);
+  }
+  const auto add = [&record](const char* key, SpanValue value) {
+    record.attributes.emplace_back(key, std::move(value));
+  };
+  const Usage used = usage();
+  add("gen_ai.usage.input_tokens", static_cast<int64_t>(used.prompt_tokens));
+  add("gen_ai.usage.output_tokens", static_cast<int64_t>(used.completion_tokens));
+  add("gen_ai.usage.cache_read.input_tokens", static_cast<int64_t>(used.cached_tokens));
+  add("gen_ai.request.temperature", double{params.sampling.temperature});
+  add("gen_ai.request.top_p", double{params.sampling.top_p});
+  if (params.sampling.top_k > 0) add("gen_ai.request.top_k", double(params.sampling.top_k));
+  if (params.max_tokens) add("gen_ai.request.max_tokens", int64_t{*params.max_tokens});
+  if (params.choices > 1) add("gen_ai.request.choice.count", int64_t{params.choices});
+  std::vector<std::string> reasons;
+  for (const Choice& choice : choices_) {
+    reasons.emplace_back(choice.reason ? ApiFinishReason(*choice.reason) : "abort");
+  }
+  add("gen_ai.response.finish_reasons", std::move(reasons));
+  double first_token_seconds = 0;
+  for (const Prompt& prompt : prompts_) {
+    first_token_seconds = std::max(first_token_seconds, prompt.first_token_seconds);
+  }
+  if (first_token_seconds > 0) add("tern.time_to_first_token", first_token_seconds);
+  return record;
 }
 
 // An answer begins a text of its own; a completion continues the prompt's.
@@ -413,6 +467,7 @@ scheduler::Request Generation::MakeRequest(size_t prompt) {
 }
 
 void Generation::Submit(ModelMetrics* metrics) {
+  started_ = SteadySeconds(Clock::now());
   for (size_t i = 0; i < prompts_.size(); ++i) {
     Prompt& prompt = prompts_[i];
     prompt.id = scheduler::EngineLoop::NextRequestId();
@@ -448,6 +503,15 @@ void Generation::CancelWhenQueueBreaks() {
 }
 
 std::vector<Generation::Update> Generation::Take() {
+  try {
+    return TakeEvents();
+  } catch (const ApiError& error) {
+    record_.SetError(error);
+    throw;
+  }
+}
+
+std::vector<Generation::Update> Generation::TakeEvents() {
   ThrowIfBroken(*queue_);
   std::vector<Update> updates;
   for (TokenEvent& event : queue_->TakeAll()) Handle(std::move(event), &updates);
@@ -496,7 +560,8 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   if (update.finish) {
     update.stop_string = choice.text.stop_string();
     choice.finished = true;
-    --open_choices_;
+    choice.reason = *update.finish;
+    if (--open_choices_ == 0) ended_ = SteadySeconds(Clock::now());
     MeasureEnd(prompt, choice, *update.finish);
   }
   const bool worth_sending = update.first || update.finish || update.echo != nullptr ||

@@ -17,6 +17,7 @@
 #include "server/openai_response.h"
 #include "server/openai_schema.h"
 #include "server/served_model.h"
+#include "server/work_trace.h"
 
 namespace server {
 
@@ -34,6 +35,7 @@ struct GenerationJob {
   bool score_only = false;          // max_tokens 0 with echo: the answer's token is not shown
   std::string tenant;               // API key's name
   std::shared_ptr<RequestUse> use;  // of its key; may be null
+  std::shared_ptr<const RequestTrace> trace;                         // may be null
   std::shared_ptr<const engine::text::grammar::Constraint> grammar;  // nullptr = any text
   AnswerSyntax syntax;                                               // of the answers
   Clock::time_point arrival;
@@ -43,6 +45,7 @@ struct GenerationJob {
     tenant = http.key_name;
     use = http.use;
     arrival = http.arrival;
+    trace = http.trace;
     resumable = params.stream && http.Header(kResumableHeader) == "true";
   }
   bool resumable = false;      // a stream that outlives its connection, as the client asked
@@ -113,7 +116,8 @@ class Generation {
     uint32_t reasoning_tokens = 0;
     bool started = false;
     bool finished = false;  // for the client; the engine's last event may come later
-    double last_token = 0;  // on the engine's clock
+    std::optional<scheduler::FinishReason> reason = std::nullopt;  // once finished
+    double last_token = 0;                                         // on the engine's clock
     // As far as it is known, when asked for.
     std::shared_ptr<const scheduler::RequestCost> cost = nullptr;
   };
@@ -145,6 +149,9 @@ class Generation {
   bool EndsTurn(const scheduler::TokenEvent& event) const;
   bool DropsFirstSpace() const;
   CostUsage CostOfAll() const;
+  std::vector<Update> TakeEvents();
+  void Trace() const noexcept;
+  WorkRecord TraceRecord() const;
 
   GenerationJob job_;
   std::shared_ptr<EventQueue> queue_;
@@ -153,6 +160,9 @@ class Generation {
   std::vector<Choice> choices_;  // prompt-major
   uint32_t open_choices_ = 0;
   bool submitted_ = false;
+  double started_ = 0;  // steady seconds
+  double ended_ = 0;    // 0: not yet
+  WorkRecord record_;   // its error; the rest is filled in at the end
 };
 
 }  // namespace server

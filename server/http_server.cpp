@@ -155,6 +155,12 @@ uint32_t HttpServer::active_requests() const { return impl_->shared.active_reque
 
 uint32_t HttpServer::connections() const { return impl_->shared.connections; }
 
+std::optional<SpanExporter::Stats> HttpServer::trace_stats() const {
+  const SpanExporter* exporter = impl_->shared.tracer->exporter();
+  if (exporter == nullptr) return std::nullopt;
+  return exporter->stats();
+}
+
 void HttpServer::Stop() {
   if (impl_->io == nullptr) return;
   impl_->io->stop();

@@ -6,12 +6,14 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "server/auth.h"
 #include "server/router.h"
 #include "server/server_options.h"
 #include "server/tls_context.h"
+#include "server/tracer.h"
 
 namespace server {
 
@@ -50,12 +52,14 @@ struct HttpShared {
         router(std::move(routes)),
         authenticator(options.api_keys),
         tls(options.tls_certificate_file, options.tls_key_file),
+        tracer(MakeTracer(options)),
         on_request(std::move(observer)) {}
 
   ServerOptions options;
   Router router;
   Authenticator authenticator;
   TlsContext tls;
+  std::shared_ptr<Tracer> tracer;
   std::function<void(const RequestRecord&)> on_request;
   IdleConnections idle;
   std::atomic<uint64_t> body_bytes{0};  // of requests that are read or answered
@@ -85,6 +89,8 @@ class HttpServer {
   void BeginDrain();
   uint32_t active_requests() const;
   uint32_t connections() const;
+  // nullopt when no traces are exported.
+  std::optional<SpanExporter::Stats> trace_stats() const;
 
   // Closes every connection and joins the threads. Handlers end where they wait.
   void Stop();

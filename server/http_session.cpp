@@ -18,6 +18,7 @@
 #include "server/error_format.h"
 #include "server/log.h"
 #include "server/random_id.h"
+#include "server/tracer.h"
 
 namespace server {
 namespace {
@@ -301,6 +302,7 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
   if (const auto id = request_.Header("x-request-id"); IsSaneRequestId(id)) {
     request_.request_id = id;
   }
+  request_.trace = Tracer::Begin(shared_.tracer, request_.headers);
   if (auto refused = CheckHeader(incoming)) {
     // What follows on this connection cannot be trusted to be a request.
     keep_alive_ = false;
@@ -485,10 +487,46 @@ void HttpSession::Record(const Incoming& incoming) {
                 .seconds = seconds,
                 .client_gone = gone_,
                 .prompt_tokens = request_.use->prompt_tokens(),
-                .completion_tokens = request_.use->completion_tokens()});
+                .completion_tokens = request_.use->completion_tokens(),
+                .trace = request_.trace == nullptr ? nullptr : &request_.trace->context()});
+  }
+  if (request_.trace != nullptr && request_.trace->recorded() && !(probe && fine)) {
+    ExportSpan(incoming);
   }
   // An idle connection must not go on counting as one of its key's concurrent requests.
   request_.use.reset();
+  request_.trace.reset();
+}
+
+// Named and described by OpenTelemetry's conventions for HTTP servers.
+void HttpSession::ExportSpan(const Incoming& incoming) const {
+  const std::string route = incoming.route == nullptr ? "" : incoming.route->path;
+  Span span =
+      request_.trace->RequestSpan(route.empty() ? request_.method : request_.method + " " + route,
+                                  SteadySeconds(request_.arrival), SteadySeconds(Clock::now()));
+  const auto add = [&span](const char* key, SpanValue value) {
+    span.attributes.emplace_back(key, std::move(value));
+  };
+  add("http.request.method", request_.method);
+  if (!route.empty()) add("http.route", route);
+  add("url.path", request_.path);
+  add("url.scheme", std::string(transport_.encrypted() ? "https" : "http"));
+  add("network.protocol.version", std::string(http_1_0_ ? "1.0" : "1.1"));
+  add("client.address", client_);
+  if (const auto agent = request_.Header("user-agent"); !agent.empty()) {
+    add("user_agent.original", std::string(agent));
+  }
+  add("tern.request_id", request_.request_id);
+  if (!request_.key_name.empty()) add("tern.key", request_.key_name);
+  if (gone_) add("tern.client_gone", true);
+  constexpr int kServerErrors = 500;
+  if (status_ > 0) add("http.response.status_code", int64_t{status_});
+  if (status_ >= kServerErrors) {
+    add("error.type", std::to_string(status_));
+    span.failed = true;
+    span.failure = std::string(StatusText(status_));
+  }
+  request_.trace->Export(std::move(span));
 }
 
 asio::awaitable<bool> HttpSession::Reply(const HttpResponse& response) {
@@ -532,6 +570,11 @@ std::string HttpSession::FormatHead(const HttpResponse& response,
   };
   add("Date", HttpDate());
   add("x-request-id", request_.request_id);
+  if (request_.trace != nullptr) {
+    const TraceContext& context = request_.trace->context();
+    add("traceparent", FormatTraceparent(context));
+    if (!context.state.empty()) add("tracestate", context.state);
+  }
   if (!response.content_type.empty()) add("Content-Type", response.content_type);
   for (const auto& [name, value] : response.headers) add(name, value);
   const bool bodiless = response.status == 204 || response.status == 304;

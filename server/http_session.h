@@ -64,6 +64,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   boost::asio::awaitable<void> RunHandler(const Router::Route& route);
   boost::asio::awaitable<bool> ReplyError(const ApiError& error);
   void Record(const Incoming& incoming);
+  void ExportSpan(const Incoming& incoming) const;
 
   std::string FormatHead(const HttpResponse& response, std::optional<size_t> content_length) const;
   boost::asio::awaitable<bool> SendAll(std::string_view text);

@@ -17,6 +17,7 @@ inline Clock::duration Seconds(double seconds) {
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
+class RequestTrace;
 class RequestUse;
 
 // A complete request. Header names are lower case; of repeated names the first one wins in
@@ -30,6 +31,7 @@ struct HttpRequest {
   std::string request_id;           // the client's x-request-id when it is sane, else ours
   std::string key_name;             // of the API key that was used; empty without keys
   std::shared_ptr<RequestUse> use;  // never null: what the request costs its key
+  std::shared_ptr<const RequestTrace> trace;  // nullptr: neither the client nor we trace it
   Clock::time_point arrival;
 
   // Empty when absent.

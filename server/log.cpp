@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/json.h"
+#include "server/trace_context.h"
 
 namespace server {
 namespace {
@@ -46,6 +47,11 @@ std::string Printable(std::string_view text) {
   return shown.empty() ? "-" : shown;
 }
 
+std::string TraceFields(const TraceContext* trace) {
+  if (trace == nullptr) return {};
+  return " trace_id=" + Hex(trace->trace_id) + " span_id=" + Hex(trace->span_id);
+}
+
 }  // namespace
 
 void LogInfo(const std::string& message) { Say(spdlog::level::info, message); }
@@ -62,10 +68,11 @@ void LogRequest(const RequestLogLine& line) {
   if (!json_log) {
     Logger().info(
         "request id={} client={} key={} \"{} {}\" status={} ms={:.1f} prompt_tokens={} "
-        "completion_tokens={}{}",
+        "completion_tokens={}{}{}",
         Printable(line.request_id), Printable(line.client), Printable(line.key_name),
         Printable(line.method), Printable(line.path), line.status, line.seconds * 1e3,
-        line.prompt_tokens, line.completion_tokens, line.client_gone ? " gone" : "");
+        line.prompt_tokens, line.completion_tokens, TraceFields(line.trace),
+        line.client_gone ? " gone" : "");
     return;
   }
   Json fields;
@@ -80,6 +87,10 @@ void LogRequest(const RequestLogLine& line) {
   fields["prompt_tokens"] = line.prompt_tokens;
   fields["completion_tokens"] = line.completion_tokens;
   fields["client_gone"] = line.client_gone;
+  if (line.trace != nullptr) {
+    fields["trace_id"] = Hex(line.trace->trace_id);
+    fields["span_id"] = Hex(line.trace->span_id);
+  }
   const std::string object = Dump(fields);
   Logger().info("{}", object.substr(1, object.size() - 2));
 }

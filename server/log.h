@@ -6,6 +6,8 @@
 
 namespace server {
 
+struct TraceContext;
+
 // One line on stderr per call, with time and level. Threads: any.
 void LogInfo(const std::string& message);
 void LogWarning(const std::string& message);
@@ -23,6 +25,7 @@ struct RequestLogLine {
   bool client_gone = false;
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
+  const TraceContext* trace = nullptr;  // nullptr: the request has none
 };
 
 // Every later line is a JSON object with "time", "level" and "message" or the fields of a request.

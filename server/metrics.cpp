@@ -267,6 +267,16 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               Number(device.host_fallbacks));
 }
 
+void AddTraces(FamilyBuilder& out, const SpanExporter::Stats& traces) {
+  constexpr char kSpans[] = "Spans that the collector took, that found the queue full, or failed.";
+  const auto add = [&](const char* result, uint64_t count) {
+    out.Counter("tern_trace_spans_total", kSpans, {{"result", result}}, Number(count));
+  };
+  add("sent", traces.sent);
+  add("dropped", traces.dropped);
+  add("failed", traces.failed);
+}
+
 double ResidentBytes() {
   std::FILE* file = std::fopen("/proc/self/statm", "r");
   if (file == nullptr) return 0;
@@ -484,6 +494,7 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
                    {"engine", "0"}},
                   1);
   }
+  if (snapshot.traces) AddTraces(builder, *snapshot.traces);
   AddProcess(builder, impl_->start_seconds);
 
   std::vector<MetricFamily> families = builder.Take();

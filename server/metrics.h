@@ -9,6 +9,7 @@
 
 #include "scheduler/engine_loop.h"
 #include "server/model_registry.h"
+#include "server/span_exporter.h"
 
 namespace server {
 
@@ -63,7 +64,8 @@ struct MetricsSnapshot {
   uint32_t http_connections = 0;
   uint32_t http_active_requests = 0;
   bool draining = false;
-  uint64_t model_memory_limit = 0;  // 0 = none
+  uint64_t model_memory_limit = 0;            // 0 = none
+  std::optional<SpanExporter::Stats> traces;  // when they are exported
 };
 
 // All that /metrics shows, in Prometheus' text format (docs/telemetry.md).

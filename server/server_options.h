@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "server/http_types.h"
 #include "server/key_budget.h"
 
 namespace server {
@@ -62,6 +63,12 @@ struct ServerOptions {
   double heartbeat_limit_seconds = 30;  // /health fails when the engine thread is silent longer
   bool log_requests = true;             // one line per request on stderr
   bool log_json = false;                // every line of the log is a JSON object
+
+  std::string otlp_endpoint;  // of a trace collector, as SpanExporter takes it; empty = none
+  HeaderList otlp_headers;    // for the collector
+  std::string trace_service = "tern";  // service.name
+  bool trace_follows_caller = true;    // Tracer::Sampler::kParent
+  double trace_ratio = 1;              // 0 to 1, of the requests that are not decided otherwise
 };
 
 }  // namespace server

@@ -1,6 +1,9 @@
 #include "server/transport.h"
 
+#include <openssl/ssl.h>
+
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>
 
@@ -23,6 +26,16 @@ Transport::Transport(asio::ip::tcp::socket socket, std::shared_ptr<asio::ssl::co
 asio::awaitable<error_code> Transport::Handshake() {
   if (!stream_) co_return error_code();
   const auto [error] = co_await stream_->async_handshake(asio::ssl::stream_base::server, kTuple);
+  co_return error;
+}
+
+asio::awaitable<error_code> Transport::HandshakeWith(const std::string& host, bool verify) {
+  error_code no_address;
+  asio::ip::make_address(host, no_address);
+  // Names only: an address is none that a server could choose a certificate by (RFC 6066, 3).
+  if (no_address) SSL_set_tlsext_host_name(stream_->native_handle(), host.c_str());
+  if (verify) stream_->set_verify_callback(asio::ssl::host_name_verification(host));
+  const auto [error] = co_await stream_->async_handshake(asio::ssl::stream_base::client, kTuple);
   co_return error;
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <string>
 
 namespace server {
 
@@ -29,8 +30,12 @@ class Transport {
   const boost::asio::ip::tcp::socket& socket() const { return socket_; }
   bool encrypted() const { return stream_.has_value(); }
 
-  // Nothing to do on a plain connection.
+  // As the server. Nothing to do on a plain connection.
   boost::asio::awaitable<boost::system::error_code> Handshake();
+  // As a client of `host`, whose name the certificate must have when it is verified. REQUIRES: an
+  // encrypted connection.
+  boost::asio::awaitable<boost::system::error_code> HandshakeWith(const std::string& host,
+                                                                  bool verify);
   // At least one byte, or an error; boost::asio::error::eof when the peer has ended.
   boost::asio::awaitable<Result> ReadSome(boost::asio::mutable_buffer buffer);
   boost::asio::awaitable<Result> WriteSome(boost::asio::const_buffer buffer);

@@ -92,6 +92,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name.ends_with("_bytes") && info.kind == OptionKind::kInteger) return "2048";
   if (info.kind == OptionKind::kInteger) return "8";
   if (info.name == "check_rate") return "0.5";
+  if (info.name == "trace_ratio") return "0.25";
   if (info.kind == OptionKind::kReal) return "3.5";
   if (info.kind == OptionKind::kBytes) return "12KiB";
   if (info.name == "metrics_aliases") return "none";
@@ -109,6 +110,9 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "model_load") return "lazy";
   if (info.name == "tool_parser") return "hermes";
   if (info.name == "reasoning_parser") return "none";
+  if (info.name == "otlp_endpoint") return "https://collector:4318/base";
+  if (info.name == "otlp_headers") return "authorization=Bearer%20abc";
+  if (info.name == "trace_sampler") return "ratio";
   return "text";
 }
 
@@ -188,6 +192,34 @@ TEST(Config, PrintedConfigNeverShowsAKey) {
   const std::string printed = ToToml(Load({.flags = {{"--api-key", {"secret-1", "secret-2"}}}}));
   EXPECT_THAT(printed, Not(HasSubstr("secret")));
   EXPECT_THAT(printed, HasSubstr("2 set, not shown"));
+}
+
+TEST(Config, OpenTelemetrysVariablesAreTheWeakestSource) {
+  const std::vector<std::pair<std::string, std::string>> platform = {
+      {"OTEL_EXPORTER_OTLP_ENDPOINT", "http://platform:4318"},
+      {"OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc, x-tenant=t"},
+      {"OTEL_SERVICE_NAME", "svc"},
+      {"OTEL_TRACES_EXPORTER", "none of ours"}};
+  const Loaded loaded = Load({.environment = platform});
+  EXPECT_EQ(loaded.config.server.otlp_endpoint, "http://platform:4318");
+  EXPECT_EQ(loaded.origins.at("server.otlp_endpoint"), "OTEL_EXPORTER_OTLP_ENDPOINT");
+  EXPECT_EQ(loaded.config.server.trace_service, "svc");
+  const server::HeaderList headers = {{"authorization", "Bearer abc"}, {"x-tenant", "t"}};
+  EXPECT_EQ(loaded.config.server.otlp_headers, headers);
+  const std::string printed = ToToml(loaded);
+  EXPECT_THAT(printed, Not(HasSubstr("Bearer")));
+  EXPECT_THAT(printed, HasSubstr("# otlp_headers: 2 set, not shown"));
+
+  const ConfigFile file("[server]\notlp_endpoint = \"http://mine:4318\"\n");
+  EXPECT_EQ(Load({.file = file.path(), .environment = platform}).config.server.otlp_endpoint,
+            "http://mine:4318");
+  EXPECT_EQ(ErrorOf({.environment = {{"OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"}}}),
+            "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL such as http://127.0.0.1:8080, not "
+            "\"collector:4317\".");
+  for (const char* bad : {"novalue", "=x", "a b=c", "a=%0d%0ax: y", "a=%zz"}) {
+    const std::string error = ErrorOf({.flags = {{"--otlp-header", {bad}}}});
+    EXPECT_THAT(error, HasSubstr("must be NAME=VALUE")) << bad;
+  }
 }
 
 TEST(Config, KeyFileNamesItsKeys) {
