@@ -59,6 +59,7 @@ ModelLimits LimitsOf(const ServerOptions& options) {
 struct App::Impl {
   ServerOptions options;
   Metrics metrics;
+  mutable EnergyMeter energy;
   scheduler::EngineLoop loop;
   RuntimeSource source;
   ModelRegistry registry;
@@ -78,6 +79,7 @@ struct App::Impl {
   Impl(ServerOptions server_options, const std::vector<ModelSpec>& models, fabric::WorkerTeam& team)
       : options(std::move(server_options)),
         metrics(options.metrics_aliases),
+        energy({.root = options.powercap_root}),
         source(Runtimes(models, options.model_memory_bytes), loop, team,
                {.tool_parser = options.tool_parser, .reasoning_parser = options.reasoning_parser}),
         registry(Named(models), LimitsOf(options), source),
@@ -118,6 +120,7 @@ struct App::Impl {
     snapshot.draining = ShuttingDown();
     snapshot.model_memory_limit = registry.memory_limit();
     snapshot.traces = http->trace_stats();
+    snapshot.energy = energy.Read();
     for (ModelRegistry::Status& status : registry.Statuses()) {
       RuntimeSource::View view = source.Look(snapshot.models.size());
       snapshot.models.push_back({.name = status.name,
@@ -198,6 +201,9 @@ void App::Start() {
   LogInfo("listening on " + std::string(tls ? "https://" : "http://") + impl_->options.host + ":" +
           std::to_string(port()));
   impl_->registry.Start(
+  if (!impl_->energy.readable()) {
+    LogInfo("energy is not measured: " + impl_->energy.problem());
+  }
       [impl = impl_.get()](bool ok, const std::string& error) { impl->Announce(ok, error); });
 }
 

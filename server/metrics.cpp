@@ -97,6 +97,8 @@ class FamilyBuilder {
   std::map<std::string, size_t> index_;
 };
 
+constexpr char kTokensPerJoule[] = "Tokens computed per joule, since the start.";
+
 double Number(uint64_t count) { return static_cast<double>(count); }
 
 void AddSpeculation(FamilyBuilder& out, const MetricsSnapshot::Model& model, Labels labels) {
@@ -253,8 +255,8 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
   const double joules = device.energy_picojoules * 1e-12;
   out.Counter("tern_energy_proxy_joules_total",
               "Energy by the table of picojoules per event; never measured.", labels, joules);
-  out.Gauge("tern_tokens_per_joule", "Tokens computed per joule, since the start.",
-            with("source", "proxy"), joules == 0 ? 0 : tokens / joules);
+  out.Gauge("tern_tokens_per_joule", kTokensPerJoule, with("source", "proxy"),
+            joules == 0 ? 0 : tokens / joules);
   out.Counter("tern_residency_misses_total", "Matrices fetched again.", labels,
               Number(device.residency_misses));
   for (size_t kind = 0; kind < fabric::kFaultKinds; ++kind) {
@@ -265,6 +267,26 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
   out.Counter("tern_fabric_host_fallbacks_total",
               "Projections that the host ran after the device failed twice.", labels,
               Number(device.host_fallbacks));
+}
+
+// Of the whole machine, so without a model; the proxy is another series.
+void AddEnergy(FamilyBuilder& out, const MetricsSnapshot& snapshot) {
+  out.Gauge("tern_energy_rapl_readable", "1 when the processor's energy counters can be read.", {},
+            snapshot.energy.empty() ? 0 : 1);
+  if (snapshot.energy.empty()) return;
+  double joules = 0;
+  for (const EnergyMeter::Package& package : snapshot.energy) {
+    joules += package.joules;
+    out.Counter("tern_energy_rapl_joules_total",
+                "Measured energy of a processor package since the start, all processes together.",
+                {{"package", package.name}}, package.joules);
+  }
+  double tokens = 0;
+  for (const MetricsSnapshot::Model& model : snapshot.models) {
+    tokens += Number(model.stats.step_tokens);
+  }
+  out.Gauge("tern_tokens_per_joule", kTokensPerJoule, {{"source", "rapl"}},
+            joules > 0 ? tokens / joules : 0);
 }
 
 void AddTraces(FamilyBuilder& out, const SpanExporter::Stats& traces) {
@@ -494,6 +516,7 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
                    {"engine", "0"}},
                   1);
   }
+  AddEnergy(builder, snapshot);
   if (snapshot.traces) AddTraces(builder, *snapshot.traces);
   AddProcess(builder, impl_->start_seconds);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/engine_loop.h"
+#include "server/energy_meter.h"
 #include "server/model_registry.h"
 #include "server/span_exporter.h"
 
@@ -65,6 +66,7 @@ struct MetricsSnapshot {
   uint32_t http_active_requests = 0;
   bool draining = false;
   uint64_t model_memory_limit = 0;            // 0 = none
+  std::vector<EnergyMeter::Package> energy;   // measured; empty when it cannot be
   std::optional<SpanExporter::Stats> traces;  // when they are exported
 };
 

@@ -59,10 +59,12 @@ struct ServerOptions {
   uint64_t stream_buffer_bytes = 1u << 20;   // events of one resumable stream
   double stream_ttl_seconds = 120;           // that one is kept after its last reader has left
   uint32_t max_streams = 256;                // resumable ones at the same time
-  double drain_timeout_seconds = 60;
-  double heartbeat_limit_seconds = 30;  // /health fails when the engine thread is silent longer
-  bool log_requests = true;             // one line per request on stderr
-  bool log_json = false;                // every line of the log is a JSON object
+  LiveValue<double> drain_timeout_seconds = 60;
+  LiveValue<double> heartbeat_limit_seconds =
+      30;  // /health fails when the engine thread is silent longer
+  std::string powercap_root = "/sys/class/powercap";  // where EnergyMeter looks
+  LiveValue<bool> log_requests = true;                // one line per request on stderr
+  bool log_json = false;                              // every line of the log is a JSON object
 
   std::string otlp_endpoint;  // of a trace collector, as SpanExporter takes it; empty = none
   HeaderList otlp_headers;    // for the collector

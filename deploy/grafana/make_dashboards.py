@@ -155,6 +155,9 @@ TERNARY = [
                     f"sum(rate(tern_engine_steps_total{{{MODEL}}}[$__rate_interval]))", "tokens")),
         lines("Energy proxy", "Modelled watts; compare with a wall meter before believing them.", "watt",
               rate("tern_energy_proxy_joules_total", "proxy")),
+        lines("Measured energy (RAPL)", "Watts of each processor package, all processes of the machine together; empty "
+              "where the counters cannot be read.", "watt",
+              query("sum by (package) (rate(tern_energy_rapl_joules_total[$__rate_interval]))", "{{package}}")),
     ]),
     ("Health", [
         lines("Residency misses", "Weights fetched again because the pool was too small.", "short",

@@ -45,6 +45,32 @@ MetricsSnapshot OneModel() {
   return snapshot;
 }
 
+TEST(Metrics, MeasuredEnergyIsASeriesOfItsOwn) {
+  MetricsSnapshot snapshot = OneModel();
+  const std::string without = Metrics(true).Render(snapshot);
+  EXPECT_THAT(without, HasSubstr("tern_energy_rapl_readable 0\n"));
+  EXPECT_THAT(without, Not(HasSubstr("tern_energy_rapl_joules_total")));
+  snapshot.energy = {{"package-0", 1.5}, {"package-1", 0.5}};
+  const std::string with = Metrics(true).Render(snapshot);
+  EXPECT_THAT(with, HasSubstr("tern_energy_rapl_readable 1\n"));
+  EXPECT_THAT(with, HasSubstr("tern_energy_rapl_joules_total{package=\"package-0\"} 1.5\n"));
+  EXPECT_THAT(with, HasSubstr("tern_energy_rapl_joules_total{package=\"package-1\"} 0.5\n"));
+  EXPECT_THAT(with, HasSubstr("tern_tokens_per_joule{source=\"rapl\"} 5\n"));
+  // The proxy's figures are what they were.
+  EXPECT_THAT(with, HasSubstr("tern_tokens_per_joule{model_name=\"demo\",source=\"proxy\"} 2\n"));
+  EXPECT_THAT(with, HasSubstr("tern_energy_proxy_joules_total{model_name=\"demo\"} 5\n"));
+}
+
+TEST(Metrics, SpansAreCountedWhenTheyAreExported) {
+  MetricsSnapshot snapshot;
+  EXPECT_THAT(Metrics(true).Render(snapshot), Not(HasSubstr("tern_trace_spans_total")));
+  snapshot.traces = SpanExporter::Stats{.sent = 3, .dropped = 2, .failed = 1};
+  const std::string text = Metrics(true).Render(snapshot);
+  EXPECT_THAT(text, HasSubstr("tern_trace_spans_total{result=\"sent\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("tern_trace_spans_total{result=\"dropped\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("tern_trace_spans_total{result=\"failed\"} 1\n"));
+}
+
 TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
   const std::string text = Metrics(true).Render(OneModel());
   for (const char* line :
