@@ -23,6 +23,8 @@ class ConfigFlags {
   // parts: sections ("engine") and options ("scheduler.speculate"). A flag that the command has
   // already stays the command's.
   void AddTo(CLI::App& command, std::initializer_list<std::string_view> parts);
+  // Of --config; empty when not given.
+  const std::string& file() const { return file_; }
 
   // Merges defaults, --config file, environment and the flags that were given.
   // Errors: config::ConfigError.

@@ -3,10 +3,12 @@
 
 #include <atomic>
 #include <csignal>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/config_flags.h"
@@ -32,14 +34,16 @@ constexpr const char* kExamples =
     "from\n"
     "\n"
     "SIGTERM or SIGINT drains: accepted requests finish within --drain-timeout. A second one cuts\n"
-    "what is left. SIGHUP reads the key file and the TLS certificate again.";
+    "what is left. SIGHUP reads the configuration, the key file and the TLS certificate again; "
+    "what\n"
+    "needs a restart is named in the log.";
 
 struct ServeFlags {
   ConfigFlags config;
   bool print_config = false;
 };
 
-// Turns SIGTERM and SIGINT into BeginShutdown() and SIGHUP into Reload(), on a thread of its own.
+// Turns SIGTERM and SIGINT into BeginShutdown() and SIGHUP into a reload, on a thread of its own.
 // Without a file to read again SIGHUP, which a closed terminal sends, ends the server too.
 //
 // The signals are blocked in the constructor, so that every thread started later inherits the mask
@@ -60,16 +64,17 @@ class Signals {
   Signals& operator=(const Signals&) = delete;
   ~Signals() { Stop(); }
 
-  void Forward(server::App* app, bool reloads) {
-    thread_ = std::thread([this, app, reloads] {
+  // reload: empty when there is nothing to read again.
+  void Forward(server::App* app, std::function<void()> reload) {
+    thread_ = std::thread([this, app, reload = std::move(reload)] {
       bool draining = false;
       while (true) {
         int signal = 0;
         if (sigwait(&signals_, &signal) != 0) continue;
         if (stopping_) return;
         if (signal == SIGUSR1) continue;
-        if (signal == SIGHUP && reloads) {
-          app->Reload();
+        if (signal == SIGHUP && reload) {
+          reload();
           continue;
         }
         std::cerr << (draining ? "tern: shutting down now; what is left is cut\n"
@@ -155,6 +160,26 @@ void RaiseDescriptorLimit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// Reads the configuration again and hands over what a running server can take. What is wrong with
+// it changes nothing; what needs a restart is named.
+void Reload(const ServeFlags& flags, config::Config* current, server::App* app) {
+  try {
+    config::Loaded fresh = flags.config.Load();
+    NameBundledModel(&fresh);
+    for (const config::Change& change : config::Changes(*current, fresh.config)) {
+      if (change.live) {
+        server::LogInfo("reloaded " + change.key + " = " + change.value);
+      } else {
+        server::LogWarning(change.key + " has changed, which needs a restart");
+      }
+    }
+    current->server.TakeLiveValues(fresh.config.server);
+  } catch (const std::exception& error) {
+    server::LogError(std::string("the configuration is kept as it was: ") + error.what());
+  }
+  app->Reload(current->server);
+}
+
 int RunServe(const ServeFlags& flags) {
   config::Loaded loaded = flags.config.Load();
   NameBundledModel(&loaded);
@@ -181,8 +206,10 @@ int RunServe(const ServeFlags& flags) {
                      CurlOf(url, model, !config.server.api_keys.empty()) + "\n";
   });
   app.Start();
-  signals.Forward(
-      &app, !config.server.api_key_file.empty() || !config.server.tls_certificate_file.empty());
+  config::Config current = config;
+  const bool reloads = !flags.config.file().empty() || !config.server.api_key_file.empty() ||
+                       !config.server.tls_certificate_file.empty();
+  signals.Forward(&app, reloads ? [&] { Reload(flags, &current, &app); } : std::function<void()>());
   const int result = app.Wait();
   signals.Stop();
   return result;

@@ -565,6 +565,25 @@ std::string ToToml(const Loaded& loaded) {
   return text;
 }
 
+// Those of the members of ServerOptions that are LiveValues.
+constexpr std::string_view kLiveOptions[] = {
+    "strict_params", "log_requests", "header_timeout", "body_timeout",    "idle_timeout",
+    "write_timeout", "ping",         "drain_timeout",  "heartbeat_limit",
+};
+
+std::vector<Change> Changes(const Config& before, const Config& after) {
+  std::vector<Change> changes;
+  for (const Option& option : OptionTable()) {
+    const std::string value = option.get(after);
+    if (value == option.get(before)) continue;
+    const bool live = option.info.section == "server" &&
+                      std::find(std::begin(kLiveOptions), std::end(kLiveOptions),
+                                option.info.name) != std::end(kLiveOptions);
+    changes.push_back({Key(option.info), value, live});
+  }
+  return changes;
+}
+
 std::vector<std::pair<std::string, std::string>> TernEnvironment() {
   std::vector<std::pair<std::string, std::string>> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {

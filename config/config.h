@@ -94,6 +94,14 @@ Loaded Load(const Inputs& inputs);
 // ConfigError.
 Config ConfigOf(const Config& config, const ModelEntry& model);
 
+// An option whose value differs between two configurations.
+struct Change {
+  std::string key;    // "server.ping"
+  std::string value;  // the new one, as TOML
+  bool live = false;  // a running server can take it over
+};
+std::vector<Change> Changes(const Config& before, const Config& after);
+
 // The effective settings as TOML that Load() reads back, each with its origin as a comment. API
 // keys are counted, not shown.
 std::string ToToml(const Loaded& loaded);

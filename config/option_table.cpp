@@ -84,7 +84,7 @@ Option Real(OptionInfo info, Field field, double low, double high) {
             }
             field(config) = value;
           },
-          [=](const Config& config) { return NumberText(field(config)); }};
+          [=](const Config& config) { return NumberText<double>(field(config)); }};
 }
 
 template <typename Field>

@@ -166,7 +166,8 @@ struct App::Impl {
       }
       return true;
     };
-    const auto timeout = std::chrono::duration<double>(options.drain_timeout_seconds);
+    const auto timeout =
+        std::chrono::duration<double>(static_cast<double>(options.drain_timeout_seconds));
     if (idle_before(Clock::now() + std::chrono::duration_cast<Clock::duration>(timeout), 1)) {
       return true;
     }
@@ -200,10 +201,10 @@ void App::Start() {
   const bool tls = !impl_->options.tls_certificate_file.empty();
   LogInfo("listening on " + std::string(tls ? "https://" : "http://") + impl_->options.host + ":" +
           std::to_string(port()));
-  impl_->registry.Start(
   if (!impl_->energy.readable()) {
     LogInfo("energy is not measured: " + impl_->energy.problem());
   }
+  impl_->registry.Start(
       [impl = impl_.get()](bool ok, const std::string& error) { impl->Announce(ok, error); });
 }
 
@@ -219,7 +220,10 @@ void App::OnReady(ReadyCallback callback) {
   if (result && callback) callback(result->first, result->second);
 }
 
-void App::Reload() { impl_->http->Reload(); }
+void App::Reload(const ServerOptions& options) {
+  impl_->options.TakeLiveValues(options);
+  impl_->http->Reload(options);
+}
 
 void App::BeginShutdown() { impl_->RequestShutdown(); }
 

@@ -41,9 +41,10 @@ class App {
   using ReadyCallback = std::function<void(bool ok, const std::string& message)>;
   void OnReady(ReadyCallback callback);
 
-  // Reads API keys and TLS certificate again, from the files that the options name. What cannot be
-  // used is logged and leaves the old ones in place.
-  void Reload();
+  // Takes over the live values of `options`, and reads API keys and TLS certificate again, from the
+  // files that the options of the start name. Files that cannot be used are logged and leave the
+  // old ones in place.
+  void Reload(const ServerOptions& options);
 
   // Stops accepting, refuses new requests with 503 shutting_down, lets the accepted ones finish
   // within drain_timeout_seconds, then ends. A second call cancels what is left.

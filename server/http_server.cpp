@@ -129,8 +129,9 @@ void HttpServer::Start() {
 
 uint16_t HttpServer::port() const { return impl_->port; }
 
-void HttpServer::Reload() {
+void HttpServer::Reload(const ServerOptions& options) {
   HttpShared& shared = impl_->shared;
+  shared.options.TakeLiveValues(options);
   const std::string& key_file = shared.options.api_key_file;
   try {
     if (!key_file.empty()) {

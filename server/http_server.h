@@ -82,7 +82,7 @@ class HttpServer {
   uint16_t port() const;
 
   // As App::Reload().
-  void Reload();
+  void Reload(const ServerOptions& options);
 
   // From now on requests for work get 503 shutting_down and every connection closes after its
   // answer. Health and metrics are still answered; requests that have begun go on.

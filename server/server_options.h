@@ -6,6 +6,7 @@
 
 #include "server/http_types.h"
 #include "server/key_budget.h"
+#include "server/live_value.h"
 
 namespace server {
 
@@ -24,6 +25,8 @@ struct ModelPolicy {
   double idle_seconds = 0;  // unloaded when no request has used it for so long; 0 = never
 };
 
+// What is a LiveValue can be changed while the server runs (App::Reload); the rest holds from the
+// start on.
 struct ServerOptions {
   std::string host = "127.0.0.1";
   uint16_t port = 8080;                   // 0 = any free port (printed, and App::port())
@@ -31,7 +34,7 @@ struct ServerOptions {
   std::vector<ApiKey> api_keys;           // empty = open
   std::string api_key_file;               // where they came from; read again by App::Reload()
   std::string cors_origin;                // Access-Control-Allow-Origin; empty = none
-  bool strict_params = false;             // refuse parameters that are unknown or have no effect
+  LiveValue<bool> strict_params = false;  // refuse parameters that are unknown or have no effect
   bool metrics_aliases = true;            // vllm:* names beside tern_*
   std::string tool_parser = "auto";       // how models write calls; as ChatSyntaxOptions
   std::string reasoning_parser = "auto";  // or "none": thoughts are content
@@ -50,11 +53,11 @@ struct ServerOptions {
   uint32_t max_uri_bytes = 8u << 10;
   uint32_t max_json_depth = 128;
   uint32_t max_connections = 1024;
-  double header_timeout_seconds = 10;
-  double body_timeout_seconds = 30;
-  double idle_timeout_seconds = 75;          // keep-alive
-  double write_timeout_seconds = 60;         // a reader that takes nothing for so long is gone
-  double ping_seconds = 15;                  // SSE comment while no token comes
+  LiveValue<double> header_timeout_seconds = 10;
+  LiveValue<double> body_timeout_seconds = 30;
+  LiveValue<double> idle_timeout_seconds = 75;   // keep-alive
+  LiveValue<double> write_timeout_seconds = 60;  // a reader that takes nothing for so long is gone
+  LiveValue<double> ping_seconds = 15;           // SSE comment while no token comes
   uint64_t stream_backlog_bytes = 4u << 20;  // events that wait for a slow reader; more: it is cut
   uint64_t stream_buffer_bytes = 1u << 20;   // events of one resumable stream
   double stream_ttl_seconds = 120;           // that one is kept after its last reader has left
@@ -71,6 +74,18 @@ struct ServerOptions {
   std::string trace_service = "tern";  // service.name
   bool trace_follows_caller = true;    // Tracer::Sampler::kParent
   double trace_ratio = 1;              // 0 to 1, of the requests that are not decided otherwise
+
+  void TakeLiveValues(const ServerOptions& from) {
+    strict_params = from.strict_params;
+    log_requests = from.log_requests;
+    header_timeout_seconds = from.header_timeout_seconds;
+    body_timeout_seconds = from.body_timeout_seconds;
+    idle_timeout_seconds = from.idle_timeout_seconds;
+    write_timeout_seconds = from.write_timeout_seconds;
+    ping_seconds = from.ping_seconds;
+    drain_timeout_seconds = from.drain_timeout_seconds;
+    heartbeat_limit_seconds = from.heartbeat_limit_seconds;
+  }
 };
 
 }  // namespace server

@@ -49,7 +49,7 @@ class Waiting {
       const double left = SecondsLeft();
       const ModelRegistry::Status status = context_.models.StatusOf(model);
       if (left <= 0) throw ModelLoading(model, status.progress, 5);
-      const double seconds = std::min(left, context_.options.ping_seconds);
+      const double seconds = std::min<double>(left, context_.options.ping_seconds);
       const auto wake = co_await exchange_.WaitFor(*wait, seconds);
       if (wake == HttpExchange::Wake::kGone) co_return false;
       if (wake == HttpExchange::Wake::kReady) break;

@@ -50,7 +50,7 @@ Json Props(const RouteContext& context) {
   json["draining"] = snapshot.draining;
   json["connections"] = snapshot.http_connections;
   json["active_requests"] = snapshot.http_active_requests;
-  json["strict_params"] = options.strict_params;
+  json["strict_params"] = static_cast<bool>(options.strict_params);
   json["limits"] = {{"max_body_bytes", options.max_body_bytes},
                     {"max_body_memory_bytes", options.max_body_memory_bytes},
                     {"max_json_depth", options.max_json_depth},

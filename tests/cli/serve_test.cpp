@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <fstream>
+
 #include "tests/cli/process.h"
 
 namespace cli {
@@ -54,6 +56,26 @@ TEST(Serve, HangUpReadsTheKeysAgainAndWithoutAnyEndsTheServer) {
   ASSERT_TRUE(plain.WaitFor("curl http://127.0.0.1:", kPatience)) << plain.Errors();
   plain.Signal(SIGHUP);
   EXPECT_EQ(plain.Wait(), 0) << plain.Errors();
+}
+
+TEST(Serve, HangUpReloadsTheSafePartOfTheConfiguration) {
+  const ScratchFile model("gguf", "");
+  ASSERT_EQ(RunTern({"synth", "--shape", "tiny", "-o", model.path()}).exit_code, 0);
+  const ScratchFile config("toml", "[server]\nping = 5.0\nport = 0\n");
+  BackgroundTern server(
+      {"serve", "--model", model.path(), "--kv-bytes", "16MiB", "--config", config.path()});
+  ASSERT_TRUE(server.WaitFor("curl http://127.0.0.1:", kPatience)) << server.Errors();
+  std::ofstream(config.path()) << "[server]\nping = 6.0\nport = 1\nstrict_params = true\n";
+  server.Signal(SIGHUP);
+  EXPECT_TRUE(server.WaitFor("reloaded server.ping = 6.0", kPatience)) << server.Errors();
+  EXPECT_TRUE(server.WaitFor("reloaded server.strict_params = true", kPatience));
+  EXPECT_TRUE(server.WaitFor("server.port has changed, which needs a restart", kPatience));
+  // A file with an error changes nothing.
+  std::ofstream(config.path()) << "[server]\nping = \"often\"\n";
+  server.Signal(SIGHUP);
+  EXPECT_TRUE(server.WaitFor("the configuration is kept as it was: ", kPatience));
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0) << server.Errors();
 }
 
 TEST(Serve, ModelThatDoesNotLoadEndsWithItsSentence) {

@@ -222,6 +222,49 @@ TEST(Config, OpenTelemetrysVariablesAreTheWeakestSource) {
   }
 }
 
+TEST(Config, ChangesAreNamedAndLiveOnesMarked) {
+  const Config before = Load({}).config;
+  EXPECT_TRUE(Changes(before, before).empty());
+  const Config after = Load({.flags = {{"--ping", {"3.5"}},
+                                       {"--strict-params", {"true"}},
+                                       {"--port", {"9"}},
+                                       {"--kv-type", {"q8"}}}})
+                           .config;
+  const auto changes = Changes(before, after);
+  std::map<std::string, bool> live;
+  for (const Change& change : changes) live[change.key] = change.live;
+  const std::map<std::string, bool> expected = {{"server.ping", true},
+                                                {"server.strict_params", true},
+                                                {"server.port", false},
+                                                {"engine.kv_type", false}};
+  EXPECT_EQ(live, expected);
+  // What is called live is taken over, and nothing else is.
+  Config running = before;
+  running.server.TakeLiveValues(after.server);
+  for (const Change& change : Changes(running, after)) EXPECT_FALSE(change.live) << change.key;
+  EXPECT_EQ(Changes(before, running).size(), 2U);
+}
+
+TEST(Config, EveryLiveOptionIsTakenOver) {
+  const Config before = Load({}).config;
+  int count = 0;
+  for (const OptionInfo& info : Options()) {
+    if (info.section != "server" || info.name.starts_with("api_key")) continue;
+    const std::string other = info.name == "log_requests" ? std::string("false")
+                              : info.name == "log_format" ? std::string("json")
+                                                          : OtherValue(info);
+    const Config after = Load({.flags = {{info.flag, {other}}}}).config;
+    const auto changes = Changes(before, after);
+    ASSERT_EQ(changes.size(), info.name == "otlp_headers" ? 0U : 1U) << info.name;
+    if (changes.empty()) continue;
+    Config running = before;
+    running.server.TakeLiveValues(after.server);
+    EXPECT_EQ(Changes(running, after).empty(), changes[0].live) << info.name;
+    count += changes[0].live ? 1 : 0;
+  }
+  EXPECT_EQ(count, 9);
+}
+
 TEST(Config, KeyFileNamesItsKeys) {
   const ConfigFile keys("# comment\nalice k-1\nk-2\n");
   const Config config = Load({.flags = {{"--api-key-file", {keys.path()}}}}).config;

@@ -532,11 +532,11 @@ TEST(HttpSession, ReloadReadsTheKeyFileAndKeepsTheOldKeysWhenItIsBroken) {
   };
   EXPECT_EQ(status("sk-old"), 200);
   std::ofstream(path) << "alice sk-new\n";
-  server.server().Reload();
+  server.server().Reload(options);
   EXPECT_EQ(status("sk-old"), 401);
   EXPECT_EQ(status("sk-new"), 200);
   std::ofstream(path) << "alice sk-new what=1\n";
-  server.server().Reload();
+  server.server().Reload(options);
   EXPECT_EQ(status("sk-new"), 200);
   std::filesystem::remove(path);
 }

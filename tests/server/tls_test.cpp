@@ -167,13 +167,13 @@ TEST_F(Tls, ReloadShowsTheNewCertificateToNewClients) {
   TlsClient before(server_->port());
   EXPECT_EQ(before.CommonName(), "first");
   WriteCertificate("second", certificate_, key_);
-  server_->Reload();
+  server_->Reload({});
   EXPECT_EQ(TlsClient(server_->port()).CommonName(), "second");
   before.Send(PostText("/echo", "[5]"));
   EXPECT_NE(before.ReadUntil("[5]").find("200 OK"), std::string::npos);
   // A broken file leaves the old certificate in use.
   std::filesystem::resize_file(certificate_, 10);
-  server_->Reload();
+  server_->Reload({});
   EXPECT_EQ(TlsClient(server_->port()).CommonName(), "second");
 }
 
