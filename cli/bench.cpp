@@ -213,7 +213,9 @@ void Print(const BenchResult& result, bool json) {
                         {{"median", result.median}, {"min", result.min}, {"max", result.max}}},
                        {"bytes_per_token", result.bytes_per_token},
                        {"limit_tokens_per_second", result.limit_tokens_per_second},
-                       {"limit", result.memory_bound ? "memory" : "compute"}};
+                       {"limit", result.memory_bound ? "memory" : "compute"},
+                       {"skip_rate", result.skip_rate},
+                       {"energy_proxy_joules_per_token", result.energy_proxy_joules_per_token}};
     std::cout << server::Dump(line) << std::endl;
     return;
   }

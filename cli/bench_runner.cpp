@@ -129,7 +129,9 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
   work();
   std::vector<double> rates;
   Cost last;
+  fabric::DeviceCounters before;
   for (uint32_t run = 0; run < plan_.repetitions; ++run) {
+    before = model_.device().Counters();
     last = work();
     rates.push_back(tokens / last.seconds);
   }
@@ -146,6 +148,14 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
   result.min = rates.front();
   result.max = rates.back();
   result.bytes_per_token = static_cast<double>(last.bytes) / tokens;
+  const fabric::DeviceCounters after = model_.device().Counters();
+  if (const uint64_t ops = after.total_ops - before.total_ops; ops > 0) {
+    result.skip_rate =
+        1 - static_cast<double>(after.active_ops - before.active_ops) / static_cast<double>(ops);
+  }
+  constexpr double kPicojoules = 1e-12;
+  result.energy_proxy_joules_per_token =
+      (after.energy_picojoules - before.energy_picojoules) * kPicojoules / tokens;
   const double head_share = static_cast<double>(last.head_positions) / tokens;
   const double macs = layer_macs_ + head_macs_ * head_share;
   const double by_memory = limits.read_bytes_per_second / result.bytes_per_token;

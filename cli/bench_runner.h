@@ -31,6 +31,8 @@ struct BenchResult {
   double bytes_per_token = 0;  // weights and KV that were streamed
   double limit_tokens_per_second = 0;
   bool memory_bound = false;  // which limit that is
+  double skip_rate = 0;       // of the device's account, over one run
+  double energy_proxy_joules_per_token = 0;
 };
 
 // Runs greedy steps of a model: no sampler, no scheduler, the head as the engine computes it.

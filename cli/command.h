@@ -32,6 +32,8 @@ void AddTemplate(CLI::App& root, Run* run);
 void AddInspect(CLI::App& root, Run* run);
 void AddQuantize(CLI::App& root, Run* run);
 void AddSynth(CLI::App& root, Run* run);
+void AddLoadTest(CLI::App& root, Run* run);
+void AddDoctor(CLI::App& root, Run* run);
 void AddHealth(CLI::App& root, Run* run);
 
 }  // namespace cli

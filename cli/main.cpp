@@ -20,6 +20,8 @@ constexpr const char* kExamples =
     "  tern serve --model model.gguf --port 9000\n"
     "  tern chat --model model.gguf                   talk to a model on the terminal\n"
     "  tern generate --prompt \"Once upon a time\" --max-tokens 64\n"
+    "  tern doctor --model model.gguf                 what this machine can do, and what hinders "
+    "it\n"
     "  tern bench --model model.gguf -p 256 -n 48     tokens per second, and what limits them\n"
     "\n"
     "Every option of `tern serve` can also come from a TOML file (--config) or the environment\n"
@@ -72,6 +74,8 @@ int Main(int argc, char** argv) {
   AddTemplate(app, &run);
   AddQuantize(app, &run);
   AddSynth(app, &run);
+  AddLoadTest(app, &run);
+  AddDoctor(app, &run);
   AddHealth(app, &run);
 
   if (const std::string unknown = UnknownCommand(app, argc, argv); unknown == "help") {
