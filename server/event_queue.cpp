@@ -87,6 +87,7 @@ void EventQueue::SetNotify(std::function<void()> notify) {
 void EventQueue::SetOnFailure(std::function<void(Failure)> on_failure) {
   const std::lock_guard lock(mutex_);
   on_failure_ = std::move(on_failure);
+  if (failure_ != Failure::kNone && on_failure_) on_failure_(failure_);
 }
 
 }  // namespace server

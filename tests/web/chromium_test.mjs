@@ -173,10 +173,9 @@ test("the system prompt and the model are sent", async () => {
 test("each answer says what the Fabric did for it", async () => {
   await withPage({}, async (page) => {
     await ready(page);
-    const answer = page.waitForResponse((one) => one.url().endsWith("/chat/completions"));
     await send(page, "Do you like movies?");
     await answered(page);
-    const frames = (await (await answer).text()).split("\n\n").filter((line) => line.includes('"usage":{'));
+    const frames = proxy.lastStream.split("\n\n").filter((line) => line.includes('"usage":{'));
     const { tern: cost, completion_tokens } = JSON.parse(frames[0].slice(6)).usage;
     await page.getByRole("button", { name: "What the Fabric did" }).click();
     const figure = (name) => page.locator(".figures div", { hasText: name }).locator("dd").innerText();

@@ -31,6 +31,7 @@ function stop(child) {
 //   delay       ms before each piece of an event stream
 //   cutAfter    pieces of an event stream after which its connection is reset, once; 0: never
 //   down        every connection is reset
+//   lastStream  what has come of the latest event stream; browsers do not always keep it
 export class Proxy {
   delay = 0;
   cutAfter = 0;
@@ -74,6 +75,7 @@ export class Proxy {
 
   // Event by event, so that a slow stream is slow whatever the pieces of TCP are.
   async pour(answer, response) {
+    this.lastStream = "";
     let pieces = 0;
     let rest = "";
     answer.setEncoding("utf8");
@@ -84,6 +86,7 @@ export class Proxy {
           if (this.delay) await new Promise((resolve) => setTimeout(resolve, this.delay));
           if (response.destroyed) return;
           response.write(rest.slice(0, end + 2));
+          this.lastStream += rest.slice(0, end + 2);
           rest = rest.slice(end + 2);
           pieces += 1;
           if (this.cutAfter && pieces >= this.cutAfter) {
