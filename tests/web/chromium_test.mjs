@@ -592,6 +592,7 @@ test("conversations: rename, delete and undo, export, import, delete all", async
     await page.getByText("1 conversation imported.").waitFor();
     assert.equal(await link.innerText(), "Movies");
     await link.click();
+    await page.locator(".message").nth(1).waitFor();
     assert.equal(await page.locator(".message").count(), 2);
   });
 });
