@@ -3,6 +3,10 @@
 
 function(tern_compile_options target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Werror)
+  # As with GCC, whose -Wconversion leaves signs out.
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    target_compile_options(${target} PRIVATE -Wno-sign-conversion)
+  endif()
   # Results must not depend on which multiply-adds a compiler decides to fuse (docs/decisions.md):
   # kernels say std::fma or an FMA intrinsic where they mean one.
   target_compile_options(${target} PRIVATE -ffp-contract=off)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Fuzzes the GGUF reader, the tokenizers, the template engine and the Fabric's C interface under
-# ASan and UBSan.
+# Fuzzes the GGUF reader, the tokenizers, the template engine, the Fabric's C interface and the
+# parsers of answers under ASan and UBSan.
 #
 #   scripts/fuzz.sh                    each fuzzer, 1,000,000 executions
-#   scripts/fuzz.sh 50000 tokenizer    so many, of these (gguf, tokenizer, template, tfmbs)
+#   scripts/fuzz.sh 50000 tokenizer    so many, of these (gguf, tokenizer, template, tfmbs, answer)
 #
 # Needs clang and libclang-rt (scripts/deps.sh optional). What is found is kept in
 # build/fuzz/corpus and taken up again by the next run; what fails is in build/fuzz/findings.
@@ -18,11 +18,11 @@ case $runs in
     ;;
 esac
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- gguf tokenizer template tfmbs
+[ $# -gt 0 ] || set -- gguf tokenizer template tfmbs answer
 
 for name in "$@"; do
   if [ ! -f "tests/fuzz/${name}_fuzz.cpp" ]; then
-    echo "fuzz.sh: there is no fuzzer $name; there are gguf, tokenizer, template and tfmbs." >&2
+    echo "fuzz.sh: there is no fuzzer $name; there are gguf, tokenizer, template, tfmbs and answer." >&2
     exit 2
   fi
 done

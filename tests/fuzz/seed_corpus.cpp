@@ -1,5 +1,5 @@
 // Writes what the fuzzers start from: fuzz_seed_corpus FOLDER makes FOLDER/gguf, FOLDER/tokenizer,
-// FOLDER/template and FOLDER/tfmbs.
+// FOLDER/template, FOLDER/tfmbs and FOLDER/answer.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -117,6 +117,35 @@ void WriteTfmbsSeeds(const fs::path& folder) {
   }
 }
 
+// A call in each format, in the order of ToolFormat, with and without thoughts.
+void WriteAnswerSeeds(const fs::path& folder) {
+  constexpr std::string_view kCalls[] = {
+      R"([{"name": "f", "arguments": {"n": 1, "text": "a\"b"}}, {"name": "g", "arguments": {}}] end)",
+      "Hi <tool_call>\n{\"name\": \"f\", \"arguments\": {\"text\": \"a\"}}\n</tool_call> end",
+      "<tool_call>\n<function=f>\n<parameter=text>\na <b>\n</parameter>\n<parameter=n>\n[1, {}]\n"
+      "</parameter>\n</function>\n</tool_call>",
+      "<tool_call>f\n<arg_key>text</arg_key>\n<arg_value>a</arg_value>\n<arg_key>n</arg_key>\n"
+      "<arg_value>1</arg_value>\n</tool_call>",
+      R"({"name": "f", "parameters": {"n": 1}}; {"name": "g", "parameters": {}})",
+      "[f(text='a, b', n=[1, (2)], any={'x': True}), g()] end",
+      R"(Hi [TOOL_CALLS]f[CALL_ID]123456789[ARGS]{"n": 1}[TOOL_CALLS][{"name": "g"}])",
+      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"n\": 1}\n```"
+      "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+      R"(<|tool_call|>[{"name": "f", "arguments": {"n": 1}}])",
+      R"(<|tools_prefix|>[{"f": {"n": 1}}, {"g": {}}]<|tools_suffix|>)",
+      "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary "
+      "to=functions.f <|constrain|>json<|message|>{\"n\": 1}<|call|>"};
+  for (size_t format = 0; format < std::size(kCalls); ++format) {
+    for (const char flags : {'\0', '\1', '\2', '\4'}) {
+      std::string seed = {static_cast<char>(format), flags};
+      if (flags == '\2') seed += "<think>Hm, <tool_call></think>\n\n";
+      if (flags == '\4') seed += "Hm.</think>";
+      Write(folder / (std::to_string(format) + "_" + std::to_string(flags)),
+            seed + std::string(kCalls[format]));
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -126,12 +155,14 @@ int main(int argc, char** argv) {
   }
   const fs::path folder = argv[1];
   try {
-    for (const char* name : {"gguf", "tokenizer", "template", "tfmbs"})
+    for (const char* name : {"gguf", "tokenizer", "template", "tfmbs", "answer"}) {
       fs::create_directories(folder / name);
+    }
     WriteGgufSeeds(folder / "gguf");
     WriteTokenizerSeeds(folder / "tokenizer");
     WriteTemplateSeeds(folder / "template");
     WriteTfmbsSeeds(folder / "tfmbs");
+    WriteAnswerSeeds(folder / "answer");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "fuzz_seed_corpus: %s\n", error.what());
     return 1;
