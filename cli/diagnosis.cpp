@@ -8,9 +8,12 @@ namespace {
 
 using Verdict = Finding::Verdict;
 
+// In MiB where that says more.
 std::string Gibibytes(uint64_t bytes) {
   char text[32];
-  std::snprintf(text, sizeof text, "%.1f GiB", static_cast<double>(bytes) / (1u << 30));
+  const bool small = bytes < (1u << 30);
+  std::snprintf(text, sizeof text, small ? "%.0f MiB" : "%.1f GiB",
+                static_cast<double>(bytes) / (small ? 1u << 20 : 1u << 30));
   return text;
 }
 
