@@ -31,8 +31,8 @@ class EventQueue : public scheduler::TokenSink, public WakeSource {
   // There are events, or the queue broke.
   bool ready() const override;
   void SetNotify(std::function<void()> notify) override;
-  // Called once when the queue breaks, on the engine thread, or here when it has broken already; must
-  // not block.
+  // Called once when the queue breaks, on the engine thread, or here when it has broken already;
+  // must not block.
   void SetOnFailure(std::function<void(Failure)> on_failure);
 
  private:

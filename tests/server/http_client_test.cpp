@@ -151,21 +151,29 @@ TEST(HttpClient, FailuresSayWhatHappened) {
 TEST(HttpClient, TrustsOnlyTheRightCertificate) {
   const std::string folder = testing::TempDir() + "tern_client_" + std::to_string(getpid());
   std::filesystem::create_directory(folder);
-  ServerOptions options;
-  options.tls_certificate_file = folder + "/cert.pem";
-  options.tls_key_file = folder + "/key.pem";
-  WriteCertificate("localhost", options.tls_certificate_file, options.tls_key_file);
+  const auto options_for = [&](const std::string& name, const char* alternative) {
+    ServerOptions options;
+    options.tls_certificate_file = folder + "/" + name + ".pem";
+    options.tls_key_file = folder + "/" + name + ".key";
+    WriteCertificate(name, options.tls_certificate_file, options.tls_key_file, alternative);
+    return options;
+  };
+  // By address: not every machine resolves a name.
+  const ServerOptions options = options_for("right", "IP:127.0.0.1");
   Site site(options);
-  const std::string port = std::to_string(site.port());
+  const std::string url = "https://127.0.0.1:" + std::to_string(site.port()) + "/whole";
   HttpClient knows({.ca_file = options.tls_certificate_file});
-  EXPECT_EQ(Exchange(knows, "https://localhost:" + port + "/whole")->body, "whole");
-  EXPECT_EQ(Exchange(knows, "https://127.0.0.1:" + port + "/whole")->failure->kind,
-            ClientFailure::Kind::kTls);
+  EXPECT_EQ(Exchange(knows, url)->body, "whole");
   HttpClient stranger(HttpClient::Options{});
-  EXPECT_EQ(Exchange(stranger, "https://localhost:" + port + "/whole")->failure->kind,
-            ClientFailure::Kind::kTls);
+  EXPECT_EQ(Exchange(stranger, url)->failure->kind, ClientFailure::Kind::kTls);
+
+  const ServerOptions other = options_for("other", "IP:127.0.0.2");
+  Site elsewhere(other);
+  const std::string wrong = "https://127.0.0.1:" + std::to_string(elsewhere.port()) + "/whole";
+  HttpClient misled({.ca_file = other.tls_certificate_file});
+  EXPECT_EQ(Exchange(misled, wrong)->failure->kind, ClientFailure::Kind::kTls);
   HttpClient careless({.verify = false});
-  EXPECT_EQ(Exchange(careless, "https://127.0.0.1:" + port + "/whole")->body, "whole");
+  EXPECT_EQ(Exchange(careless, wrong)->body, "whole");
   EXPECT_THROW(HttpClient({.ca_file = folder + "/none.pem"}), std::runtime_error);
   std::filesystem::remove_all(folder);
 }

@@ -3,15 +3,17 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include <cstdio>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
-// Writes a fresh self-signed certificate for `name` and its key as PEM files.
+// Writes a fresh self-signed certificate for `name` and its key as PEM files. alternative: another
+// name, as OpenSSL writes it, e.g. "IP:127.0.0.1".
 inline void WriteCertificate(const std::string& name, const std::string& certificate_path,
-                             const std::string& key_path) {
+                             const std::string& key_path, const char* alternative = nullptr) {
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"),
                                                                 &EVP_PKEY_free);
   const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), &X509_free);
@@ -24,6 +26,12 @@ inline void WriteCertificate(const std::string& name, const std::string& certifi
   X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
                              reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
   X509_set_issuer_name(certificate.get(), subject);
+  if (alternative != nullptr) {
+    const std::unique_ptr<X509_EXTENSION, decltype(&X509_EXTENSION_free)> names(
+        X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, alternative),
+        &X509_EXTENSION_free);
+    X509_add_ext(certificate.get(), names.get(), -1);
+  }
   X509_sign(certificate.get(), key.get(), EVP_sha256());
   const auto write = [](const std::string& path, auto save) {
     std::FILE* file = std::fopen(path.c_str(), "w");
