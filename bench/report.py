@@ -85,13 +85,23 @@ class Lab:
         if not self.options.keep_models:
             path.unlink(missing_ok=True)
 
-    def bench(self, group, what, path, *arguments, **more):
+    def bench(self, group, what, model, *arguments, **more):
         self.progress.step(f"{group}: {what}")
         threads = ["--threads", self.options.threads] if self.options.threads else []
-        text = run([self.options.tern, "bench", "--model", path, "--json", "-r", self.options.repetitions,
+        text = run([self.options.tern, "bench", "--model", model, "--json", "-r", self.options.repetitions,
                     *threads, *arguments])
         for row in json_lines(text):
             self.rows.append({"group": group, "load": os.getloadavg()[0], **more, **row})
+
+
+# What `tern synth` gives its shapes.
+CONTEXTS = {"tiny": 512, "700m": 2048, "2b": 4096, "7b": 4096}
+
+
+def depths(shape, what):
+    """The sequences that leave room for an answer; a shape with a short context has half of it."""
+    context = CONTEXTS.get(shape, max(what["sequences"]) * 2)
+    return [length for length in what["sequences"] if length + what["generate"] <= context] or [context // 2]
 
 
 def plan(options):
@@ -109,7 +119,7 @@ def measure(options):
         what["sparsity"] = options.shapes[-1]
     pools = "--fabric-pool" in run([options.tern, "bench", "--help"])
     rates = [0.0, 0.42, 0.7, 0.9]
-    steps = (len(what["shapes"]) * len(what["sequences"]) * 2 + len(rates) + 3 * len(what["paths"]) +
+    steps = (2 * sum(len(depths(shape, what)) for shape in what["shapes"]) + len(rates) + 3 * len(what["paths"]) +
              (3 if pools else 0) + len(options.peer_models) + len(options.eval) + 1)
     lab = Lab(options, Progress(steps))
     lab.progress.step("the machine")
@@ -120,7 +130,7 @@ def measure(options):
     batches = ",".join(map(str, what["batches"]))
     for shape in what["shapes"]:
         path = lab.model(shape)
-        for length in what["sequences"]:
+        for length in depths(shape, what):
             lab.bench("grid", f"{shape}, prompts of {length} tokens", path, "-p", length, "-n", 0,
                       "--batch", batches, shape=shape, sequence=length)
             lab.bench("grid", f"{shape}, generation behind {length} tokens", path, "-p", 0, "-n", what["generate"],
@@ -311,7 +321,7 @@ def plots(report):
         if groups:
             shape_max = [(shape, {path: (value / max(series.values()), value) for path, value in series.items()})
                          for shape, series in groups.items()]
-            drawn[f"paths_{name}"] = bars(f"One sequence, {name}: tokens/s of each path", "share of the fastest", shape_max)
+            drawn[f"paths_{name}"] = bars(f"One sequence: {name}, tokens/s", "share of the fastest", shape_max)
     sparse = rows_of(report, "sparsity")
     if sparse:
         def by_rate(test, value):
