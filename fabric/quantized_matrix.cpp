@@ -116,15 +116,20 @@ void QuantizedMatrix::SetRow(uint32_t row, const QuantizedRow& values) {
   std::copy(values.mins.begin(), values.mins.end(), mins_.data() + row * scale_stride_);
 }
 
-uint8_t QuantizedMatrix::CodeAt(uint32_t row, uint32_t col) const {
+// Those of one sub-block, which lies in one unit of each plane.
+void QuantizedMatrix::GetCodes(uint32_t row, uint32_t first, std::span<uint8_t> codes) const {
   const QuantizedFormat& f = format();
-  uint32_t code = 0;
+  std::fill(codes.begin(), codes.end(), uint8_t{0});
   for (uint32_t p = 0; p < kMaxPlanes && f.planes[p] != 0; ++p) {
     const uint32_t bits = f.planes[p];
-    const uint8_t* unit = planes_[p].data() + kernels::PlaneOffset(bits, cols_, row, col);
-    code = (code << bits) | kernels::PlaneField(unit, bits, col);
+    const uint8_t* unit = planes_[p].data() + kernels::PlaneOffset(bits, cols_, row, first);
+    for (uint32_t i = 0; i < codes.size(); ++i) {
+      codes[i] =
+          static_cast<uint8_t>(codes[i] << bits | kernels::PlaneField(unit, bits, first + i));
+    }
   }
-  return f.nonlinear ? kernels::kNonlinearLevels[code] : static_cast<uint8_t>(code);
+  if (!f.nonlinear) return;
+  for (uint8_t& code : codes) code = kernels::kNonlinearLevels[code];
 }
 
 // The roundings of the file formats' own definition: scale * sub_scale, times the integer, minus
@@ -132,6 +137,8 @@ uint8_t QuantizedMatrix::CodeAt(uint32_t row, uint32_t col) const {
 void QuantizedMatrix::GetRow(uint32_t row, std::span<float> out) const {
   assert(row < rows_ && out.size() == cols_);
   const QuantizedFormat& f = format();
+  std::array<uint8_t, kernels::kQuantizedBlock> buffer;
+  const std::span codes = std::span(buffer).first(f.sub_block);
   for (uint32_t first = 0; first < cols_; first += f.sub_block) {
     const size_t super = row * scale_stride_ + first / f.super_block;
     const size_t sub = row * sub_stride_ + first / f.sub_block;
@@ -139,9 +146,10 @@ void QuantizedMatrix::GetRow(uint32_t row, std::span<float> out) const {
     float min = f.mins ? HalfToFloat(mins_[super]) : 0.0F;
     if (f.sub_scales) scale *= static_cast<float>(sub_scales_[sub]);
     if (f.sub_scales && f.mins) min = -(min * static_cast<float>(-sub_mins_[sub]));
-    for (uint32_t col = first; col < first + f.sub_block; ++col) {
-      const float weight = scale * static_cast<float>(CodeAt(row, col) - f.zero);
-      out[col] = f.mins ? weight + min : weight;
+    GetCodes(row, first, codes);
+    for (uint32_t i = 0; i < codes.size(); ++i) {
+      const float weight = scale * static_cast<float>(codes[i] - f.zero);
+      out[first + i] = f.mins ? weight + min : weight;
     }
   }
 }

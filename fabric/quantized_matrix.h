@@ -70,7 +70,7 @@ class QuantizedMatrix {
   kernels::QuantizedTile Tile() const;
 
  private:
-  uint8_t CodeAt(uint32_t row, uint32_t col) const;
+  void GetCodes(uint32_t row, uint32_t first, std::span<uint8_t> codes) const;
 
   QuantizedType type_;
   uint32_t rows_;
