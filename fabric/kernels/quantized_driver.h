@@ -32,8 +32,7 @@ struct QuantizedDriver {
 
   static constexpr uint32_t kRows = kBrickRows;
   static constexpr uint32_t kChunkBlocks = kBrickCols / kQuantizedBlock;
-  // Ahead of the brick in work: enough for the latency of DRAM, and of the first-level cache's size
-  // a part only.
+  // Fetched ahead of the brick in work: DRAM's latency, in a part of the first-level cache.
   static constexpr uint32_t kBricksAhead = 4;
   static constexpr uint32_t kChunkCols = kChunkBlocks * kQuantizedBlock;
   static constexpr uint32_t kBlockSteps = kQuantizedBlock / 4;
@@ -448,9 +447,6 @@ struct QuantizedDriver {
       v = Block<6>(in, in_a, in_b, a, b, v);
       return Block<7>(in, in_a, in_b, a, b, v);
     }
-    static void LoadSubValues(const Section& values, uint32_t first_block, Ints (&out)[4]) {
-      I::Transpose(values.rows, size_t{first_block} * kSubs, out);
-    }
     static void Run(const QuantizedTile& t, const Group& group, const Chunk& chunk,
                     const int32_t* sums, uint32_t first_block, float* out) {
       const uint32_t col = first_block * kQuantizedBlock;
@@ -460,8 +456,11 @@ struct QuantizedDriver {
       in.x = t.codes + col;
       in.d = t.x_scales + first_block;
       in.sums = sums;
-      if constexpr (kSubScales) LoadSubValues(group.sub_scales, first_block, in.sub_scales);
-      if constexpr (kSubScales && kMins) LoadSubValues(group.sub_mins, first_block, in.sub_mins);
+      const size_t first_sub = size_t{first_block} * kSubs;
+      if constexpr (kSubScales) I::Transpose(group.sub_scales.rows, first_sub, in.sub_scales);
+      if constexpr (kSubScales && kMins) {
+        I::Transpose(group.sub_mins.rows, first_sub, in.sub_mins);
+      }
       const Floats v = first_block == 0 ? I::Zero() : I::Load(out);
       I::Store(out, AllBlocks(in, E::BrickOfA(t, group.rows[0], col),
                               E::BrickOfB(t, group.rows[0], col), v));

@@ -12,7 +12,7 @@ inline constexpr uint32_t kQuantizedBlock = 32;
 inline constexpr uint32_t kPlaneUnit = 32;
 inline constexpr uint32_t kMaxPlanes = 2;
 // A plane lies in bricks of 16 rows x 256 columns, in the order in which a pass over all rows reads
-// them: one stream of addresses, which DRAM and prefetchers like ten times better than 16 streams.
+// them: one stream of addresses. 16 streams at a time come from DRAM at a third of the speed.
 // Within a brick each row has consecutive bytes, so that single rows can be read, too. The last
 // brick of 16 rows is narrower when 256 does not divide the columns.
 inline constexpr uint32_t kBrickRows = 16;
