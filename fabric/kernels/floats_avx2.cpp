@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "fabric/kernels/float_lanes.h"
+#include "fabric/kernels/attention_lanes.h"
 
 // The 16 virtual lanes are two registers: lanes 0..7 and 8..15.
 
@@ -113,7 +113,7 @@ struct Avx2Lanes {
 
 }  // namespace
 
-FloatOps FloatOpsAvx2() noexcept { return FloatLanes<Avx2Lanes>::FloatTable(); }
+FloatOps FloatOpsAvx2() noexcept { return MakeFloatOps<Avx2Lanes>(); }
 DenseKernels DenseAvx2() noexcept { return FloatLanes<Avx2Lanes>::DenseTable(); }
 
 }  // namespace fabric::kernels

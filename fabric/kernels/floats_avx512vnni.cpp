@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "fabric/kernels/float_lanes.h"
+#include "fabric/kernels/attention_lanes.h"
 
 // The 16 virtual lanes are one register.
 
@@ -64,7 +64,12 @@ struct Avx512Lanes {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
-  static float Largest(Avx512Lanes a) { return _mm512_reduce_max_ps(a.v); }
+  static float Largest(Avx512Lanes a) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
   // The levels of Sum's tree, each for two vectors at once.
   static __m512 AddEighths(__m512 a, __m512 b) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
@@ -95,7 +100,7 @@ struct Avx512Lanes {
 
 }  // namespace
 
-FloatOps FloatOpsAvx512Vnni() noexcept { return FloatLanes<Avx512Lanes>::FloatTable(); }
+FloatOps FloatOpsAvx512Vnni() noexcept { return MakeFloatOps<Avx512Lanes>(); }
 DenseKernels DenseAvx512Vnni() noexcept { return FloatLanes<Avx512Lanes>::DenseTable(); }
 
 }  // namespace fabric::kernels

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "fabric/half.h"
-#include "fabric/kernels/float_lanes.h"
+#include "fabric/kernels/attention_lanes.h"
 
 namespace fabric::kernels {
 namespace {
@@ -88,10 +88,13 @@ struct ScalarLanes {
     }
     return v.lane[0];
   }
-  static float Largest(const ScalarLanes& v) {
-    float largest = v.lane[0];
-    for (size_t i = 1; i < kLanes; ++i) largest = v.lane[i] > largest ? v.lane[i] : largest;
-    return largest;
+  static float Largest(ScalarLanes v) {
+    for (size_t width = kLanes / 2; width > 0; width /= 2) {
+      for (size_t i = 0; i < width; ++i) {
+        v.lane[i] = v.lane[i] > v.lane[i + width] ? v.lane[i] : v.lane[i + width];
+      }
+    }
+    return v.lane[0];
   }
   static float SquareRoot(float x) { return std::sqrt(x); }
   static float Fma1(float a, float b, float c) { return std::fma(a, b, c); }
@@ -99,7 +102,7 @@ struct ScalarLanes {
 
 }  // namespace
 
-FloatOps FloatOpsScalar() noexcept { return FloatLanes<ScalarLanes>::FloatTable(); }
+FloatOps FloatOpsScalar() noexcept { return MakeFloatOps<ScalarLanes>(); }
 DenseKernels DenseScalar() noexcept { return FloatLanes<ScalarLanes>::DenseTable(); }
 
 }  // namespace fabric::kernels
