@@ -2,6 +2,8 @@
 // OpenTelemetry's names; a caller's decision is followed; and no trace can harm a request.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "tests/integration/test_app.h"
 #include "tests/server/trace_receiver.h"
 
@@ -149,10 +151,13 @@ TEST(Traces, ErrorsAndLostClientsShowInTheSpans) {
   EXPECT_EQ(AttributeOf(chat, "tern.cancelled"), true);
   EXPECT_EQ(AttributeOf(chat, "gen_ai.response.finish_reasons")["values"][0]["stringValue"],
             "abort");
-  ASSERT_TRUE(Eventually([&] { return receiver.spans().size() == 6; }));
-  bool told = false;
-  for (const json& span : receiver.spans()) told |= AttributeOf(span, "tern.client_gone") == true;
-  EXPECT_TRUE(told);
+  // However far it got: one that ended before its second token has no span of decoding.
+  EXPECT_TRUE(Eventually([&] {
+    const auto spans = receiver.spans();
+    return std::any_of(spans.begin(), spans.end(), [](const json& span) {
+      return AttributeOf(span, "tern.client_gone") == true;
+    });
+  }));
 
   // A server that ends cuts its requests: that is an error.
   RawClient client = app.Connect();
