@@ -449,6 +449,38 @@ test("a model that loads shows how far it is", async () => {
   });
 });
 
+test("the list of models is asked for when a model's state changes, not at every check", async () => {
+  const context = await browser.newContext();
+  let lists = 0;
+  let second = "unloaded";
+  await context.route("**/health", (route) => {
+    const models = [{ id: "a", status: "ready", progress: 1 }, { id: "b", status: second, progress: 0 }];
+    return route.fulfill({ status: 200, json: { status: "ok", models, heartbeat_age_seconds: 0 } });
+  });
+  await context.route("**/v1/models", async (route) => {
+    lists += 1;
+    await new Promise((resolve) => setTimeout(resolve, 100)); // checks come while it is under way
+    return route.fulfill({ json: { object: "list", data: [{ id: "a" }, { id: "b" }] } });
+  });
+  const page = await context.newPage();
+  try {
+    await page.goto(proxy.url);
+    await eventually(() => lists > 0, "the list is not asked for");
+    const askAgain = () => Promise.all([
+      page.waitForResponse("**/health"),
+      page.evaluate(() => document.dispatchEvent(new Event("visibilitychange"))),
+    ]);
+    for (let i = 0; i < 5; ++i) await askAgain();
+    second = "ready";
+    await askAgain();
+    await eventually(() => lists >= 2, "a model that was loaded is not listed anew");
+    await page.waitForTimeout(200);
+    assert.equal(lists, 2); // one for the page, one for the change
+  } finally {
+    await context.close();
+  }
+});
+
 test("keyboard alone: write, stop, panels, new chat, list", async () => {
   await withPage({}, async (page) => {
     await ready(page);

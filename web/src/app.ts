@@ -48,6 +48,7 @@ export class App {
   private readonly main = h("main", { id: "main" });
   private readonly chatTools = h("div", { class: "chat-tools" });
   private models: string[] = [];
+  private listedStates: string | null = null; // the models' when their list was asked for; null: ask again
   private needsKey = false;
   private wasUnreachable = false;
 
@@ -227,11 +228,15 @@ export class App {
     const { reachable, state } = this.connection.link;
     if (reachable && this.wasUnreachable) {
       this.notices.show(text.status.back);
-      this.models = [];
+      this.listedStates = null;
     }
     this.wasUnreachable = !reachable;
-    const ready = state?.models.filter((model) => model.status === "ready").length ?? 0;
-    if (reachable && ready !== this.models.length) await this.loadModels();
+    // The list may hold models that wait for their first request, so its length says nothing.
+    const states = state?.models.map((model) => `${model.id} ${model.status}`).join() ?? "";
+    if (reachable && states !== this.listedStates) {
+      this.listedStates = states; // before the answer: the next check may come first
+      await this.loadModels();
+    }
     this.updateBanner();
   }
 
@@ -241,6 +246,7 @@ export class App {
       this.needsKey = false;
     } catch (error) {
       this.needsKey = error instanceof ApiError && error.status === 401;
+      this.listedStates = null;
     }
     this.updateModels();
     this.chat.refresh();
