@@ -7,11 +7,13 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 #include "fabric/activations.h"
 #include "fabric/dense_matrix.h"
 #include "fabric/fabric_options.h"
+#include "fabric/plane_matrix.h"
 #include "fabric/quantized_matrix.h"
 #include "fabric/status.h"
 #include "fabric/ternary_matrix.h"
@@ -20,9 +22,10 @@
 namespace fabric {
 
 // Dense and quantised matrices are shared: a tied embedding serves row look-ups on the host and the
-// head on the device.
-using Matrix = std::variant<TernaryMatrix, std::shared_ptr<const DenseMatrix>,
-                            std::shared_ptr<const QuantizedMatrix>>;
+// head on the device. Planes are shared by a device that may fail and the host beside it.
+using Matrix =
+    std::variant<TernaryMatrix, std::shared_ptr<const DenseMatrix>,
+                 std::shared_ptr<const QuantizedMatrix>, std::shared_ptr<const PlaneMatrix>>;
 
 // A matrix that lives on a device. The generation makes a handle of freed memory detectably stale.
 struct MatrixId {
@@ -44,8 +47,9 @@ enum class Epilogue : uint8_t {
 // rows and y, and each worker runs both on its rows before it goes on.
 struct ProjectionOp {
   MatrixId matrix;
-  const ActivationView* x = nullptr;  // int8 for ternary and quantised (block) matrices, else float
-  float* y = nullptr;                 // [x->tokens, y_stride]
+  // int8 for ternary matrices, int8 per block for quantised ones and planes, else float.
+  const ActivationView* x = nullptr;
+  float* y = nullptr;  // [x->tokens, y_stride]
   size_t y_stride = 0;
   const float* bias = nullptr;  // [rows] or null
   Epilogue epilogue = Epilogue::kStore;
@@ -113,6 +117,9 @@ class Device {
   // Upload() takes any other too. The first call may measure for some 50 ms.
   virtual LayoutChoice PreferredLayout(ActivationKind /*activation*/) { return {}; }
   virtual Status Upload(Matrix matrix, MatrixId* id) = 0;
+  // Keeps a matrix for the host alone: Submit() runs it with the same bits, but no memory of the
+  // Fabric holds it, and of the account it is host_seconds and dense_bytes.
+  virtual Status UploadToHost(Matrix matrix, MatrixId* id) { return Upload(std::move(matrix), id); }
   virtual Status Free(MatrixId id) noexcept = 0;
 
   // Runs the ops in order; ops without a data dependency may overlap. Everything that the ops point

@@ -56,7 +56,7 @@ Status CheckAll(const ShapeOfHandle& shape_of, std::span<const ProjectionOp> ops
 
 }  // namespace
 
-MatrixId MatrixStore::Add(Matrix matrix) {
+MatrixId MatrixStore::Add(Matrix matrix, bool on_host) {
   if (free_.empty()) {
     slots_.emplace_back();
     // So that Remove() can give the slot back without allocating.
@@ -67,6 +67,7 @@ MatrixId MatrixStore::Add(Matrix matrix) {
   free_.pop_back();
   resident_bytes_ += BytesOf(matrix);
   slots_[index].matrix.emplace(std::move(matrix));
+  slots_[index].on_host = on_host;
   return {index, slots_[index].generation};
 }
 
@@ -101,21 +102,39 @@ const QuantizedMatrix* AsQuantized(const Matrix& matrix) noexcept {
   return shared == nullptr ? nullptr : shared->get();
 }
 
+const PlaneMatrix* AsPlanes(const Matrix& matrix) noexcept {
+  const auto* shared = std::get_if<std::shared_ptr<const PlaneMatrix>>(&matrix);
+  return shared == nullptr ? nullptr : shared->get();
+}
+
+bool IsTrits(const Matrix& matrix) noexcept {
+  return AsTernary(matrix) != nullptr || AsPlanes(matrix) != nullptr;
+}
+
+std::span<const TernaryMatrix> TritsOf(const Matrix& matrix) noexcept {
+  if (const TernaryMatrix* ternary = AsTernary(matrix)) return {ternary, 1};
+  const PlaneMatrix* planes = AsPlanes(matrix);
+  return planes == nullptr ? std::span<const TernaryMatrix>() : planes->planes();
+}
+
 uint32_t RowsOf(const Matrix& matrix) noexcept {
   if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->rows();
   if (const DenseMatrix* dense = AsDense(matrix)) return dense->rows();
+  if (const PlaneMatrix* planes = AsPlanes(matrix)) return planes->rows();
   return AsQuantized(matrix)->rows();
 }
 
 uint32_t ColsOf(const Matrix& matrix) noexcept {
   if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->cols();
   if (const DenseMatrix* dense = AsDense(matrix)) return dense->cols();
+  if (const PlaneMatrix* planes = AsPlanes(matrix)) return planes->cols();
   return AsQuantized(matrix)->cols();
 }
 
 size_t BytesOf(const Matrix& matrix) noexcept {
   if (const TernaryMatrix* ternary = AsTernary(matrix)) return ternary->bytes();
   if (const DenseMatrix* dense = AsDense(matrix)) return dense->bytes();
+  if (const PlaneMatrix* planes = AsPlanes(matrix)) return planes->bytes();
   return AsQuantized(matrix)->bytes();
 }
 
@@ -137,8 +156,7 @@ TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout) {
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
   auto* ternary = std::get_if<TernaryMatrix>(matrix);
   if (ternary == nullptr) {
-    const bool present = AsDense(*matrix) != nullptr || AsQuantized(*matrix) != nullptr;
-    return present ? Status::kOk : Status::kErrAddr;
+    return ShapeOf(*matrix) ? Status::kOk : Status::kErrAddr;
   }
   if (ternary->rows() == 0) return Status::kErrAddr;
   if (layout && ternary->layout() != *layout) *ternary = CopyTernary(*ternary, *layout);
@@ -156,6 +174,9 @@ std::optional<MatrixShape> ShapeOf(const Matrix& matrix) noexcept {
   }
   if (AsDense(matrix) != nullptr) {
     return MatrixShape{MatrixKind::kDense, RowsOf(matrix), ColsOf(matrix)};
+  }
+  if (AsPlanes(matrix) != nullptr) {
+    return MatrixShape{MatrixKind::kPlanes, RowsOf(matrix), ColsOf(matrix)};
   }
   if (AsQuantized(matrix) == nullptr) return std::nullopt;
   return MatrixShape{MatrixKind::kQuantized, RowsOf(matrix), ColsOf(matrix)};

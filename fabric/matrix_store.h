@@ -17,16 +17,19 @@ namespace fabric {
 // Threads: one at a time.
 class MatrixStore {
  public:
-  // Errors: std::bad_alloc.
-  MatrixId Add(Matrix matrix);
+  // on_host: only the host runs it (Device::UploadToHost). Errors: std::bad_alloc.
+  MatrixId Add(Matrix matrix, bool on_host = false);
   Status Remove(MatrixId id) noexcept;
   // nullptr when the handle is stale or was never given out. Valid until Remove().
   const Matrix* Find(MatrixId id) const noexcept;
+  // REQUIRES: Find(id) is not null.
+  bool OnHost(MatrixId id) const noexcept { return slots_[id.index].on_host; }
   size_t resident_bytes() const noexcept { return resident_bytes_; }
 
  private:
   struct Slot {
     uint32_t generation = 1;
+    bool on_host = false;
     std::optional<Matrix> matrix;
   };
   std::vector<Slot> slots_;
@@ -38,6 +41,11 @@ class MatrixStore {
 const TernaryMatrix* AsTernary(const Matrix& matrix) noexcept;
 const DenseMatrix* AsDense(const Matrix& matrix) noexcept;
 const QuantizedMatrix* AsQuantized(const Matrix& matrix) noexcept;
+const PlaneMatrix* AsPlanes(const Matrix& matrix) noexcept;
+// Whether the Fabric has it in trits: one matrix of them, or planes.
+bool IsTrits(const Matrix& matrix) noexcept;
+// Those: one, or the planes; none of other matrices.
+std::span<const TernaryMatrix> TritsOf(const Matrix& matrix) noexcept;
 uint32_t RowsOf(const Matrix& matrix) noexcept;
 uint32_t ColsOf(const Matrix& matrix) noexcept;
 size_t BytesOf(const Matrix& matrix) noexcept;
@@ -49,7 +57,7 @@ TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout);
 // Returns kErrAddr for a null pointer to a matrix.
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout);
 
-enum class MatrixKind : uint8_t { kTernary, kDense, kQuantized };
+enum class MatrixKind : uint8_t { kTernary, kDense, kQuantized, kPlanes };
 
 // What decides whether an op can run.
 struct MatrixShape {

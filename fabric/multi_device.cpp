@@ -104,6 +104,14 @@ const MultiDevice::Shared* MultiDevice::Find(MatrixId id) const noexcept {
 }
 
 Status MultiDevice::Upload(Matrix matrix, MatrixId* id) {
+  return Store(std::move(matrix), false, id);
+}
+
+Status MultiDevice::UploadToHost(Matrix matrix, MatrixId* id) {
+  return Store(std::move(matrix), true, id);
+}
+
+Status MultiDevice::Store(Matrix matrix, bool on_host, MatrixId* id) {
   if (id == nullptr) return Status::kErrAddr;
   const std::optional<MatrixShape> shape = ShapeOf(matrix);
   if (!shape || shape->rows == 0) return Status::kErrAddr;
@@ -112,11 +120,15 @@ Status MultiDevice::Upload(Matrix matrix, MatrixId* id) {
   if (slot == matrices_.end()) slot = matrices_.emplace(matrices_.end());
   slot->shape = *shape;
   Status status = Status::kOk;
-  if (const TernaryMatrix* ternary = AsTernary(matrix)) {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  slot->shared_out = ternary != nullptr && !on_host;
+  if (slot->shared_out) {
     status = UploadParts(*ternary, &*slot);
   } else {
     Part whole{.device = 0, .id = {}, .begin = 0, .count = shape->rows};
-    status = devices_.front()->Upload(std::move(matrix), &whole.id);
+    Device& first = *devices_.front();
+    status = on_host ? first.UploadToHost(std::move(matrix), &whole.id)
+                     : first.Upload(std::move(matrix), &whole.id);
     if (status == Status::kOk) slot->row_parts.push_back(whole);
   }
   if (status != Status::kOk) {
@@ -203,7 +215,7 @@ Status MultiDevice::Run(std::span<const ProjectionOp> ops) {
     size_t end = begin + 1;
     while (end < ops.size() && IsChained(ops[end].epilogue)) ++end;
     const auto chain = ops.subspan(begin, end - begin);
-    const bool rows = AllTernary(chain) && !(chain.size() == 1 && ByColumns(chain[0]));
+    const bool rows = AllShared(chain) && !(chain.size() == 1 && ByColumns(chain[0]));
     if (!rows || Conflicts(ops.subspan(waiting, begin - waiting), chain)) {
       status = Flush();
       waiting = begin;
@@ -225,10 +237,9 @@ Status MultiDevice::Run(std::span<const ProjectionOp> ops) {
   return status;
 }
 
-bool MultiDevice::AllTernary(std::span<const ProjectionOp> chain) const noexcept {
-  return std::all_of(chain.begin(), chain.end(), [&](const ProjectionOp& op) {
-    return Find(op.matrix)->shape.kind == MatrixKind::kTernary;
-  });
+bool MultiDevice::AllShared(std::span<const ProjectionOp> chain) const noexcept {
+  return std::all_of(chain.begin(), chain.end(),
+                     [&](const ProjectionOp& op) { return Find(op.matrix)->shared_out; });
 }
 
 bool MultiDevice::ByColumns(const ProjectionOp& op) const noexcept {

@@ -32,6 +32,7 @@ class MultiDevice final : public Device {
   std::string_view name() const override { return devices_.front()->name(); }
   LayoutChoice PreferredLayout(ActivationKind activation) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
+  Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override;
@@ -53,6 +54,7 @@ class MultiDevice final : public Device {
   struct Shared {
     uint32_t generation = 1;
     bool used = false;
+    bool shared_out = false;  // among all devices; else the first one has it
     MatrixShape shape;
     std::vector<Part> row_parts;
     std::vector<Part> column_parts;
@@ -61,10 +63,11 @@ class MultiDevice final : public Device {
   struct ColumnInput;
 
   const Shared* Find(MatrixId id) const noexcept;
+  Status Store(Matrix matrix, bool on_host, MatrixId* id);
   Status UploadParts(const TernaryMatrix& matrix, Shared* shared);
   void FreeParts(Shared* shared) noexcept;
   Status Run(std::span<const ProjectionOp> ops);
-  bool AllTernary(std::span<const ProjectionOp> chain) const noexcept;
+  bool AllShared(std::span<const ProjectionOp> chain) const noexcept;
   bool ByColumns(const ProjectionOp& op) const noexcept;
   bool Conflicts(std::span<const ProjectionOp> waiting,
                  std::span<const ProjectionOp> chain) const noexcept;

@@ -115,6 +115,21 @@ void RunQuantized(const kernels::KernelTable& kernels, const QuantizedMatrix& ma
   kernels.quantized(tile);
 }
 
+void RunPlanes(const kernels::KernelTable& kernels, const PlaneMatrix& matrix,
+               const ActivationView& x, uint32_t row_begin, uint32_t row_end, uint32_t token_begin,
+               uint32_t token_end, float* out, size_t out_stride) {
+  kernels::PlaneTile tile =
+      matrix.Tile(row_begin / kPanelRows, (row_end - row_begin + kPanelRows - 1) / kPanelRows);
+  tile.tokens = token_end - token_begin;
+  tile.codes = x.codes + token_begin * x.code_stride;
+  tile.code_stride = x.code_stride;
+  tile.x_scales = x.scales + token_begin * x.scale_stride;
+  tile.x_scale_stride = x.scale_stride;
+  tile.out = out;
+  tile.out_stride = out_stride;
+  kernels.ternary.planes(tile);
+}
+
 }  // namespace
 
 kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
@@ -149,7 +164,10 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
                op.y + token_begin * op.y_stride + row_begin, op.y_stride);
     return;
   }
-  if (ternary != nullptr) {
+  if (const PlaneMatrix* planes = AsPlanes(matrix)) {
+    RunPlanes(kernels, *planes, *op.x, row_begin, row_end, token_begin, token_end, scratch,
+              kTileRows);
+  } else if (ternary != nullptr) {
     RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
                scratch, kTileRows);
   } else if (const DenseMatrix* dense = AsDense(matrix)) {

@@ -132,6 +132,44 @@ void QuantizedMatrix::GetCodes(uint32_t row, uint32_t first, std::span<uint8_t> 
   for (uint8_t& code : codes) code = kernels::kNonlinearLevels[code];
 }
 
+void QuantizedMatrix::GetLevels(uint32_t row, std::span<int16_t> out) const {
+  assert(row < rows_ && out.size() == cols_);
+  const QuantizedFormat& f = format();
+  std::array<uint8_t, kernels::kQuantizedBlock> buffer;
+  const std::span codes = std::span(buffer).first(f.sub_block);
+  for (uint32_t first = 0; first < cols_; first += f.sub_block) {
+    GetCodes(row, first, codes);
+    for (uint32_t i = 0; i < codes.size(); ++i) {
+      out[first + i] = static_cast<int16_t>(codes[i] - f.zero);
+    }
+  }
+}
+
+QuantizedMatrix QuantizedMatrix::CopyRows(std::span<const uint32_t> rows) const {
+  QuantizedMatrix copy(type_, static_cast<uint32_t>(rows.size()), cols_);
+  const auto copy_part = [](const auto& from, uint32_t from_row, size_t stride, uint32_t to_row,
+                            auto* to) {
+    if (from.empty()) return;
+    std::copy_n(from.data() + from_row * stride, stride, to->data() + to_row * stride);
+  };
+  for (uint32_t to = 0; to < rows.size(); ++to) {
+    const uint32_t from = rows[to];
+    assert(from < rows_);
+    for (uint32_t p = 0; p < kMaxPlanes && format().planes[p] != 0; ++p) {
+      const uint32_t bits = format().planes[p];
+      for (uint32_t col = 0; col < cols_; col += 8 * kPlaneUnit / bits) {
+        std::copy_n(planes_[p].data() + kernels::PlaneOffset(bits, cols_, from, col), kPlaneUnit,
+                    copy.planes_[p].data() + kernels::PlaneOffset(bits, cols_, to, col));
+      }
+    }
+    copy_part(sub_scales_, from, sub_stride_, to, &copy.sub_scales_);
+    copy_part(sub_mins_, from, sub_stride_, to, &copy.sub_mins_);
+    copy_part(scales_, from, scale_stride_, to, &copy.scales_);
+    copy_part(mins_, from, scale_stride_, to, &copy.mins_);
+  }
+  return copy;
+}
+
 // The roundings of the file formats' own definition: scale * sub_scale, times the integer, minus
 // min * -sub_min (or plus min), which also settles the signs of zeros.
 void QuantizedMatrix::GetRow(uint32_t row, std::span<float> out) const {

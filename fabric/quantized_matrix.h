@@ -59,6 +59,11 @@ class QuantizedMatrix {
   // out: [cols]; the floats that the file's type stands for, bit for bit.
   void GetRow(uint32_t row, std::span<float> out) const;
 
+  // out: [cols]; code - zero, the integers that scales multiply.
+  void GetLevels(uint32_t row, std::span<int16_t> out) const;
+  // Row i of the copy is row rows[i].
+  QuantizedMatrix CopyRows(std::span<const uint32_t> rows) const;
+
   QuantizedType type() const { return type_; }
   const kernels::QuantizedFormat& format() const { return FormatOf(type_); }
   uint32_t rows() const { return rows_; }

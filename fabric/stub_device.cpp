@@ -26,7 +26,7 @@ std::optional<MatrixId> StubDevice::Route(MatrixId id) const noexcept {
 
 Status StubDevice::Upload(Matrix matrix, MatrixId* id) {
   if (id == nullptr) return Status::kErrAddr;
-  if (AsTernary(matrix) == nullptr) return Status::kErrUnsupported;
+  if (!IsTrits(matrix)) return Status::kErrUnsupported;
   const Status status = arrays_.Upload(std::move(matrix), id);
   if (status == Status::kOk) id->index += kFirstIndex;
   return status;

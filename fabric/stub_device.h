@@ -8,11 +8,12 @@
 
 namespace fabric {
 
-// A device that has nothing but the plumbing: handles of its own, ternary products only, nothing
+// A device that has nothing but the plumbing: handles of its own, products of trits only, nothing
 // but plain stores, results at Wait() and not before. What it computes, the scalar kernels do. With
 // it the tests of everything above see a device that is not this CPU.
 //
-// Threads, errors: as fabric::Device; other matrices, epilogues and biases are kErrUnsupported.
+// Threads, errors: as fabric::Device; other matrices than of trits, epilogues and biases are
+// kErrUnsupported.
 class StubDevice final : public Device {
  public:
   explicit StubDevice(const FabricOptions& options);

@@ -46,19 +46,31 @@ LayoutChoice SupervisedDevice::PreferredLayout(ActivationKind activation) {
   return host_->PreferredLayout(activation);
 }
 
+Status SupervisedDevice::UploadToHost(Matrix matrix, MatrixId* id) {
+  const Status status = host_->UploadToHost(std::move(matrix), id);
+  if (status != Status::kOk) return status;
+  if (id->index >= routes_.size()) routes_.resize(size_t{id->index} + 1);
+  routes_[id->index] = {};
+  return Status::kOk;
+}
+
 Status SupervisedDevice::Upload(Matrix matrix, MatrixId* id) {
   const Status status = host_->Upload(std::move(matrix), id);
   if (status != Status::kOk) return status;
   if (id->index >= routes_.size()) routes_.resize(size_t{id->index} + 1);
   Route& route = routes_[id->index];
   route = {};
-  const TernaryMatrix* ternary = AsTernary(*host_->store().Find(*id));
-  if (ternary == nullptr || !in_service()) return Status::kOk;
+  const Matrix& on_host = *host_->store().Find(*id);
+  if (!IsTrits(on_host) || !in_service()) return Status::kOk;
+  const TernaryMatrix* ternary = AsTernary(on_host);
   MatrixId on_device;
-  const Status taken = device_->Upload(CopyTernary(*ternary, ternary->layout()), &on_device);
+  const Status taken =
+      ternary != nullptr
+          ? device_->Upload(CopyTernary(*ternary, ternary->layout()), &on_device)
+          : device_->Upload(std::get<std::shared_ptr<const PlaneMatrix>>(on_host), &on_device);
   if (taken == Status::kOk) {
     route.on_device = on_device;
-    if (check_rate_ > 0) route.check = std::make_unique<RowCheck>(*ternary);
+    if (check_rate_ > 0 && ternary != nullptr) route.check = std::make_unique<RowCheck>(*ternary);
   } else if (taken != Status::kErrUnsupported) {
     NoteFault(FaultKindOf(taken));
   }
@@ -191,16 +203,18 @@ bool SupervisedDevice::Sampled() {
 }
 
 bool SupervisedDevice::VerifyToken(const ProjectionOp& op, uint32_t token, const float* y) {
-  const TernaryMatrix& matrix = *AsTernary(*host_->store().Find(op.matrix));
-  const RowCheck& check = *routes_[op.matrix.index].check;
-  const RowCheck::Verdict verdict = check.Check(matrix, *op.x, token, {y, matrix.rows()});
-  if (verdict != RowCheck::Verdict::kCannotTell) return verdict == RowCheck::Verdict::kRight;
-  if (recomputed_.size() < matrix.rows()) recomputed_.resize(matrix.rows());
+  const Matrix& matrix = *host_->store().Find(op.matrix);
+  const uint32_t rows = RowsOf(matrix);
+  if (const RowCheck* check = routes_[op.matrix.index].check.get()) {
+    const RowCheck::Verdict verdict = check->Check(*AsTernary(matrix), *op.x, token, {y, rows});
+    if (verdict != RowCheck::Verdict::kCannotTell) return verdict == RowCheck::Verdict::kRight;
+  }
+  if (recomputed_.size() < rows) recomputed_.resize(rows);
   const ActivationView one = TokenOf(*op.x, token);
   const ProjectionOp again{
-      .matrix = op.matrix, .x = &one, .y = recomputed_.data(), .y_stride = matrix.rows()};
+      .matrix = op.matrix, .x = &one, .y = recomputed_.data(), .y_stride = rows};
   return Execute(*host_, {&again, 1}) == Status::kOk &&
-         SameResults({y, matrix.rows()}, {recomputed_.data(), matrix.rows()});
+         SameResults({y, rows}, {recomputed_.data(), rows});
 }
 
 // What a kernel does after its sums, in the order of the ops.

@@ -13,11 +13,11 @@ namespace fabric {
 
 // A device that may fail, beside a host that does not, so that no request ever sees a fault.
 //
-// Ternary matrices that the device takes are on both; everything else is on the host alone. The
-// device writes into staging memory; only results that arrived in time and passed the check go on
-// through the epilogue to y. A fault is retried once; then the host runs these projections, with
-// the same bits. After kFaultsInARow submissions that failed twice, or when the device says that it
-// is gone, it is out of service for good and the host runs everything.
+// Ternary matrices and planes that the device takes are on both; everything else is on the host
+// alone. The device writes into staging memory; only results that arrived in time and passed the
+// check go on through the epilogue to y. A fault is retried once; then the host runs these
+// projections, with the same bits. After kFaultsInARow submissions that failed twice, or when the
+// device says that it is gone, it is out of service for good and the host runs everything.
 //
 // Threads, errors: as fabric::Device.
 class SupervisedDevice final : public Device {
@@ -33,6 +33,7 @@ class SupervisedDevice final : public Device {
   std::string_view name() const override { return device_->name(); }
   LayoutChoice PreferredLayout(ActivationKind activation) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
+  Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override;

@@ -13,6 +13,7 @@ namespace {
 
 const char* KindOf(const Matrix& matrix) {
   if (AsTernary(matrix) != nullptr) return "ternary";
+  if (AsPlanes(matrix) != nullptr) return "planes";
   return AsDense(matrix) != nullptr ? "dense" : "quantized";
 }
 
@@ -38,15 +39,28 @@ TraceDevice::TraceDevice(std::unique_ptr<Device> device, const std::string& path
            "\tmicroseconds\tfaults\thost_fallbacks\n";
 }
 
-Status TraceDevice::Upload(Matrix matrix, MatrixId* id) {
+TraceDevice::Shape TraceDevice::ShapeFor(const Matrix& matrix) {
   // A null pointer in place of a matrix is for the device to refuse.
-  const bool sound =
-      AsTernary(matrix) != nullptr || AsDense(matrix) != nullptr || AsQuantized(matrix) != nullptr;
-  const Shape shape = sound ? Shape{KindOf(matrix), RowsOf(matrix), ColsOf(matrix)} : Shape{};
+  if (!ShapeOf(matrix)) return {};
+  return {KindOf(matrix), RowsOf(matrix), ColsOf(matrix)};
+}
+
+void TraceDevice::Note(MatrixId id, const Shape& shape) {
+  if (id.index >= shapes_.size()) shapes_.resize(size_t{id.index} + 1);
+  shapes_[id.index] = shape;
+}
+
+Status TraceDevice::Upload(Matrix matrix, MatrixId* id) {
+  const Shape shape = ShapeFor(matrix);
   const Status status = device_->Upload(std::move(matrix), id);
-  if (status != Status::kOk) return status;
-  if (id->index >= shapes_.size()) shapes_.resize(size_t{id->index} + 1);
-  shapes_[id->index] = shape;
+  if (status == Status::kOk) Note(*id, shape);
+  return status;
+}
+
+Status TraceDevice::UploadToHost(Matrix matrix, MatrixId* id) {
+  const Shape shape = ShapeFor(matrix);
+  const Status status = device_->UploadToHost(std::move(matrix), id);
+  if (status == Status::kOk) Note(*id, shape);
   return status;
 }
 

@@ -24,6 +24,7 @@ class TraceDevice final : public Device {
     return device_->PreferredLayout(activation);
   }
   Status Upload(Matrix matrix, MatrixId* id) override;
+  Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override { return device_->Free(id); }
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override { return device_->Wait(ticket); }
@@ -37,6 +38,8 @@ class TraceDevice final : public Device {
     uint32_t rows = 0;
     uint32_t cols = 0;
   };
+  static Shape ShapeFor(const Matrix& matrix);
+  void Note(MatrixId id, const Shape& shape);
   void Write(const ProjectionOp& op, size_t index, Status status, double microseconds,
              const DeviceCounters& before, const DeviceCounters& after);
 

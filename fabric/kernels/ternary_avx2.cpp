@@ -92,7 +92,7 @@ struct Avx2 : Ymm {
 
 TernaryKernels TernaryAvx2() noexcept {
   return {TernaryDriver<Avx2, k2BitDigits>::Run, TernaryDriver<Avx2, kPt5Digits>::Run,
-          CountActivity};
+          CountActivity, PlaneDriver<Avx2>::Run};
 }
 
 }  // namespace fabric::kernels

@@ -85,7 +85,7 @@ struct Pt5ByTable {
 TernaryKernels TernaryAvx512Vbmi() noexcept {
   using Target = Avx512<Pt5ByTable>;
   return {TernaryDriver<Target, k2BitDigits>::Run, TernaryDriver<Target, kPt5Digits>::Run,
-          CountActivity};
+          CountActivity, PlaneDriver<Target>::Run};
 }
 
 }  // namespace fabric::kernels

@@ -127,7 +127,7 @@ struct AvxVnni : Ymm {
 
 TernaryKernels TernaryAvxVnni() noexcept {
   return {TernaryDriver<AvxVnni, k2BitDigits>::Run, TernaryDriver<AvxVnni, kPt5Digits>::Run,
-          CountActivity};
+          CountActivity, PlaneDriver<AvxVnni>::Run};
 }
 
 }  // namespace fabric::kernels

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/kernels/plane_driver.h"
 #include "fabric/kernels/ternary_tile.h"
 #include "fabric/panel_layout.h"
 

@@ -210,7 +210,7 @@ struct Neon {
 
 TernaryKernels TernaryNeon() noexcept {
   return {TernaryDriver<Neon, k2BitDigits>::Run, TernaryDriver<Neon, kPt5Digits>::Run,
-          CountActivity};
+          CountActivity, PlaneDriver<Neon>::Run};
 }
 
 }  // namespace fabric::kernels

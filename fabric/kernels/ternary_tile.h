@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fabric/kernels/plane_tile.h"
+
 namespace fabric::kernels {
 
 // How the integer sums of a row become a float.
@@ -58,6 +60,7 @@ struct TernaryKernels {
   TernaryTileFn two_bit = nullptr;
   TernaryTileFn pt5 = nullptr;
   CountActivityFn count_activity = nullptr;
+  PlaneTileFn planes = nullptr;
 };
 
 TernaryKernels TernaryScalar() noexcept;

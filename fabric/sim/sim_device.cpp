@@ -78,10 +78,18 @@ LayoutChoice SimDevice::PreferredLayout(ActivationKind activation) {
 }
 
 Status SimDevice::Upload(Matrix matrix, MatrixId* id) {
+  return Store(std::move(matrix), false, id);
+}
+
+Status SimDevice::UploadToHost(Matrix matrix, MatrixId* id) {
+  return Store(std::move(matrix), true, id);
+}
+
+Status SimDevice::Store(Matrix matrix, bool on_host, MatrixId* id) {
   if (id == nullptr) return Status::kErrAddr;
   const Status status = PrepareMatrix(&matrix, options_.layout);
   if (status != Status::kOk) return status;
-  *id = store_.Add(std::move(matrix));
+  *id = store_.Add(std::move(matrix), on_host);
   resident_bytes_.store(store_.resident_bytes());
   return Status::kOk;
 }
@@ -139,11 +147,15 @@ void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
   size_t sums = 0;
   size_t counts = 0;
   for (const ProjectionOp& op : ops) {
-    OpState state{.matrix = store_.Find(op.matrix), .group_sums = sums, .activity = counts};
+    const Matrix* matrix = store_.Find(op.matrix);
+    const OpState state{.matrix = matrix,
+                        .on_fabric = IsTrits(*matrix) && !store_.OnHost(op.matrix),
+                        .group_sums = sums,
+                        .activity = counts};
     if (NeedsGroupSums(*state.matrix, *op.x)) {
       sums += size_t{op.x->tokens} * AsTernary(*state.matrix)->scales_per_row();
     }
-    if (AsTernary(*state.matrix) != nullptr) counts += op.x->tokens;
+    if (state.on_fabric) counts += TritsOf(*matrix).size() * op.x->tokens;
     states_.push_back(state);
   }
   if (group_sums_.size() < sums) group_sums_.resize(sums);
@@ -234,35 +246,27 @@ void SimDevice::RunPiece(std::span<const ProjectionOp> ops, size_t piece, float*
 
 void SimDevice::CountActivity(const ProjectionOp& op, const OpState& state,
                               uint32_t token) noexcept {
-  const TernaryMatrix* matrix = AsTernary(*state.matrix);
-  if (matrix == nullptr) return;
-  activity_[state.activity + token] =
-      kernels_.ternary.count_activity(op.x->codes + token * op.x->code_stride,
-                                      matrix->nonzeros_per_column().data(), matrix->cols());
+  if (!state.on_fabric) return;
+  size_t at = state.activity + token;
+  for (const TernaryMatrix& plane : TritsOf(*state.matrix)) {
+    activity_[at] = kernels_.ternary.count_activity(
+        op.x->codes + token * op.x->code_stride, plane.nonzeros_per_column().data(), plane.cols());
+    at += op.x->tokens;
+  }
 }
 
-// Wall time is shared between ternary and dense ops by the bytes that they streamed.
+// Wall time is shared between ops on the Fabric and others by the bytes that they streamed.
 void SimDevice::Account(std::span<const ProjectionOp> ops, double seconds) {
   DeviceCounters delta;
   for (size_t i = 0; i < ops.size(); ++i) {
     const uint32_t tokens = ops[i].x->tokens;
     if (tokens == 0) continue;
-    const TernaryMatrix* matrix = AsTernary(*states_[i].matrix);
     const uint64_t bytes = BytesOf(*states_[i].matrix);
-    if (matrix == nullptr) {
+    if (!states_[i].on_fabric) {
       delta.dense_bytes += bytes;
       continue;
     }
-    if (options_.account) {
-      kernels::ActivityCount activity;
-      for (uint32_t token = 0; token < tokens; ++token) {
-        activity.active_ops += activity_[states_[i].activity + token].active_ops;
-        activity.active_columns += activity_[states_[i].activity + token].active_columns;
-      }
-      AddCounters(AccountOf(options_.geometry, options_.energy, matrix->rows(), matrix->cols(),
-                            tokens, activity),
-                  &delta);
-    }
+    if (options_.account) AccountPlanes(states_[i], tokens, &delta);
     delta.weight_bytes += bytes;
   }
   const uint64_t bytes = delta.weight_bytes + delta.dense_bytes;
@@ -272,6 +276,22 @@ void SimDevice::Account(std::span<const ProjectionOp> ops, double seconds) {
     delta.host_seconds = seconds - delta.fabric_seconds;
   }
   book_.Add(delta);
+}
+
+// Each plane is a product of its own.
+void SimDevice::AccountPlanes(const OpState& state, uint32_t tokens, DeviceCounters* delta) const {
+  const kernels::ActivityCount* counts = activity_.data() + state.activity;
+  for (const TernaryMatrix& plane : TritsOf(*state.matrix)) {
+    kernels::ActivityCount activity;
+    for (uint32_t token = 0; token < tokens; ++token) {
+      activity.active_ops += counts[token].active_ops;
+      activity.active_columns += counts[token].active_columns;
+    }
+    counts += tokens;
+    AddCounters(
+        AccountOf(options_.geometry, options_.energy, plane.rows(), plane.cols(), tokens, activity),
+        delta);
+  }
 }
 
 }  // namespace fabric::sim

@@ -26,6 +26,7 @@ class SimDevice final : public Device {
   std::string_view name() const override { return name_; }
   LayoutChoice PreferredLayout(ActivationKind activation) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
+  Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override;
@@ -49,10 +50,12 @@ class SimDevice final : public Device {
   // What is known of one op of the current Submit().
   struct OpState {
     const Matrix* matrix = nullptr;
-    size_t group_sums = 0;  // offset in group_sums_, when NeedsGroupSums()
-    size_t activity = 0;    // offset in activity_
+    bool on_fabric = false;  // has trits, and the account counts them
+    size_t group_sums = 0;   // offset in group_sums_, when NeedsGroupSums()
+    size_t activity = 0;     // offset in activity_: [planes, tokens]
   };
 
+  Status Store(Matrix matrix, bool on_host, MatrixId* id);
   void RunWaves(std::span<const ProjectionOp> ops);
   void PrepareOps(std::span<const ProjectionOp> ops);
   size_t ChainEnd(std::span<const ProjectionOp> ops, size_t begin) const;
@@ -62,6 +65,7 @@ class SimDevice final : public Device {
   void RunPiece(std::span<const ProjectionOp> ops, size_t piece, float* scratch) noexcept;
   void CountActivity(const ProjectionOp& op, const OpState& state, uint32_t token) noexcept;
   void Account(std::span<const ProjectionOp> ops, double seconds);
+  void AccountPlanes(const OpState& state, uint32_t tokens, DeviceCounters* delta) const;
 
   std::string_view name_;
   FabricOptions options_;
