@@ -607,6 +607,14 @@ void AddFabricOptions(std::vector<Option>* table) {
                      {{"auto", Layout()},
                       {"2bit", Layout(fabric::TernaryLayout::kPanel2Bit)},
                       {"pt5", Layout(fabric::TernaryLayout::kPanelPt5)}}));
+  add(Choice<fabric::SparseChoice>(
+      info("sparse", "--fabric-sparse", "WHEN",
+           "hold a ternary matrix as its non-zeros alone: auto (where that measures faster) | "
+           "never | always"),
+      TERN_FIELD(fabric.sparse),
+      {{"auto", fabric::SparseChoice::kAuto},
+       {"never", fabric::SparseChoice::kNever},
+       {"always", fabric::SparseChoice::kAlways}}));
   add(Boolean(
       info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
       TERN_FIELD(fabric.account)));

@@ -132,6 +132,35 @@ CollapsedScales CollapseScales(GroupTable table, size_t rows, size_t per_row) {
   return collapsed;
 }
 
+fabric::TernaryMatrix PackTernary(const gguf::TernaryDecoder& decoder, const RowRange& rows,
+                                  uint32_t cols, const CollapsedScales& collapsed,
+                                  fabric::TernaryLayout layout) {
+  const size_t per_row = decoder.scales_per_row();
+  if (layout == fabric::TernaryLayout::kSparse) {
+    return fabric::TernaryMatrix::PackSparse(
+        rows.count, cols, collapsed.kind, decoder.group(), collapsed.scales,
+        [&](uint32_t row, std::span<int8_t> trits) {
+          std::vector<float> file_scales(per_row);
+          decoder.DecodeRow(rows.first + row, trits, file_scales);
+        });
+  }
+  fabric::TernaryMatrix matrix(rows.count, cols, collapsed.kind, decoder.group(), layout);
+  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
+    std::vector<int8_t> trits(cols);
+    std::vector<float> file_scales(per_row);
+    const std::span<const float> scales(collapsed.scales);
+    for (size_t row = begin; row < end; ++row) {
+      decoder.DecodeRow(rows.first + row, trits, file_scales);
+      const auto of_row = collapsed.kind == fabric::ScaleKind::kTensor ? scales
+                          : collapsed.kind == fabric::ScaleKind::kRow
+                              ? scales.subspan(row, 1)
+                              : scales.subspan(row * per_row, per_row);
+      matrix.SetRow(static_cast<uint32_t>(row), trits, of_row);
+    }
+  });
+  return matrix;
+}
+
 // What the matrices of a tensor take on the device.
 struct Resident {
   std::string layout;
@@ -183,6 +212,7 @@ class Loader {
   Vector LoadRopeFactors();
   fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name);
   void CheckRotated() const;
+  void AddReason(const std::string& reason);
   void Place(const gguf::TensorInfo& info, std::string_view layout, std::string_view activation,
              uint64_t resident_bytes, double zero_rate);
 
@@ -462,28 +492,27 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
   linear.activation = config_.ternary_activation == ActivationMode::kBlock
                           ? fabric::ActivationKind::kInt8Block
                           : fabric::ActivationKind::kInt8Token;
-  const fabric::LayoutChoice choice = device_.PreferredLayout(linear.activation);
-  weights_.layout_reason = choice.reason;
-  fabric::TernaryMatrix matrix(rows.count, static_cast<uint32_t>(info.cols()), collapsed.kind,
-                               decoder.group(), choice.layout);
-  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
-    std::vector<int8_t> trits(info.cols());
-    std::vector<float> file_scales(per_row);
-    const std::span<const float> scales(collapsed.scales);
-    for (size_t row = begin; row < end; ++row) {
-      decoder.DecodeRow(rows.first + row, trits, file_scales);
-      const auto of_row = collapsed.kind == fabric::ScaleKind::kTensor ? scales
-                          : collapsed.kind == fabric::ScaleKind::kRow
-                              ? scales.subspan(row, 1)
-                              : scales.subspan(row * per_row, per_row);
-      matrix.SetRow(static_cast<uint32_t>(row), trits, of_row);
-    }
-  });
-  resident->layout = "panel-" + std::string(fabric::LayoutName(choice.layout));
+  const auto cols = static_cast<uint32_t>(info.cols());
+  const double weights = static_cast<double>(rows.count) * cols;
+  const double density = 1.0 - static_cast<double>(collapsed.zeros) / weights;
+  const fabric::LayoutChoice choice =
+      device_.PreferredLayout({linear.activation, collapsed.kind, density});
+  AddReason(choice.reason);
+  fabric::TernaryMatrix matrix = PackTernary(decoder, rows, cols, collapsed, choice.layout);
+  const bool sparse = choice.layout == fabric::TernaryLayout::kSparse;
+  resident->layout = (sparse ? "" : "panel-") + std::string(fabric::LayoutName(choice.layout));
   resident->bytes += matrix.bytes();
   resident->zeros += collapsed.zeros;
   linear.matrix = Upload(std::move(matrix), info.name);
   return linear;
+}
+
+// Each reason once.
+void Loader::AddReason(const std::string& reason) {
+  std::string& reasons = weights_.layout_reason;
+  if (reasons.find(reason) != std::string::npos) return;
+  if (!reasons.empty()) reasons += "; ";
+  reasons += reason;
 }
 
 // In the file's own type where there is a matrix of it and nothing to fold in, else as `otherwise`.

@@ -77,7 +77,7 @@ struct LinearInfo {
 struct TensorPlacement {
   std::string name;
   std::string file_type;   // "I2_S"
-  std::string layout;      // "panel-2bit", "f16", ...
+  std::string layout;      // "panel-2bit", "sparse", "f16", ...
   std::string activation;  // "int8 per token", "float", ...
   uint64_t rows = 0;
   uint64_t cols = 0;
@@ -113,7 +113,7 @@ struct Weights {
   std::vector<LinearInfo> linears;  // by Linear::index
   std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
-  std::string layout_reason;  // why ternary matrices have their layout; empty without any
+  std::string layout_reason;  // why ternary matrices have their layouts; empty without any
   uint64_t resident_bytes = 0;
 };
 

@@ -113,9 +113,10 @@ class Device {
   virtual ~Device() = default;
   virtual std::string_view name() const = 0;
 
-  // The layout in which ternary matrices that take this kind of activation run best, and why.
-  // Upload() takes any other too. The first call may measure for some 50 ms.
-  virtual LayoutChoice PreferredLayout(ActivationKind /*activation*/) { return {}; }
+  // The layout in which a ternary matrix of this use runs best, and why. Upload() takes any other
+  // too. The first call of a kind of activation may measure for some 50 ms, the first one with many
+  // zeros for some 200 ms more.
+  virtual LayoutChoice PreferredLayout(const TernaryUse& /*use*/) { return {}; }
   virtual Status Upload(Matrix matrix, MatrixId* id) = 0;
   // Keeps a matrix for the host alone: Submit() runs it with the same bits, but no memory of the
   // Fabric holds it, and of the account it is host_seconds and dense_bytes.

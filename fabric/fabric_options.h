@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "fabric/activations.h"
 #include "fabric/fault_plan.h"
 #include "fabric/ternary_matrix.h"
 
@@ -32,6 +33,25 @@ struct LayoutChoice {
   std::string reason;
 };
 
+// What decides which layout runs a ternary matrix best.
+struct TernaryUse {
+  // Implicit, for those who know nothing of the matrix.
+  TernaryUse(ActivationKind a_activation, ScaleKind a_scales = ScaleKind::kTensor,
+             double a_density = 1.0)
+      : activation(a_activation), scales(a_scales), density(a_density) {}
+
+  ActivationKind activation;
+  ScaleKind scales;
+  double density;  // share of weights that are not zero
+};
+
+// Which matrices are held as their non-zeros alone (TernaryLayout::kSparse).
+enum class SparseChoice : uint8_t {
+  kAuto,    // those that have enough zeros to run faster so, by measurement
+  kNever,   // none
+  kAlways,  // all: for tests
+};
+
 // How a matrix is shared out among several devices.
 enum class FabricSplit : uint8_t {
   kRows,     // each has some rows; results lie side by side
@@ -42,6 +62,7 @@ struct FabricOptions {
   std::string device = "sim";           // reference | sim | stub | ioctl
   bool account = true;                  // keep the exact skip/cycle/energy account
   std::optional<TernaryLayout> layout;  // of ternary matrices; empty = what measures faster
+  SparseChoice sparse = SparseChoice::kAuto;
   FabricGeometry geometry;
   EnergyTable energy;
 

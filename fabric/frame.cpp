@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "fabric/matrix_store.h"
 #include "fabric/pt5.h"
 
 namespace fabric {
@@ -87,7 +88,9 @@ Status FromFrame(const TernaryFrame& frame, TernaryLayout layout,
   const Status status = UnpackPt5(frame.bytes, AlphabetOf(d.packing_fmt), trits);
   if (status != Status::kOk) return status;
   try {
-    TernaryMatrix result(d.rows, d.cols, frame.scale_kind, frame.group, layout);
+    const bool sparse = layout == TernaryLayout::kSparse;
+    TernaryMatrix result(d.rows, d.cols, frame.scale_kind, frame.group,
+                         sparse ? TernaryLayout::kPanel2Bit : layout);
     if (frame.scales.size() != ScaleCount(result)) return Status::kErrAddr;
     const size_t per_row = result.scales_per_row();
     for (uint32_t row = 0; row < d.rows; ++row) {
@@ -95,7 +98,7 @@ Status FromFrame(const TernaryFrame& frame, TernaryLayout layout,
       result.SetRow(row, std::span(trits).subspan(size_t{row} * d.cols, d.cols),
                     std::span(frame.scales).subspan(first, per_row));
     }
-    matrix->emplace(std::move(result));
+    matrix->emplace(sparse ? CopyTernary(result, layout) : std::move(result));
   } catch (const std::invalid_argument&) {
     return Status::kErrUnsupported;
   }

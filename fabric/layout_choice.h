@@ -16,4 +16,18 @@ namespace fabric {
 LayoutChoice MeasureLayouts(const kernels::KernelTable& kernels, WorkerTeam* team,
                             ActivationKind activation);
 
+// The densities (shares of non-zeros) up to which TernaryLayout::kSparse is faster than another.
+struct SparseBreakEven {
+  double one_token = 0;  // a token at a time
+  double prompt = 0;     // 32 tokens at a time
+  double both() const { return one_token < prompt ? one_token : prompt; }
+};
+
+// Times a matrix in kSparse with two shares of non-zeros, fits a line, and finds where it meets the
+// time of `layout`. Activations have one scale per token. Some 200 ms and 80 MiB.
+//
+// Errors: std::bad_alloc.
+SparseBreakEven MeasureSparse(const kernels::KernelTable& kernels, WorkerTeam* team,
+                              TernaryLayout layout);
+
 }  // namespace fabric

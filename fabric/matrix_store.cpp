@@ -139,6 +139,11 @@ size_t BytesOf(const Matrix& matrix) noexcept {
 }
 
 TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout) {
+  if (layout == TernaryLayout::kSparse) {
+    return TernaryMatrix::PackSparse(
+        from.rows(), from.cols(), from.scale_kind(), from.group(), from.CopyScales(),
+        [&](uint32_t row, std::span<int8_t> trits) { from.GetRow(row, trits); });
+  }
   TernaryMatrix to(from.rows(), from.cols(), from.scale_kind(), from.group(), layout);
   const std::vector<float> scales = from.CopyScales();
   const size_t per_row = from.scales_per_row();
@@ -159,7 +164,10 @@ Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
     return ShapeOf(*matrix) ? Status::kOk : Status::kErrAddr;
   }
   if (ternary->rows() == 0) return Status::kErrAddr;
-  if (layout && ternary->layout() != *layout) *ternary = CopyTernary(*ternary, *layout);
+  const bool repack = layout && ternary->layout() != *layout;
+  if (repack && ternary->layout() != TernaryLayout::kSparse) {
+    *ternary = CopyTernary(*ternary, *layout);
+  }
   if (ternary->nonzeros_per_column().empty()) ternary->CountNonZeros();
   return Status::kOk;
 }

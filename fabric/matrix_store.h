@@ -53,8 +53,8 @@ size_t BytesOf(const Matrix& matrix) noexcept;
 // The same trits and scales in `layout`.
 TernaryMatrix CopyTernary(const TernaryMatrix& from, TernaryLayout layout);
 
-// Prepares a matrix for Add(): in `layout`, if one is wanted, with its non-zeros counted.
-// Returns kErrAddr for a null pointer to a matrix.
+// Prepares a matrix for Add(): in `layout`, if one is wanted and it is not sparse, with its
+// non-zeros counted. Returns kErrAddr for a null pointer to a matrix.
 Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout);
 
 enum class MatrixKind : uint8_t { kTernary, kDense, kQuantized, kPlanes };

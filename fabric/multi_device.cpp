@@ -26,8 +26,20 @@ std::pair<uint32_t, uint32_t> ShareOf(uint32_t total, size_t index, size_t count
   return {at(index), at(index + 1)};
 }
 
+// The layout in which parts of a matrix are put together row by row.
+TernaryLayout LayoutOfParts(const TernaryMatrix& from) {
+  const bool sparse = from.layout() == TernaryLayout::kSparse;
+  return sparse ? TernaryLayout::kPanel2Bit : from.layout();
+}
+
+// A part in the layout of the whole.
+TernaryMatrix AsWhole(const TernaryMatrix& whole, TernaryMatrix part) {
+  return part.layout() == whole.layout() ? std::move(part) : CopyTernary(part, whole.layout());
+}
+
 TernaryMatrix RowsOfMatrix(const TernaryMatrix& from, uint32_t begin, uint32_t end) {
-  TernaryMatrix part(end - begin, from.cols(), from.scale_kind(), from.group(), from.layout());
+  TernaryMatrix part(end - begin, from.cols(), from.scale_kind(), from.group(),
+                     LayoutOfParts(from));
   std::vector<int8_t> trits(from.cols());
   std::vector<float> scales(from.scales_per_row());
   for (uint32_t row = begin; row < end; ++row) {
@@ -35,19 +47,19 @@ TernaryMatrix RowsOfMatrix(const TernaryMatrix& from, uint32_t begin, uint32_t e
     for (uint32_t s = 0; s < scales.size(); ++s) scales[s] = from.ScaleAt(row, s * from.group());
     part.SetRow(row - begin, trits, scales);
   }
-  return part;
+  return AsWhole(from, std::move(part));
 }
 
 // With the scale 1, so that its products are the integer sums.
 TernaryMatrix ColumnsOfMatrix(const TernaryMatrix& from, uint32_t begin, uint32_t end) {
-  TernaryMatrix part(from.rows(), end - begin, ScaleKind::kTensor, 0, from.layout());
+  TernaryMatrix part(from.rows(), end - begin, ScaleKind::kTensor, 0, LayoutOfParts(from));
   std::vector<int8_t> trits(from.cols());
   const float one = 1.0F;
   for (uint32_t row = 0; row < from.rows(); ++row) {
     from.GetRow(row, trits);
     part.SetRow(row, std::span(trits).subspan(begin, end - begin), {&one, 1});
   }
-  return part;
+  return AsWhole(from, std::move(part));
 }
 
 bool RangesMeet(const ProjectionOp& a, uint32_t a_rows, const ProjectionOp& b, uint32_t b_rows) {
@@ -93,8 +105,8 @@ MultiDevice::MultiDevice(std::vector<std::unique_ptr<Device>> devices, FabricSpl
       part_ops_(devices_.size()),
       tickets_(devices_.size()) {}
 
-LayoutChoice MultiDevice::PreferredLayout(ActivationKind activation) {
-  return devices_.front()->PreferredLayout(activation);
+LayoutChoice MultiDevice::PreferredLayout(const TernaryUse& use) {
+  return devices_.front()->PreferredLayout(use);
 }
 
 const MultiDevice::Shared* MultiDevice::Find(MatrixId id) const noexcept {

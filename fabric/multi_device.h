@@ -30,7 +30,7 @@ class MultiDevice final : public Device {
               const kernels::KernelTable& kernels);
 
   std::string_view name() const override { return devices_.front()->name(); }
-  LayoutChoice PreferredLayout(ActivationKind activation) override;
+  LayoutChoice PreferredLayout(const TernaryUse& use) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;

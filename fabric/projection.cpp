@@ -4,6 +4,7 @@
 
 #include "fabric/matrix_store.h"
 #include "fabric/panel_layout.h"
+#include "fabric/sparse/sparse_lines.h"
 
 namespace fabric {
 namespace {
@@ -46,15 +47,18 @@ void DescribeSums(const TernaryMatrix& matrix, const ActivationView& x, const in
   tile->sum_stride = 1;
 }
 
+bool NeedsTables(const TernaryMatrix& matrix, const ActivationView& x) {
+  return matrix.layout() == TernaryLayout::kSparse && matrix.scale_kind() != ScaleKind::kGroup &&
+         x.kind == ActivationKind::kInt8Token;
+}
+
 void RunTernary(const kernels::KernelTable& kernels, const TernaryMatrix& matrix,
-                const ActivationView& x, const int32_t* group_sums, uint32_t row_begin,
+                const ActivationView& x, const PreparedInput& input, uint32_t row_begin,
                 uint32_t row_end, uint32_t token_begin, uint32_t token_end, float* out,
                 size_t out_stride) {
   const uint32_t first_panel = row_begin / kPanelRows;
   const bool one_scale = matrix.scale_kind() == ScaleKind::kTensor;
   kernels::TernaryTile tile;
-  tile.panels = matrix.panels().data() + first_panel * matrix.panel_bytes();
-  tile.panel_stride = matrix.panel_bytes();
   tile.panel_count = (row_end - row_begin + kPanelRows - 1) / kPanelRows;
   tile.cols = matrix.cols();
   tile.w_panel_stride = one_scale ? 0 : size_t{matrix.scales_per_row()} * kPanelRows;
@@ -62,9 +66,24 @@ void RunTernary(const kernels::KernelTable& kernels, const TernaryMatrix& matrix
   tile.tokens = token_end - token_begin;
   tile.codes = x.codes + token_begin * x.code_stride;
   tile.code_stride = x.code_stride;
-  DescribeSums(matrix, x, group_sums, token_begin, &tile);
+  DescribeSums(matrix, x, input.group_sums, token_begin, &tile);
   tile.out = out;
   tile.out_stride = out_stride;
+  if (matrix.layout() == TernaryLayout::kSparse) {
+    const sparse::LinesView view = sparse::ViewLines(matrix.panels(), matrix.panel_count());
+    const size_t table_bytes = sparse::TableBytes(matrix.cols());
+    const uint8_t* tables =
+        NeedsTables(matrix, x) ? input.tables + token_begin * table_bytes : nullptr;
+    kernels.sparse.lines({.tile = tile,
+                          .lines = view.lines,
+                          .advance = view.advance,
+                          .panels = view.panels + first_panel,
+                          .tables = tables,
+                          .table_stride = table_bytes});
+    return;
+  }
+  tile.panels = matrix.panels().data() + first_panel * matrix.panel_bytes();
+  tile.panel_stride = matrix.panel_bytes();
   const bool two_bit = matrix.layout() == TernaryLayout::kPanel2Bit;
   (two_bit ? kernels.ternary.two_bit : kernels.ternary.pt5)(tile);
 }
@@ -152,15 +171,20 @@ bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept {
          x.kind == ActivationKind::kInt8Token;
 }
 
+bool NeedsTables(const Matrix& matrix, const ActivationView& x) noexcept {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  return ternary != nullptr && NeedsTables(*ternary, x);
+}
+
 void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, const ProjectionOp& op,
-                 const int32_t* group_sums, uint32_t row_begin, uint32_t row_end,
+                 const PreparedInput& input, uint32_t row_begin, uint32_t row_end,
                  uint32_t token_begin, uint32_t token_end, float* scratch) noexcept {
   // Kernels write whole panels; where that is all that is wanted, there is nothing to do after
   // them.
   const TernaryMatrix* ternary = AsTernary(matrix);
   const bool whole_panels = (row_end - row_begin) % kPanelRows == 0;
   if (ternary != nullptr && whole_panels && op.epilogue == Epilogue::kStore && op.bias == nullptr) {
-    RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
+    RunTernary(kernels, *ternary, *op.x, input, row_begin, row_end, token_begin, token_end,
                op.y + token_begin * op.y_stride + row_begin, op.y_stride);
     return;
   }
@@ -168,8 +192,8 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
     RunPlanes(kernels, *planes, *op.x, row_begin, row_end, token_begin, token_end, scratch,
               kTileRows);
   } else if (ternary != nullptr) {
-    RunTernary(kernels, *ternary, *op.x, group_sums, row_begin, row_end, token_begin, token_end,
-               scratch, kTileRows);
+    RunTernary(kernels, *ternary, *op.x, input, row_begin, row_end, token_begin, token_end, scratch,
+               kTileRows);
   } else if (const DenseMatrix* dense = AsDense(matrix)) {
     RunDense(kernels, *dense, *op.x, row_begin, row_end, token_begin, token_end, scratch);
   } else {

@@ -20,13 +20,22 @@ bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept;
 
 kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue);
 
+// Whether a projection needs its codes as tables, [tokens, sparse::TableBytes(cols)].
+bool NeedsTables(const Matrix& matrix, const ActivationView& x) noexcept;
+
+// What is made of the activations of an op before its tiles run.
+struct PreparedInput {
+  const int32_t* group_sums = nullptr;  // when NeedsGroupSums()
+  const uint8_t* tables = nullptr;      // when NeedsTables(); 64-byte aligned
+};
+
 // Computes rows [row_begin, row_end) of `op` for tokens [token_begin, token_end), epilogue
 // included.
 //
 // REQUIRES: op passed CheckOps(); row_begin % 16 == 0; at most kTileRows rows, kTileTokens tokens;
-//           group_sums when NeedsGroupSums(); scratch: [kTileFloats].
+//           input has what the op needs; scratch: [kTileFloats].
 void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, const ProjectionOp& op,
-                 const int32_t* group_sums, uint32_t row_begin, uint32_t row_end,
+                 const PreparedInput& input, uint32_t row_begin, uint32_t row_end,
                  uint32_t token_begin, uint32_t token_end, float* scratch) noexcept;
 
 }  // namespace fabric

@@ -42,8 +42,8 @@ SupervisedDevice::SupervisedDevice(std::unique_ptr<Device> device,
       kernels_(kernels),
       check_rate_(check_rate) {}
 
-LayoutChoice SupervisedDevice::PreferredLayout(ActivationKind activation) {
-  return host_->PreferredLayout(activation);
+LayoutChoice SupervisedDevice::PreferredLayout(const TernaryUse& use) {
+  return host_->PreferredLayout(use);
 }
 
 Status SupervisedDevice::UploadToHost(Matrix matrix, MatrixId* id) {

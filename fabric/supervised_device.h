@@ -31,7 +31,7 @@ class SupervisedDevice final : public Device {
                    const kernels::KernelTable& kernels, double check_rate);
 
   std::string_view name() const override { return device_->name(); }
-  LayoutChoice PreferredLayout(ActivationKind activation) override;
+  LayoutChoice PreferredLayout(const TernaryUse& use) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;

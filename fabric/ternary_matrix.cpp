@@ -82,11 +82,19 @@ std::array<uint64_t, 256> NonZeroDigits(TernaryLayout layout) {
 }  // namespace
 
 std::string_view LayoutName(TernaryLayout layout) {
-  return layout == TernaryLayout::kPanel2Bit ? "2bit" : "pt5";
+  switch (layout) {
+    case TernaryLayout::kPanel2Bit:
+      return "2bit";
+    case TernaryLayout::kPanelPt5:
+      return "pt5";
+    case TernaryLayout::kSparse:
+      return "sparse";
+  }
+  return "";
 }
 
-TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
-                             TernaryLayout layout)
+TernaryMatrix::TernaryMatrix(TernaryLayout layout, uint32_t rows, uint32_t cols, ScaleKind kind,
+                             uint32_t group)
     : rows_(rows),
       cols_(cols),
       kind_(kind),
@@ -101,6 +109,16 @@ TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint3
     throw std::invalid_argument("A scale group is a multiple of 32 columns, not " +
                                 std::to_string(group) + ".");
   }
+  const size_t entries = kind == ScaleKind::kTensor ? 1 : size_t{panel_count()} * scales_per_row();
+  scales_ = AlignedBuffer<float>(entries * kPanelRows);
+}
+
+TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
+                             TernaryLayout layout)
+    : TernaryMatrix(layout, rows, cols, kind, group) {
+  if (layout == TernaryLayout::kSparse) {
+    throw std::invalid_argument("A sparse matrix is made by PackSparse(), not row by row.");
+  }
   panels_ = AlignedBuffer<uint8_t>(panel_count() * panel_bytes());
   // Rows write their own bytes, so that their pages are first touched by many threads. Nobody
   // writes those that the last panel has too many.
@@ -108,8 +126,20 @@ TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint3
     std::fill(panels_.end() - static_cast<ptrdiff_t>(panel_bytes()), panels_.end(),
               layout == TernaryLayout::kPanel2Bit ? k2BitZeros : kPt5Zeros);
   }
-  const size_t entries = kind == ScaleKind::kTensor ? 1 : size_t{panel_count()} * scales_per_row();
-  scales_ = AlignedBuffer<float>(entries * kPanelRows);
+}
+
+TernaryMatrix TernaryMatrix::PackSparse(uint32_t rows, uint32_t cols, ScaleKind kind,
+                                        uint32_t group, std::span<const float> scales,
+                                        const sparse::RowOfTrits& row_of) {
+  TernaryMatrix matrix(TernaryLayout::kSparse, rows, cols, kind, group);
+  sparse::PackedLines packed = sparse::PackLines(rows, cols, row_of);
+  matrix.panels_ = std::move(packed.bytes);
+  matrix.nonzeros_ = std::move(packed.nonzeros);
+  const size_t per_row = matrix.scales_per_row();
+  for (uint32_t row = 0; row < rows; ++row) {
+    matrix.SetScales(row, scales.subspan(kind == ScaleKind::kTensor ? 0 : row * per_row, per_row));
+  }
+  return matrix;
 }
 
 uint32_t TernaryMatrix::scales_per_row() const {
@@ -119,12 +149,14 @@ uint32_t TernaryMatrix::scales_per_row() const {
 uint32_t TernaryMatrix::panel_count() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
 
 size_t TernaryMatrix::panel_bytes() const {
+  assert(layout_ != TernaryLayout::kSparse);
   return size_t{LinesOf(cols_, DigitsOf(layout_))} * kLineBytes;
 }
 
 void TernaryMatrix::SetRow(uint32_t row, std::span<const int8_t> trits,
                            std::span<const float> scales) {
   assert(row < rows_ && trits.size() == cols_ && scales.size() == scales_per_row());
+  assert(layout_ != TernaryLayout::kSparse);
   const uint32_t in_panel = row % kPanelRows;
   uint8_t* bytes = panels_.data() + row / kPanelRows * panel_bytes() + in_panel * kStepCols;
   if (layout_ == TernaryLayout::kPanel2Bit) {
@@ -132,6 +164,11 @@ void TernaryMatrix::SetRow(uint32_t row, std::span<const int8_t> trits,
   } else {
     PackRow<kPt5Digits>(trits.data(), cols_, bytes);
   }
+  SetScales(row, scales);
+}
+
+void TernaryMatrix::SetScales(uint32_t row, std::span<const float> scales) {
+  const uint32_t in_panel = row % kPanelRows;
   if (kind_ == ScaleKind::kTensor) {
     // Rows may be set concurrently and agree on the value; the first one writes it.
     if (row == 0) std::fill(scales_.begin(), scales_.end(), scales[0]);
@@ -143,6 +180,10 @@ void TernaryMatrix::SetRow(uint32_t row, std::span<const int8_t> trits,
 
 void TernaryMatrix::GetRow(uint32_t row, std::span<int8_t> trits) const {
   assert(row < rows_ && trits.size() == cols_);
+  if (layout_ == TernaryLayout::kSparse) {
+    sparse::GetLinesRow(sparse::ViewLines(panels_, panel_count()), row, trits);
+    return;
+  }
   const uint8_t* panel = panels_.data() + row / kPanelRows * panel_bytes();
   const uint32_t in_panel = row % kPanelRows;
   const uint32_t digits = DigitsOf(layout_);
@@ -177,6 +218,7 @@ std::vector<float> TernaryMatrix::CopyScales() const {
 }
 
 void TernaryMatrix::CountNonZeros() {
+  if (layout_ == TernaryLayout::kSparse) return;  // counted when it was packed
   AlignedBuffer<uint32_t> total(cols_);
   const std::array<uint64_t, 256> digits_of = NonZeroDigits(layout_);
   const uint32_t digits = DigitsOf(layout_);

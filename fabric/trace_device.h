@@ -20,8 +20,8 @@ class TraceDevice final : public Device {
   TraceDevice(std::unique_ptr<Device> device, const std::string& path);
 
   std::string_view name() const override { return device_->name(); }
-  LayoutChoice PreferredLayout(ActivationKind activation) override {
-    return device_->PreferredLayout(activation);
+  LayoutChoice PreferredLayout(const TernaryUse& use) override {
+    return device_->PreferredLayout(use);
   }
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;

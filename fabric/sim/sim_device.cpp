@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <functional>
 #include <new>
 #include <numeric>
+#include <string>
 #include <utility>
 
-#include "fabric/layout_choice.h"
 #include "fabric/panel_layout.h"
-#include "fabric/projection.h"
+#include "fabric/sparse/sparse_lines.h"
 
 namespace fabric::sim {
 namespace {
@@ -18,6 +19,24 @@ namespace {
 constexpr uint64_t kInlineWork = 200'000;
 // Pieces per worker, so that one that loses its core for a while leaves little behind.
 constexpr size_t kPiecesPerWorker = 6;
+
+// Matrices with a larger share of non-zeros are not worth measuring for.
+constexpr double kDensestSparse = 0.25;
+// Times are measured to some 10 %.
+constexpr double kSureOf = 0.9;
+// Tables of fewer bytes are made by the calling thread.
+constexpr size_t kInlineTableBytes = size_t{64} << 10;
+// Dense multiply-adds that take as long as one entry of a sparse matrix.
+constexpr uint64_t kWorkPerEntry = 4;
+
+// What one token costs, for comparing with kInlineWork.
+uint64_t WorkOf(const Matrix& matrix) {
+  const TernaryMatrix* ternary = AsTernary(matrix);
+  if (ternary != nullptr && ternary->layout() == TernaryLayout::kSparse) {
+    return kWorkPerEntry * ternary->panels().size();
+  }
+  return uint64_t{RowsOf(matrix)} * ColsOf(matrix);
+}
 
 // [begin, end) of the floats that an op writes.
 struct OutputRange {
@@ -67,7 +86,27 @@ SimDevice::SimDevice(std::string_view name, const FabricOptions& options,
   scratch_ = AlignedBuffer<float>(workers * kTileFloats);
 }
 
-LayoutChoice SimDevice::PreferredLayout(ActivationKind activation) {
+LayoutChoice SimDevice::PreferredLayout(const TernaryUse& use) {
+  if (options_.sparse == SparseChoice::kAlways) return {TernaryLayout::kSparse, "asked for"};
+  const LayoutChoice dense = DenseLayout(use.activation);
+  const bool slow = use.density > kDensestSparse || kernels_.isa == Isa::kScalar ||
+                    use.activation != ActivationKind::kInt8Token || use.scales == ScaleKind::kGroup;
+  return slow || options_.sparse == SparseChoice::kNever ? dense : SparseOr(use, dense);
+}
+
+LayoutChoice SimDevice::SparseOr(const TernaryUse& use, const LayoutChoice& dense) {
+  if (!sparse_) sparse_ = MeasureSparse(kernels_, team_, dense.layout);
+  const bool sparse = use.density <= kSureOf * sparse_->both();
+  char reason[160];
+  std::snprintf(reason, sizeof reason,
+                "non-zeros alone are as fast as %s at %.1f %% zeros for one token and %.1f %% for "
+                "prompts, so matrices of at least %.1f %% are held so",
+                std::string(LayoutName(dense.layout)).c_str(), 100 * (1 - sparse_->one_token),
+                100 * (1 - sparse_->prompt), 100 * (1 - kSureOf * sparse_->both()));
+  return {sparse ? TernaryLayout::kSparse : dense.layout, reason};
+}
+
+LayoutChoice SimDevice::DenseLayout(ActivationKind activation) {
   if (options_.layout) return {*options_.layout, "asked for"};
   // Nobody waits for the speed of the scalar kernels.
   if (kernels_.isa == Isa::kScalar) return {TernaryLayout::kPanel2Bit, "the kernels are scalar"};
@@ -146,6 +185,7 @@ void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
   states_.clear();
   size_t sums = 0;
   size_t counts = 0;
+  size_t table_bytes = 0;
   for (const ProjectionOp& op : ops) {
     const Matrix* matrix = store_.Find(op.matrix);
     const OpState state{.matrix = matrix,
@@ -157,14 +197,54 @@ void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
     }
     if (state.on_fabric) counts += TritsOf(*matrix).size() * op.x->tokens;
     states_.push_back(state);
+    states_.back().tables = AddTables(ops, states_.size() - 1, &table_bytes);
   }
   if (group_sums_.size() < sums) group_sums_.resize(sums);
   if (activity_.size() < counts) activity_.resize(counts);
+  if (tables_.size() < table_bytes) tables_ = AlignedBuffer<uint8_t>(table_bytes);
+  size_t made = 0;
+  for (size_t i = 0; i < ops.size(); ++i) {
+    if (NeedsTables(*states_[i].matrix, *ops[i].x) && states_[i].tables == made) {
+      MakeTables(*ops[i].x, tables_.data() + made);
+      made += ops[i].x->tokens * sparse::TableBytes(ops[i].x->cols);
+    }
+  }
   for (size_t i = 0; i < ops.size(); ++i) {
     if (!NeedsGroupSums(*states_[i].matrix, *ops[i].x)) continue;
     SumGroups(*AsTernary(*states_[i].matrix), *ops[i].x,
               group_sums_.data() + states_[i].group_sums);
   }
+}
+
+// Where the tables of an op are: with those of an earlier op of the same input, or at the end.
+size_t SimDevice::AddTables(std::span<const ProjectionOp> ops, size_t op, size_t* bytes) const {
+  const ActivationView& x = *ops[op].x;
+  if (!NeedsTables(*states_[op].matrix, x)) return 0;
+  for (size_t i = 0; i < op; ++i) {
+    if (ops[i].x == &x && NeedsTables(*states_[i].matrix, x)) return states_[i].tables;
+  }
+  const size_t begin = *bytes;
+  *bytes += x.tokens * sparse::TableBytes(x.cols);
+  return begin;
+}
+
+void SimDevice::MakeTables(const ActivationView& x, uint8_t* tables) {
+  const size_t bytes = sparse::TableBytes(x.cols);
+  const auto make = [&](int, size_t begin, size_t end) {
+    for (size_t token = begin; token < end; ++token) {
+      sparse::MakeTable(x.codes + token * x.code_stride, x.cols, tables + token * bytes);
+    }
+  };
+  if (team_ == nullptr || x.tokens * bytes < kInlineTableBytes) {
+    make(0, 0, x.tokens);
+  } else {
+    team_->ParallelFor(x.tokens, 1, std::ref(make));
+  }
+}
+
+PreparedInput SimDevice::InputOf(const OpState& state) const {
+  return {.group_sums = group_sums_.data() + state.group_sums,
+          .tables = tables_.data() + state.tables};
 }
 
 size_t SimDevice::ChainEnd(std::span<const ProjectionOp> ops, size_t begin) const {
@@ -207,7 +287,7 @@ void SimDevice::RunWave(std::span<const ProjectionOp> ops) {
   uint64_t work = 0;
   for (const Chain& chain : wave_) {
     for (size_t i = chain.op_begin; i < chain.op_end; ++i) {
-      work += uint64_t{chain.rows} * ColsOf(*states_[i].matrix) * chain.tokens;
+      work += WorkOf(*states_[i].matrix) * chain.tokens;
     }
   }
   const size_t pieces = wave_.back().piece_begin + wave_.back().pieces;
@@ -231,8 +311,8 @@ void SimDevice::RunPiece(std::span<const ProjectionOp> ops, size_t piece, float*
   for (uint32_t token = 0; token < chain->tokens; token += kTileTokens) {
     const uint32_t token_end = std::min(token + kTileTokens, chain->tokens);
     for (size_t i = chain->op_begin; i < chain->op_end; ++i) {
-      ProjectTile(kernels_, *states_[i].matrix, ops[i], group_sums_.data() + states_[i].group_sums,
-                  row_begin, row_end, token, token_end, scratch);
+      ProjectTile(kernels_, *states_[i].matrix, ops[i], InputOf(states_[i]), row_begin, row_end,
+                  token, token_end, scratch);
     }
   }
   if (!options_.account) return;

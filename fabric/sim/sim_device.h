@@ -7,7 +7,9 @@
 
 #include "fabric/device.h"
 #include "fabric/kernels/kernel_table.h"
+#include "fabric/layout_choice.h"
 #include "fabric/matrix_store.h"
+#include "fabric/projection.h"
 #include "fabric/sim/account.h"
 
 namespace fabric::sim {
@@ -24,7 +26,7 @@ class SimDevice final : public Device {
             const kernels::KernelTable& kernels, WorkerTeam* team);
 
   std::string_view name() const override { return name_; }
-  LayoutChoice PreferredLayout(ActivationKind activation) override;
+  LayoutChoice PreferredLayout(const TernaryUse& use) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
@@ -36,6 +38,9 @@ class SimDevice final : public Device {
   const MatrixStore& store() const { return store_; }
 
  private:
+  LayoutChoice DenseLayout(ActivationKind activation);
+  LayoutChoice SparseOr(const TernaryUse& use, const LayoutChoice& dense);
+
   // Consecutive ops that a worker runs on the same rows before it goes on: one op and the *Mul
   // epilogues that follow it.
   struct Chain {
@@ -52,12 +57,16 @@ class SimDevice final : public Device {
     const Matrix* matrix = nullptr;
     bool on_fabric = false;  // has trits, and the account counts them
     size_t group_sums = 0;   // offset in group_sums_, when NeedsGroupSums()
+    size_t tables = 0;       // offset in tables_, when NeedsTables()
     size_t activity = 0;     // offset in activity_: [planes, tokens]
   };
 
   Status Store(Matrix matrix, bool on_host, MatrixId* id);
   void RunWaves(std::span<const ProjectionOp> ops);
   void PrepareOps(std::span<const ProjectionOp> ops);
+  size_t AddTables(std::span<const ProjectionOp> ops, size_t op, size_t* bytes) const;
+  void MakeTables(const ActivationView& x, uint8_t* tables);
+  PreparedInput InputOf(const OpState& state) const;
   size_t ChainEnd(std::span<const ProjectionOp> ops, size_t begin) const;
   void AddChain(std::span<const ProjectionOp> ops, size_t begin, size_t end);
   bool DependsOnWave(std::span<const ProjectionOp> ops, size_t begin, size_t end) const;
@@ -72,6 +81,7 @@ class SimDevice final : public Device {
   const kernels::KernelTable& kernels_;
   WorkerTeam* team_;
   std::optional<LayoutChoice> measured_[2];  // of kInt8Token, kInt8Block
+  std::optional<SparseBreakEven> sparse_;    // of kInt8Token
   MatrixStore store_;
   CounterBook book_;
   std::atomic<size_t> resident_bytes_{0};
@@ -81,6 +91,7 @@ class SimDevice final : public Device {
   std::vector<OpState> states_;
   std::vector<Chain> wave_;
   std::vector<int32_t> group_sums_;
+  AlignedBuffer<uint8_t> tables_;
   std::vector<kernels::ActivityCount> activity_;  // per op and token
   AlignedBuffer<float> scratch_;                  // [workers, kTileFloats]
 };

@@ -48,6 +48,21 @@ TritPlanes TritPlanes::FromMatrix(const TernaryMatrix& matrix) {
   return planes;
 }
 
+TernaryMatrix TritPlanes::ToMatrix(std::span<const float> scales) const {
+  if (scales.size() != 1 && scales.size() != rows_) {
+    throw std::invalid_argument("a matrix of " + std::to_string(rows_) +
+                                " rows takes 1 scale or as many as rows, not " +
+                                std::to_string(scales.size()));
+  }
+  const ScaleKind kind = scales.size() == 1 ? ScaleKind::kTensor : ScaleKind::kRow;
+  return TernaryMatrix::PackSparse(rows_, cols_, kind, 0, scales,
+                                   [this](uint32_t row, std::span<int8_t> trits) {
+                                     for (uint32_t col = 0; col < cols_; ++col) {
+                                       trits[col] = Get(row, col);
+                                     }
+                                   });
+}
+
 void TritPlanes::Set(uint32_t row, uint32_t col, int8_t trit) noexcept {
   assert(row < rows_ && col < cols_ && trit >= -1 && trit <= 1);
   const size_t word = col / kWordTrits;
@@ -114,6 +129,24 @@ bool TritPlanes::Intact() const noexcept {
     }
   }
   return checksum == checksum_ && nonzeros == nonzeros_;
+}
+
+void Multiply(const TritPlanes& planes, const kernels::SparseKernels& kernels, uint32_t row_begin,
+              uint32_t row_end, const int8_t* codes, size_t code_stride, uint32_t tokens,
+              int32_t* sums, size_t sum_stride) noexcept {
+  assert(row_begin <= row_end && row_end <= planes.rows());
+  if (row_begin == row_end) return;
+  kernels.planes({.plus = planes.plus(row_begin).data(),
+                  .minus = planes.minus(row_begin).data(),
+                  .occupied = planes.occupied(row_begin).data(),
+                  .rows = row_end - row_begin,
+                  .words = planes.words_per_row(),
+                  .occupied_words = planes.occupied(row_begin).size(),
+                  .tokens = tokens,
+                  .codes = codes,
+                  .code_stride = code_stride,
+                  .sums = sums + row_begin,
+                  .sum_stride = sum_stride});
 }
 
 int64_t Dot(std::span<const uint64_t> a_plus, std::span<const uint64_t> a_minus,

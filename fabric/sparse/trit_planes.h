@@ -5,6 +5,7 @@
 #include <span>
 
 #include "fabric/aligned_buffer.h"
+#include "fabric/kernels/sparse_tile.h"
 #include "fabric/ternary_matrix.h"
 
 namespace fabric::sparse {
@@ -26,6 +27,9 @@ class TritPlanes {
   TritPlanes(uint32_t rows, uint32_t cols);
   // The trits of a matrix; its scales stay behind.
   static TritPlanes FromMatrix(const TernaryMatrix& matrix);
+  // A matrix to run, in TernaryLayout::kSparse. scales: one for all rows, or one per row.
+  // Throws std::invalid_argument on another number of scales.
+  TernaryMatrix ToMatrix(std::span<const float> scales) const;
 
   // Changes at most one word of each plane. REQUIRES: row < rows(), col < cols(), trit in {-1,0,1}.
   void Set(uint32_t row, uint32_t col, int8_t trit) noexcept;
@@ -62,6 +66,12 @@ class TritPlanes {
   uint64_t version_ = 0;
   uint64_t checksum_ = 0;
 };
+
+// sums[token][row] of planes times int8 codes, rows [row_begin, row_end). codes are readable up to
+// a multiple of 64.
+void Multiply(const TritPlanes& planes, const kernels::SparseKernels& kernels, uint32_t row_begin,
+              uint32_t row_end, const int8_t* codes, size_t code_stride, uint32_t tokens,
+              int32_t* sums, size_t sum_stride) noexcept;
 
 // Sum over i of a_i * b_i of two trit vectors of the same number of words: with
 // m = (a+|a-) & (b+|b-) the product of a position is -1 where the signs differ, so the sum is

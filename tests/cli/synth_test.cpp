@@ -6,6 +6,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "gguf/codec.h"
 #include "gguf/reader.h"
@@ -69,6 +70,48 @@ TEST(Synth, VocabularyOfAnotherFileIsCopied) {
   const gguf::File b = gguf::File::Open(copy.path());
   EXPECT_EQ(*a.metadata().FindStrings("tokenizer.ggml.tokens"),
             *b.metadata().FindStrings("tokenizer.ggml.tokens"));
+}
+
+// What a pruned model is for: the same tokens from a fraction of the bytes, and inspect says why.
+TEST(Synth, APrunedModelRunsSparseWithTheSameTokens) {
+  const ScratchFile file("gguf");
+  ASSERT_EQ(Synth(file.path(), {"--zero-rate", "0.95"}).exit_code, 0);
+  std::vector<std::string> answers;
+  for (const char* sparse : {"never", "always", "auto"}) {
+    const ProcessResult made = RunTern({"generate", "-m", file.path(), "-p", "a b c", "-n", "24",
+                                        "--temperature", "0", "--fabric-sparse", sparse});
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    answers.push_back(made.out);
+  }
+  EXPECT_FALSE(answers[0].empty());
+  EXPECT_EQ(answers[1], answers[0]);
+  EXPECT_EQ(answers[2], answers[0]);
+
+  const auto inspect = [&](const char* sparse) {
+    const ProcessResult made =
+        RunTern({"inspect", file.path(), "--json", "--fabric-sparse", sparse});
+    EXPECT_EQ(made.exit_code, 0) << made.err;
+    return nlohmann::json::parse(made.out)["run"];
+  };
+  const auto bytes_of = [](const nlohmann::json& run, const std::string& layout) {
+    uint64_t bytes = 0;
+    for (const auto& placement : run["placements"]) {
+      if (placement["layout"].get<std::string>().starts_with(layout)) {
+        bytes += placement["resident_bytes"].get<uint64_t>();
+      }
+    }
+    return bytes;
+  };
+  const nlohmann::json never = inspect("never");
+  const nlohmann::json always = inspect("always");
+  EXPECT_EQ(bytes_of(never, "sparse"), 0U);
+  EXPECT_EQ(bytes_of(always, "panel"), 0U);
+  EXPECT_LT(bytes_of(always, "sparse"), bytes_of(never, "panel"));
+  EXPECT_EQ(always["layout_reason"], "asked for");
+  if (never["isa"] != "scalar") {
+    EXPECT_THAT(inspect("auto")["layout_reason"].get<std::string>(),
+                testing::HasSubstr("zeros for one token"));
+  }
 }
 
 TEST(Synth, UnknownNamesAreBadUsage) {

@@ -104,6 +104,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "device") return "reference";
   if (info.name == "layout") return "pt5";
   if (info.name == "split") return "columns";
+  if (info.name == "sparse") return "always";
   if (info.name == "faults") return "busy=0.5";
   if (info.name == "prefix_cache") return "per-key";
   if (info.name == "speculate") return "ngram";

@@ -61,10 +61,12 @@ gguf::Writer CopyOf(const std::string& name, bool ternary = false,
 }
 
 Rig RigOf(const gguf::Writer& model, const EngineOptions& options, int threads = 1,
-          const std::string& device_name = "sim") {
+          const std::string& device_name = "sim",
+          fabric::SparseChoice sparse = fabric::SparseChoice::kAuto) {
   auto team = std::make_unique<fabric::WorkerTeam>(threads);
   fabric::FabricOptions fabric_options;
   fabric_options.device = device_name;
+  fabric_options.sparse = sparse;
   std::unique_ptr<fabric::Device> device = fabric::CreateDevice(fabric_options, *team);
   auto loaded = LoadBytes(model.Serialize(), options, *device);
   return Rig(std::move(loaded), options, std::move(device), std::move(team));
@@ -102,6 +104,32 @@ TEST_P(EveryArchitecture, EveryDeviceGivesTheSameBits) {
     Rig rig = RigOf(CopyOf(GetParam(), true), SmallOptions(), 1, device);
     EXPECT_TRUE(RunAlone(*rig.engine, tokens, 0) == expected) << device;
     EXPECT_EQ(rig.device->Counters().host_fallbacks, 0U) << device;
+  }
+}
+
+// Block scales, scales per group and stacks of experts are among them.
+TEST_P(EveryArchitecture, SparseMatricesGiveTheBitsOfDenseOnes) {
+  const std::vector<TokenId> tokens = RandomTokens(20, kVocabulary, 3);
+  Rig dense = RigOf(CopyOf(GetParam(), true), SmallOptions());
+  const LogitRows expected = RunAlone(*dense.engine, tokens, 0);
+  for (const char* device : {"sim", "reference", "stub", "ioctl"}) {
+    Rig sparse =
+        RigOf(CopyOf(GetParam(), true), SmallOptions(), 2, device, fabric::SparseChoice::kAlways);
+    EXPECT_TRUE(RunAlone(*sparse.engine, tokens, 0) == expected) << device;
+    EXPECT_EQ(sparse.device->Counters().host_fallbacks, 0U) << device;
+    size_t matrices = 0;
+    for (const TensorPlacement& placement : sparse.model->weights().placements) {
+      matrices += placement.layout == "sparse" ? 1 : 0;
+    }
+    EXPECT_GT(matrices, 0U);
+    if (std::string_view(device) == "sim") {
+      const fabric::DeviceCounters a = sparse.device->Counters();
+      const fabric::DeviceCounters b = dense.device->Counters();
+      EXPECT_EQ(a.active_ops, b.active_ops);
+      EXPECT_EQ(a.total_ops, b.total_ops);
+      EXPECT_EQ(a.fabric_cost, b.fabric_cost);
+      EXPECT_NE(a.weight_bytes, b.weight_bytes);
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// The demo model's logits are the same bits on every instruction set that this machine has. The
+// The demo model's logits are the same bits on every instruction set that this machine has, with
+// dense and with sparse matrices. The
 // kernels are chosen once per process, so each instruction set gets a process of its own: this
 // program, told to run the one test that prints a digest.
 
@@ -27,6 +28,17 @@ uint64_t Digest(const testing::LogitRows& rows) {
   return hash;
 }
 
+// The demo model with every ternary matrix as its non-zeros alone.
+testing::Rig SparseRig() {
+  auto team = std::make_unique<fabric::WorkerTeam>(2);
+  fabric::FabricOptions fabric_options;
+  fabric_options.sparse = fabric::SparseChoice::kAlways;
+  auto device = fabric::CreateDevice(fabric_options, *team);
+  const EngineOptions options = testing::SmallOptions(KvType::kF32);
+  auto model = Model::Load(testing::BundledModel(), options, *device, *team);
+  return testing::Rig(std::move(model), options, std::move(device), std::move(team));
+}
+
 // What a process forced to `isa` prints: the active instruction set and the digest.
 std::string DigestUnder(const std::string& isa) {
   const std::string command = "TERN_FORCE_ISA=" + isa + " /proc/" + std::to_string(getpid()) +
@@ -50,7 +62,13 @@ TEST(IsaInvariance, PrintsItsDigest) {
     const bool codes = type == KvType::kQ8 || type == KvType::kT2;
     const auto text = std::span(tokens).first(codes ? 48 : 270);
     testing::Rig rig(testing::BundledModel(), testing::SmallOptions(type));
-    digest = digest * 31 + Digest(testing::RunAlone(*rig.engine, text, text.size() - 10));
+    const testing::LogitRows logits = testing::RunAlone(*rig.engine, text, text.size() - 10);
+    digest = digest * 31 + Digest(logits);
+    if (type != KvType::kF32) continue;
+    testing::Rig sparse = SparseRig();
+    const testing::LogitRows same = testing::RunAlone(*sparse.engine, text, text.size() - 10);
+    EXPECT_TRUE(same == logits);
+    digest = digest * 31 + Digest(same);
   }
   std::printf("%s%016llx on %s\n", kMark, static_cast<unsigned long long>(digest),
               std::string(fabric::IsaName(fabric::ActiveIsa())).c_str());

@@ -13,9 +13,12 @@
 
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/sim/sim_device.h"
+#include "tests/fabric/cases.h"
 
 namespace fabric::sim {
 namespace {
+
+namespace testing = fabric::testing;
 
 using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
 
@@ -69,7 +72,9 @@ Workload MakeWorkload(uint32_t rows, uint32_t cols, uint32_t tokens, uint32_t se
   return w;
 }
 
-TEST(Account, DeviceCountsEqualAWalkOverAllPairsOnEveryIsa) {
+class AccountOfLayout : public ::testing::TestWithParam<TernaryLayout> {};
+
+TEST_P(AccountOfLayout, DeviceCountsEqualAWalkOverAllPairsOnEveryIsa) {
   WorkerTeam team(2);
   for (const auto& table : kernels::SupportedKernels()) {
     for (const auto [rows, cols, tokens] :
@@ -88,6 +93,7 @@ TEST(Account, DeviceCountsEqualAWalkOverAllPairsOnEveryIsa) {
       }
       SimDevice device("sim", {}, table, &team);
       MatrixId id;
+      w.matrix = CopyTernary(w.matrix, GetParam());
       const size_t bytes = w.matrix.bytes();
       ASSERT_EQ(device.Upload(std::move(w.matrix), &id), Status::kOk);
       std::vector<float> scales(tokens, 1.0F);
@@ -121,6 +127,12 @@ TEST(Account, DeviceCountsEqualAWalkOverAllPairsOnEveryIsa) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Every, AccountOfLayout, ::testing::ValuesIn(testing::kEveryLayout),
+                         [](const auto& info) {
+                           const std::string_view name = LayoutName(info.param);
+                           return "Layout_" + std::string(name);
+                         });
 
 TEST(Account, CanBeTurnedOff) {
   WorkerTeam team(1);

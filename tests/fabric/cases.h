@@ -10,10 +10,14 @@
 #include "fabric/activations.h"
 #include "fabric/dense_matrix.h"
 #include "fabric/half.h"
+#include "fabric/matrix_store.h"
 #include "fabric/ternary_matrix.h"
 
 // Random matrices and inputs for tests of devices.
 namespace fabric::testing {
+
+inline constexpr TernaryLayout kEveryLayout[] = {TernaryLayout::kPanel2Bit,
+                                                 TernaryLayout::kPanelPt5, TernaryLayout::kSparse};
 
 using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
 
@@ -25,7 +29,9 @@ struct TernaryCase {
   static TernaryCase Make(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
                           TernaryLayout layout, uint32_t seed) {
     Random random(seed);
-    TernaryCase result{TernaryMatrix(rows, cols, kind, group, layout), {}};
+    const bool sparse = layout == TernaryLayout::kSparse;
+    TernaryCase result{
+        TernaryMatrix(rows, cols, kind, group, sparse ? TernaryLayout::kPanel2Bit : layout), {}};
     std::uniform_real_distribution<float> scale(-2.0F, 2.0F);
     std::vector<float> scales(result.matrix.scales_per_row());
     for (float& s : scales) s = scale(random);
@@ -43,6 +49,7 @@ struct TernaryCase {
       }
       result.matrix.SetRow(row, {trits, cols}, scales);
     }
+    if (sparse) result.matrix = CopyTernary(result.matrix, layout);
     return result;
   }
 };

@@ -8,9 +8,11 @@
 
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "fabric/kernels/kernel_table.h"
+#include "fabric/matrix_store.h"
 #include "fabric/sim/sim_device.h"
 #include "fabric/vector_ops.h"
 #include "tests/fabric/cases.h"
@@ -75,7 +77,7 @@ std::vector<float> Project(const KernelTable& table, WorkerTeam* team, Matrix ma
 
 TEST(TernaryKernels, ScalarEqualsExactSumsInTheDocumentedOrder) {
   Random random(1);
-  for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+  for (const TernaryLayout layout : testing::kEveryLayout) {
     for (const ScaleKind kind : {ScaleKind::kTensor, ScaleKind::kRow, ScaleKind::kGroup}) {
       for (const ActivationKind x_kind : {ActivationKind::kInt8Token, ActivationKind::kInt8Block}) {
         for (int repeat = 0; repeat < 6; ++repeat) {
@@ -90,16 +92,8 @@ TEST(TernaryKernels, ScalarEqualsExactSumsInTheDocumentedOrder) {
               expected.push_back(NaiveTernary(c, x, row, token));
             }
           }
-          TernaryCase copy = TernaryCase::Make(rows, cols, kind, group, layout, 0);
-          std::vector<float> all_scales = c.matrix.CopyScales();
-          for (uint32_t row = 0; row < rows; ++row) {
-            const size_t per_row = c.matrix.scales_per_row();
-            const size_t first = kind == ScaleKind::kTensor ? 0 : row * per_row;
-            copy.matrix.SetRow(row, std::span(c.trits).subspan(size_t{row} * cols, cols),
-                               std::span(all_scales).subspan(first, per_row));
-          }
           const auto y = Project(kernels::SupportedKernels().back(), nullptr,
-                                 std::move(copy.matrix), layout, x.view);
+                                 CopyTernary(c.matrix, layout), layout, x.view);
           ASSERT_EQ(Bits(y), Bits(expected)) << rows << " x " << cols;
         }
       }
@@ -121,7 +115,7 @@ TEST(TernaryKernels, EverySupportedIsaMatchesScalar) {
       {100, 319, 7}, {48, 320, 8},  {65, 321, 11}, {32, 640, 12},  {47, 1000, 13}, {130, 257, 24},
       {16, 560, 65}, {72, 2560, 1}, {40, 6912, 2}, {48, 1099, 25}, {9, 131071, 1}};
   for (const Shape& shape : shapes) {
-    for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+    for (const TernaryLayout layout : testing::kEveryLayout) {
       for (const ScaleKind kind : {ScaleKind::kTensor, ScaleKind::kRow, ScaleKind::kGroup}) {
         for (const ActivationKind x_kind :
              {ActivationKind::kInt8Token, ActivationKind::kInt8Block}) {
@@ -145,19 +139,55 @@ TEST(TernaryKernels, EverySupportedIsaMatchesScalar) {
   }
 }
 
-TEST(TernaryKernels, BothLayoutsGiveTheSameBitsOverAMillionTrits) {
+TEST(TernaryKernels, EveryLayoutGivesTheSameBitsOverAMillionTrits) {
   WorkerTeam team(2);
-  const Codes x = Codes::Make(ActivationKind::kInt8Token, 3, 1024, 5);
-  const auto matrix = [](TernaryLayout layout) {
-    return TernaryCase::Make(1024, 1024, ScaleKind::kRow, 0, layout, 6).matrix;
-  };
-  for (const KernelTable& table : kernels::SupportedKernels()) {
-    EXPECT_EQ(Bits(Project(table, &team, matrix(TernaryLayout::kPanel2Bit),
-                           TernaryLayout::kPanel2Bit, x.view)),
-              Bits(Project(table, &team, matrix(TernaryLayout::kPanelPt5), TernaryLayout::kPanelPt5,
-                           x.view)))
-        << table.name;
+  for (const ActivationKind kind : {ActivationKind::kInt8Token, ActivationKind::kInt8Block}) {
+    const Codes x = Codes::Make(kind, 3, 1024, 5);
+    const auto bits = [&](const KernelTable& table, TernaryLayout layout) {
+      return Bits(Project(table, &team,
+                          TernaryCase::Make(1024, 1024, ScaleKind::kRow, 0, layout, 6).matrix,
+                          layout, x.view));
+    };
+    for (const KernelTable& table : kernels::SupportedKernels()) {
+      const auto expected = bits(table, TernaryLayout::kPanel2Bit);
+      EXPECT_EQ(bits(table, TernaryLayout::kPanelPt5), expected) << table.name;
+      EXPECT_EQ(bits(table, TernaryLayout::kSparse), expected) << table.name;
+    }
   }
+}
+
+// Inputs that some ops of a Submit() share and others do not, sparse matrices beside dense ones.
+TEST(Device, SparseAndDenseMatricesShareASubmission) {
+  WorkerTeam team(2);
+  const Codes a = Codes::Make(ActivationKind::kInt8Token, 9, 300, 1);
+  const Codes b = Codes::Make(ActivationKind::kInt8Token, 2, 300, 2);
+  const Codes blocks = Codes::Make(ActivationKind::kInt8Block, 5, 300, 3);
+  const auto run = [&](TernaryLayout first, TernaryLayout others) {
+    const auto device = CreateDevice({}, team);
+    std::vector<MatrixId> ids(3);
+    for (uint32_t i = 0; i < 3; ++i) {
+      TernaryCase c =
+          TernaryCase::Make(90, 300, ScaleKind::kRow, 0, i == 0 ? first : others, 20 + i);
+      EXPECT_EQ(device->Upload(std::move(c.matrix), &ids[i]), Status::kOk);
+    }
+    std::vector<float> y(5 * 9 * 90);
+    const auto op = [&](size_t place, size_t matrix, const Codes& x, Epilogue epilogue) {
+      return ProjectionOp{.matrix = ids[matrix],
+                          .x = &x.view,
+                          .y = y.data() + place * 9 * 90,
+                          .y_stride = 90,
+                          .epilogue = epilogue};
+    };
+    const ProjectionOp ops[] = {op(0, 0, a, Epilogue::kStore), op(0, 1, a, Epilogue::kSiluMul),
+                                op(1, 2, b, Epilogue::kStore), op(2, 1, a, Epilogue::kAdd),
+                                op(3, 0, b, Epilogue::kStore), op(4, 2, blocks, Epilogue::kStore)};
+    EXPECT_EQ(Execute(*device, ops), Status::kOk);
+    return Bits(y);
+  };
+  const auto expected = run(TernaryLayout::kPanel2Bit, TernaryLayout::kPanel2Bit);
+  EXPECT_EQ(run(TernaryLayout::kSparse, TernaryLayout::kSparse), expected);
+  EXPECT_EQ(run(TernaryLayout::kSparse, TernaryLayout::kPanelPt5), expected);
+  EXPECT_EQ(run(TernaryLayout::kPanel2Bit, TernaryLayout::kSparse), expected);
 }
 
 TEST(TernaryKernels, ATokensBitsDoNotDependOnItsBatch) {
@@ -241,6 +271,37 @@ TEST(Device, PrefersTheLayoutItWasAskedForOrHasMeasured) {
   EXPECT_FALSE(token.reason.empty());
   // Measured once: asking again cannot give another answer.
   EXPECT_EQ(device->PreferredLayout(ActivationKind::kInt8Token).reason, token.reason);
+}
+
+// Never what costs speed: with many non-zeros, other sums or other kernels the answer is dense.
+TEST(Device, PrefersSparseWhereItIsToldToOrHasMeasuredItToBeFaster) {
+  WorkerTeam team(2);
+  const auto layout_of = [&](SparseChoice sparse, const TernaryUse& use) {
+    FabricOptions options = OptionsWith(TernaryLayout::kPanel2Bit);
+    options.sparse = sparse;
+    return CreateDevice(options, team)->PreferredLayout(use).layout;
+  };
+  const TernaryUse empty(ActivationKind::kInt8Token, ScaleKind::kRow, 0.0);
+  const TernaryUse full(ActivationKind::kInt8Token, ScaleKind::kRow, 1.0);
+  const TernaryUse blocks(ActivationKind::kInt8Block, ScaleKind::kRow, 0.0);
+  const TernaryUse groups(ActivationKind::kInt8Token, ScaleKind::kGroup, 0.0);
+  for (const TernaryUse& use : {empty, full, blocks, groups}) {
+    EXPECT_EQ(layout_of(SparseChoice::kAlways, use), TernaryLayout::kSparse);
+    EXPECT_EQ(layout_of(SparseChoice::kNever, use), TernaryLayout::kPanel2Bit);
+  }
+  EXPECT_EQ(layout_of(SparseChoice::kAuto, full), TernaryLayout::kPanel2Bit);
+  EXPECT_EQ(layout_of(SparseChoice::kAuto, blocks), TernaryLayout::kPanel2Bit);
+  EXPECT_EQ(layout_of(SparseChoice::kAuto, groups), TernaryLayout::kPanel2Bit);
+
+  const auto device = CreateDevice({}, team);
+  const LayoutChoice few = device->PreferredLayout({ActivationKind::kInt8Token, {}, 0.01});
+  const LayoutChoice none = device->PreferredLayout(empty);
+  EXPECT_EQ(few.reason, none.reason);  // measured once
+  const bool scalar = ActiveIsa() == Isa::kScalar;
+  EXPECT_EQ(none.reason.find("non-zeros alone") == std::string::npos, scalar) << none.reason;
+  if (few.layout == TernaryLayout::kSparse) {
+    EXPECT_EQ(none.layout, TernaryLayout::kSparse);
+  }
 }
 
 // With no layout asked for a device keeps the one that a matrix comes in.

@@ -90,7 +90,7 @@ TEST(SeveralDevices, GiveTheBitsOfOne) {
         .tokens = 1 + random() % 5,
         .scales = static_cast<ScaleKind>(random() % 3),
         .activation = random() % 3 == 0 ? ActivationKind::kInt8Block : ActivationKind::kInt8Token,
-        .layout = random() % 2 == 0 ? TernaryLayout::kPanel2Bit : TernaryLayout::kPanelPt5};
+        .layout = testing::kEveryLayout[random() % 3]};
     const uint32_t seed = random();
     const auto one = CreateDevice(OptionsOf(1, FabricSplit::kRows), team);
     const std::vector<uint32_t> expected = Results(*one, shape, seed);

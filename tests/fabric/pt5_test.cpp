@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fabric/frame.h"
+#include "tests/fabric/cases.h"
 
 namespace fabric {
 namespace {
@@ -96,6 +97,9 @@ RC_GTEST_PROP(Pt5, RoundTripsAnyTrits, ()) {
 }
 
 TernaryMatrix SomeMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, TernaryLayout layout) {
+  if (layout == TernaryLayout::kSparse) {
+    return CopyTernary(SomeMatrix(rows, cols, kind, TernaryLayout::kPanelPt5), layout);
+  }
   TernaryMatrix matrix(rows, cols, kind, 32, layout);
   std::vector<int8_t> trits(cols);
   uint32_t state = rows * 7919 + cols;
@@ -113,14 +117,14 @@ TernaryMatrix SomeMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, TernaryLa
 }
 
 TEST(Frame, MatricesSurviveInEveryLayoutScaleAndAlphabet) {
-  for (const TernaryLayout layout : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+  for (const TernaryLayout layout : testing::kEveryLayout) {
     for (const ScaleKind kind : {ScaleKind::kTensor, ScaleKind::kRow, ScaleKind::kGroup}) {
       for (const uint16_t packing : {kPackingPt5, kPackingPt5Hardware}) {
         for (uint32_t cols = 61; cols <= 66; ++cols) {
           const TernaryMatrix matrix = SomeMatrix(19, cols, kind, layout);
           const TernaryFrame frame = ToFrame(matrix, packing);
           EXPECT_EQ(frame.bytes.size(), (19 * cols + 4) / 5);
-          for (const TernaryLayout to : {TernaryLayout::kPanel2Bit, TernaryLayout::kPanelPt5}) {
+          for (const TernaryLayout to : testing::kEveryLayout) {
             std::optional<TernaryMatrix> back;
             ASSERT_EQ(FromFrame(frame, to, &back), Status::kOk);
             EXPECT_EQ(back->CopyScales(), matrix.CopyScales());

@@ -3,11 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 #include <vector>
 
 #include "fabric/kernels/kernel_table.h"
-#include "fabric/sparse/sparse_matrix.h"
+#include "fabric/sim/sim_device.h"
 #include "fabric/sparse/trit_planes.h"
 
 namespace fabric::sparse {
@@ -74,6 +75,29 @@ std::vector<int32_t> PlainSums(const Case& c, const std::vector<int8_t>& codes, 
   return sums;
 }
 
+// Through a device, with scales of 1: floats hold these sums exactly.
+std::vector<int32_t> LineSums(const kernels::KernelTable& table, const TritPlanes& planes,
+                              const std::vector<int8_t>& codes, size_t stride, uint32_t tokens) {
+  sim::SimDevice device("test", {}, table, nullptr);
+  const float one = 1.0F;
+  MatrixId id;
+  EXPECT_EQ(device.Upload(planes.ToMatrix({&one, 1}), &id), Status::kOk);
+  const std::vector<float> scales(tokens, 1.0F);
+  const std::vector<int32_t> sums(tokens);  // of no use to kernels of non-zeros
+  const ActivationView x{.kind = ActivationKind::kInt8Token,
+                         .tokens = tokens,
+                         .cols = planes.cols(),
+                         .codes = codes.data(),
+                         .code_stride = stride,
+                         .scales = scales.data(),
+                         .scale_stride = 1,
+                         .sums = sums.data()};
+  std::vector<float> y(size_t{tokens} * planes.rows());
+  const ProjectionOp op{.matrix = id, .x = &x, .y = y.data(), .y_stride = planes.rows()};
+  EXPECT_EQ(Execute(device, {&op, 1}), Status::kOk);
+  return {y.begin(), y.end()};
+}
+
 TEST(SparseMatrix, EverySupportedIsaGivesThePlainSums) {
   Random random(1);
   const double densities[] = {0.0, 0.0005, 0.01, 0.05, 0.1, 0.4, 1.0};
@@ -86,31 +110,14 @@ TEST(SparseMatrix, EverySupportedIsaGivesThePlainSums) {
     const size_t stride = Padded(cols) + 64 * (random() % 2);
     const std::vector<int8_t> codes = RandomCodes(tokens * stride, random);
     const std::vector<int32_t> expected = PlainSums(c, codes, stride, tokens);
-    const SparseMatrix sparse(c.planes);
-    const size_t padded_rows = size_t{sparse.panel_count()} * 16;
-    AlignedBuffer<int8_t> tables(tokens * sparse.table_bytes());
-    for (uint32_t token = 0; token < tokens; ++token) {
-      sparse.MakeTable(codes.data() + token * stride, tables.data() + token * sparse.table_bytes());
-    }
     for (const kernels::KernelTable& table : kernels::SupportedKernels()) {
-      std::vector<int32_t> sums(tokens * padded_rows, -7);
-      // Panels in two calls, as two workers take them.
-      const uint32_t middle = sparse.panel_count() / 2;
-      sparse.Multiply(table.sparse, 0, middle, tables.data(), tokens, sums.data(), padded_rows);
-      sparse.Multiply(table.sparse, middle, sparse.panel_count(), tables.data(), tokens,
-                      sums.data(), padded_rows);
       std::vector<int32_t> plane_sums(size_t{tokens} * rows, -7);
       Multiply(c.planes, table.sparse, 0, rows / 3, codes.data(), stride, tokens, plane_sums.data(),
                rows);
       Multiply(c.planes, table.sparse, rows / 3, rows, codes.data(), stride, tokens,
                plane_sums.data(), rows);
-      for (uint32_t token = 0; token < tokens; ++token) {
-        for (size_t row = 0; row < padded_rows; ++row) {
-          const int32_t want = row < rows ? expected[size_t{token} * rows + row] : 0;
-          ASSERT_EQ(sums[token * padded_rows + row], want)
-              << table.name << ": lines, row " << row << " of " << rows << " x " << cols;
-        }
-      }
+      ASSERT_EQ(LineSums(table, c.planes, codes, stride, tokens), expected)
+          << table.name << ": lines, " << rows << " x " << cols;
       ASSERT_EQ(plane_sums, expected) << table.name << ": planes, " << rows << " x " << cols;
       ++checked;
     }
@@ -122,10 +129,13 @@ TEST(SparseMatrix, HoldsTheTritsExactly) {
   Random random(2);
   for (int round = 0; round < 40; ++round) {
     const Case c = Case::Make(1 + random() % 50, 1 + random() % 500, 0.07, random);
-    const SparseMatrix sparse(c.planes);
-    const TritPlanes back = sparse.ToPlanes();
-    EXPECT_EQ(sparse.nonzeros(), c.planes.nonzeros());
-    EXPECT_EQ(back.checksum(), c.planes.checksum());
+    const std::vector<float> scales(c.planes.rows(), 0.5F);
+    const TernaryMatrix sparse = c.planes.ToMatrix(scales);
+    EXPECT_EQ(sparse.layout(), TernaryLayout::kSparse);
+    EXPECT_EQ(sparse.CopyScales(), scales);
+    const auto& counts = sparse.nonzeros_per_column();
+    EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), uint64_t{0}), c.planes.nonzeros());
+    const TritPlanes back = TritPlanes::FromMatrix(sparse);
     for (uint32_t row = 0; row < c.planes.rows(); ++row) {
       for (uint32_t col = 0; col < c.planes.cols(); ++col) {
         ASSERT_EQ(back.Get(row, col), c.trits[size_t{row} * c.planes.cols() + col]);
@@ -138,6 +148,7 @@ TEST(SparseMatrix, HoldsTheTritsExactly) {
 // % zeros and 50 times at 99 %.
 TEST(SparseMatrix, IsFarSmallerThanHalfFloats) {
   Random random(3);
+  const float one = 1.0F;
   for (const auto& [density, factor] : {std::pair{0.05, 20.0}, std::pair{0.01, 50.0}}) {
     TritPlanes planes(512, 4096);
     std::bernoulli_distribution nonzero(density);
@@ -147,7 +158,7 @@ TEST(SparseMatrix, IsFarSmallerThanHalfFloats) {
       }
     }
     const double half_bytes = 2.0 * planes.rows() * planes.cols();
-    EXPECT_GE(half_bytes / static_cast<double>(SparseMatrix(planes).bytes()), factor);
+    EXPECT_GE(half_bytes / static_cast<double>(planes.ToMatrix({&one, 1}).bytes()), factor);
   }
 }
 
@@ -206,6 +217,13 @@ TEST(TritPlanes, ChecksumTellsSwappedWordsAndSigns) {
   EXPECT_EQ(b.checksum(), 0U);
   b.Set(0, 3, -1);
   EXPECT_NE(a.checksum(), b.checksum());
+}
+
+TEST(SparseMatrix, IsNotFilledRowByRow) {
+  EXPECT_THROW(TernaryMatrix(3, 5, ScaleKind::kTensor, 0, TernaryLayout::kSparse),
+               std::invalid_argument);
+  const std::vector<float> two(2, 1.0F);
+  EXPECT_THROW(TritPlanes(3, 5).ToMatrix(two), std::invalid_argument);
 }
 
 TEST(TritPlanes, RefuseEmptyShapes) {
