@@ -57,9 +57,7 @@ std::string ReadDocument(const Json& document, const std::string& name) {
     throw InvalidType(name, "a string or an object with 'text'", TypeName(document));
   }
   ParamReader reader(document, name + ".");
-  const auto text = reader.String("text");
-  if (!text) throw MissingParameter(reader.Name("text"));
-  return *text;
+  return reader.RequiredString("text");
 }
 
 std::vector<std::string> ReadDocuments(const Json& list, const std::string& name) {

@@ -32,15 +32,13 @@ Json ReadText(const Json& content, const std::string& name) {
   Json parts = Json::array();
   for (size_t i = 0; i < content.size(); ++i) {
     ParamReader block(content[i], name + "[" + std::to_string(i) + "].");
-    const auto type = block.String("type");
-    if (!type) throw MissingParameter(block.Name("type"));
-    if (*type != "text") {
-      throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + *type +
+    const std::string type = block.RequiredString("type");
+    if (type != "text") {
+      throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + type +
                                                          "' are not supported here, only 'text'.");
     }
-    const auto text = block.String("text");
-    if (!text) throw MissingParameter(block.Name("text"));
-    parts.push_back({{"type", "text"}, {"text", *text}});
+    const std::string text = block.RequiredString("text");
+    parts.push_back({{"type", "text"}, {"text", text}});
   }
   return parts;
 }
@@ -68,45 +66,40 @@ class BlockReader {
  private:
   void AddBlock(const Json& json, const std::string& name) {
     ParamReader block(json, name);
-    const auto type = block.String("type");
-    if (!type) throw MissingParameter(block.Name("type"));
+    const std::string type = block.RequiredString("type");
     const bool assistant = role_ == "assistant";
-    if (*type == "text") {
-      const auto text = block.String("text");
-      if (!text) throw MissingParameter(block.Name("text"));
-      text_.push_back({{"type", "text"}, {"text", *text}});
-    } else if (*type == "thinking" && assistant) {
+    if (type == "text") {
+      const std::string text = block.RequiredString("text");
+      text_.push_back({{"type", "text"}, {"text", text}});
+    } else if (type == "thinking" && assistant) {
       reasoning_ += block.String("thinking").value_or("");
-    } else if (*type == "redacted_thinking" && assistant) {
+    } else if (type == "redacted_thinking" && assistant) {
       return;
-    } else if (*type == "tool_use" && assistant) {
+    } else if (type == "tool_use" && assistant) {
       AddCall(block);
-    } else if (*type == "tool_result" && !assistant) {
+    } else if (type == "tool_result" && !assistant) {
       AddResult(block);
     } else {
-      throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + *type +
+      throw UnsupportedParameter(block.Name("type"), "Content blocks of type '" + type +
                                                          "' are not supported in messages of the " +
                                                          role_ + ".");
     }
   }
 
   void AddCall(ParamReader& block) {
-    const auto id = block.String("id");
-    if (!id) throw MissingParameter(block.Name("id"));
-    const auto function = block.String("name");
-    if (!function) throw MissingParameter(block.Name("name"));
+    const std::string id = block.RequiredString("id");
+    const std::string function = block.RequiredString("name");
     const Json* input = block.Object("input");
     if (input == nullptr) throw MissingParameter(block.Name("input"));
-    Json call = {{"id", *id}, {"type", "function"}};
-    call["function"] = {{"name", *function}, {"arguments", Dump(*input)}};
+    Json call = {{"id", id}, {"type", "function"}};
+    call["function"] = {{"name", function}, {"arguments", Dump(*input)}};
     calls_.push_back(std::move(call));
-    call_ids_.insert(*id);
+    call_ids_.insert(id);
   }
 
   void AddResult(ParamReader& block) {
-    const auto id = block.String("tool_use_id");
-    if (!id) throw MissingParameter(block.Name("tool_use_id"));
-    if (!call_ids_.contains(*id)) throw UnknownCall(block.Name("tool_use_id"), *id);
+    const std::string id = block.RequiredString("tool_use_id");
+    if (!call_ids_.contains(id)) throw UnknownCall(block.Name("tool_use_id"), id);
     const Json* content = block.Find("content");
     Json text = content == nullptr ? Json("") : ReadText(*content, block.Name("content"));
     if (block.Bool("is_error").value_or(false)) {
@@ -117,7 +110,7 @@ class BlockReader {
     }
     if (!text_.empty()) Flush();
     ++results_;
-    messages_.push_back({{"role", "tool"}, {"tool_call_id", *id}, {"content", std::move(text)}});
+    messages_.push_back({{"role", "tool"}, {"tool_call_id", id}, {"content", std::move(text)}});
   }
 
   void Flush() {
@@ -151,15 +144,14 @@ Json ReadMessages(ParamReader& reader) {
   }
   for (size_t i = 0; i < list->size(); ++i) {
     ParamReader message((*list)[i], "messages[" + std::to_string(i) + "].");
-    const auto role = message.String("role");
-    if (!role) throw MissingParameter(message.Name("role"));
-    if (*role != "user" && *role != "assistant") {
+    const std::string role = message.RequiredString("role");
+    if (role != "user" && role != "assistant") {
       throw InvalidValue(message.Name("role"), "Invalid value for '" + message.Name("role") +
                                                    "': expected 'user' or 'assistant'.");
     }
     const Json* content = message.Find("content");
     if (content == nullptr) throw MissingParameter(message.Name("content"));
-    BlockReader(*role, &messages, &call_ids).Read(*content, message.Name("content"));
+    BlockReader(role, &messages, &call_ids).Read(*content, message.Name("content"));
   }
   return messages;
 }
@@ -176,11 +168,10 @@ Json ReadTool(const Json& tool, const std::string& name) {
     throw UnsupportedParameter(reader.Name("type"),
                                "Tools of type '" + *type + "' are not supported, only your own.");
   }
-  const auto function = reader.String("name");
-  if (!function) throw MissingParameter(reader.Name("name"));
+  const std::string function = reader.RequiredString("name");
   const Json* schema = reader.Object("input_schema");
   if (schema == nullptr) throw MissingParameter(reader.Name("input_schema"));
-  Json inner = {{"name", *function}};
+  Json inner = {{"name", function}};
   if (const auto description = reader.String("description")) inner["description"] = *description;
   inner["parameters"] = *schema;
   if (const auto strict = reader.Bool("strict")) inner["strict"] = *strict;
@@ -199,24 +190,22 @@ void ReadTools(ParamReader& reader, Json* chat) {
   const Json* choice = reader.Object("tool_choice");
   if (choice == nullptr) return;
   ParamReader inner(*choice, "tool_choice.");
-  const auto type = inner.String("type");
-  if (!type) throw MissingParameter("tool_choice.type");
+  const std::string type = inner.RequiredString("type");
   if (inner.Bool("disable_parallel_tool_use").value_or(false)) {
     (*chat)["parallel_tool_calls"] = false;
   }
-  if (*type == "auto" || *type == "none") {
-    (*chat)["tool_choice"] = *type;
-  } else if (*type == "any") {
+  if (type == "auto" || type == "none") {
+    (*chat)["tool_choice"] = type;
+  } else if (type == "any") {
     (*chat)["tool_choice"] = "required";
-  } else if (*type == "tool") {
-    const auto name = inner.String("name");
-    if (!name) throw MissingParameter("tool_choice.name");
-    (*chat)["tool_choice"] = {{"type", "function"}, {"function", {{"name", *name}}}};
+  } else if (type == "tool") {
+    const std::string name = inner.RequiredString("name");
+    (*chat)["tool_choice"] = {{"type", "function"}, {"function", {{"name", name}}}};
   } else {
     throw InvalidValue("tool_choice.type",
                        "Invalid value for 'tool_choice.type': expected 'auto', 'any', 'tool' or "
                        "'none', but got '" +
-                           *type + "'.");
+                           type + "'.");
   }
 }
 
@@ -225,15 +214,14 @@ std::vector<std::string> ReadThinking(ParamReader& reader, bool strict, Json* ch
   const Json* thinking = reader.Object("thinking");
   if (thinking == nullptr) return {};
   ParamReader inner(*thinking, "thinking.");
-  const auto type = inner.String("type");
-  if (!type) throw MissingParameter("thinking.type");
-  if (*type != "enabled" && *type != "disabled" && *type != "adaptive") {
+  const std::string type = inner.RequiredString("type");
+  if (type != "enabled" && type != "disabled" && type != "adaptive") {
     throw InvalidValue("thinking.type",
                        "Invalid value for 'thinking.type': expected 'enabled', 'disabled' or "
                        "'adaptive', but got '" +
-                           *type + "'.");
+                           type + "'.");
   }
-  if (*type != "adaptive") (*chat)["enable_thinking"] = *type == "enabled";
+  if (type != "adaptive") (*chat)["enable_thinking"] = type == "enabled";
   return CheckUnknown(inner, strict);
 }
 

@@ -36,6 +36,12 @@ std::optional<std::string> ParamReader::String(std::string_view name) {
   return value->get<std::string>();
 }
 
+std::string ParamReader::RequiredString(std::string_view name) {
+  std::optional<std::string> value = String(name);
+  if (!value) throw MissingParameter(Name(name));
+  return *std::move(value);
+}
+
 std::optional<bool> ParamReader::Bool(std::string_view name) {
   const Json* value = Find(name);
   if (value == nullptr) return std::nullopt;

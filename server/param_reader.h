@@ -14,7 +14,7 @@ namespace server {
 // Typed look-ups in the object of a request. null counts as absent, everywhere. Remembers which
 // names were asked for, so that strict mode can name the others.
 //
-// Errors: ApiError invalid_type, invalid_value; all name the parameter.
+// Errors: ApiError invalid_type, invalid_value, missing_required_parameter; all name the parameter.
 class ParamReader {
  public:
   // body outlives the reader. prefix: of parameter names in messages, e.g. "stream_options.".
@@ -25,6 +25,7 @@ class ParamReader {
   const Json* Find(std::string_view name);
 
   std::optional<std::string> String(std::string_view name);
+  std::string RequiredString(std::string_view name);
   std::optional<bool> Bool(std::string_view name);
   // Inclusive range. A decimal number with an integer's value (2.0) is an integer.
   std::optional<int64_t> Integer(std::string_view name, int64_t low, int64_t high);

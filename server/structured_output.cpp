@@ -88,12 +88,11 @@ void ReadResponseFormat(ParamReader& reader, GrammarReader* grammars) {
   const Json* format = reader.Object("response_format");
   if (format == nullptr) return;
   ParamReader inner(*format, "response_format.");
-  const auto type = inner.String("type");
-  if (!type) throw MissingParameter("response_format.type");
-  if (*type == "text") return;
-  if (*type != "json_object" && *type != "json_schema") {
+  const std::string type = inner.RequiredString("type");
+  if (type == "text") return;
+  if (type != "json_object" && type != "json_schema") {
     throw UnsupportedParameter("response_format",
-                               "Unsupported parameter: 'response_format' of type '" + *type +
+                               "Unsupported parameter: 'response_format' of type '" + type +
                                    "' is not supported, only 'text', 'json_object' and "
                                    "'json_schema'.");
   }
@@ -101,7 +100,7 @@ void ReadResponseFormat(ParamReader& reader, GrammarReader* grammars) {
   if (const Json* schema = inner.Object("schema")) {
     return grammars->Schema("response_format.schema", *schema);
   }
-  if (*type == "json_object") return grammars->AnyObject("response_format");
+  if (type == "json_object") return grammars->AnyObject("response_format");
   const Json* named = inner.Object("json_schema");
   if (named == nullptr) throw MissingParameter("response_format.json_schema");
   ParamReader details(*named, "response_format.json_schema.");

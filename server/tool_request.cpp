@@ -26,25 +26,23 @@ bool IsFunctionName(std::string_view name) {
 
 ToolFunction ReadFunction(const Json& tool, size_t index) {
   ParamReader reader(tool, "tools[" + std::to_string(index) + "].");
-  const auto type = reader.String("type");
-  if (!type) throw MissingParameter(reader.Name("type"));
-  if (*type != "function") {
+  const std::string type = reader.RequiredString("type");
+  if (type != "function") {
     throw UnsupportedParameter(reader.Name("type"),
-                               "Tools of type '" + *type + "' are not supported, only 'function'.");
+                               "Tools of type '" + type + "' are not supported, only 'function'.");
   }
   const Json* json = reader.Object("function");
   if (json == nullptr) throw MissingParameter(reader.Name("function"));
   ToolFunction function;
   function.param = reader.Name("function");
   ParamReader inner(*json, function.param + ".");
-  const auto name = inner.String("name");
-  if (!name) throw MissingParameter(inner.Name("name"));
-  if (!IsFunctionName(*name)) {
+  const std::string name = inner.RequiredString("name");
+  if (!IsFunctionName(name)) {
     throw InvalidValue(inner.Name("name"),
                        "Invalid value for '" + inner.Name("name") +
                            "': expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and -.");
   }
-  function.name = *name;
+  function.name = name;
   inner.String("description");
   function.strict = inner.Bool("strict").value_or(false);
   if (const Json* schema = inner.Object("parameters")) {
@@ -66,12 +64,11 @@ const ToolFunction& FindNamed(ToolRequest& request, const Json& choice, const st
   const Json* function = reader.Object("function");
   if (function == nullptr) throw MissingParameter(reader.Name("function"));
   ParamReader inner(*function, reader.Name("function") + ".");
-  const auto wanted = inner.String("name");
-  if (!wanted) throw MissingParameter(inner.Name("name"));
-  const ToolFunction* found = request.Find(*wanted);
+  const std::string wanted = inner.RequiredString("name");
+  const ToolFunction* found = request.Find(wanted);
   if (found == nullptr) {
     throw InvalidValue(inner.Name("name"), "Invalid value for '" + inner.Name("name") +
-                                               "': 'tools' has no function '" + *wanted + "'.");
+                                               "': 'tools' has no function '" + wanted + "'.");
   }
   return *found;
 }
@@ -115,18 +112,17 @@ void ReadChoice(ParamReader& reader, ToolRequest* request) {
     request->choice = ReadMode(choice->get<std::string>(), reader.Name("tool_choice"));
   } else if (choice->is_object()) {
     ParamReader inner(*choice, reader.Name("tool_choice") + ".");
-    const auto type = inner.String("type");
-    if (!type) throw MissingParameter(inner.Name("type"));
-    if (*type == "allowed_tools") {
+    const std::string type = inner.RequiredString("type");
+    if (type == "allowed_tools") {
       ReadAllowed(inner, request);
-    } else if (*type == "function") {
+    } else if (type == "function") {
       const std::string name = FindNamed(*request, *choice, reader.Name("tool_choice")).name;
       for (ToolFunction& function : request->functions) function.allowed = function.name == name;
       request->choice = ToolRequest::Choice::kRequired;
       request->parallel = false;
     } else {
       throw UnsupportedParameter(inner.Name("type"),
-                                 "A tool_choice of type '" + *type + "' is not supported.");
+                                 "A tool_choice of type '" + type + "' is not supported.");
     }
   } else {
     throw InvalidType(reader.Name("tool_choice"), "a string or an object", TypeName(*choice));
@@ -139,8 +135,7 @@ void ReadChoice(ParamReader& reader, ToolRequest* request) {
 
 void CheckCall(const Json& call, const std::string& name, std::set<std::string>* call_ids) {
   ParamReader reader(call, name + ".");
-  const auto id = reader.String("id");
-  if (!id) throw MissingParameter(reader.Name("id"));
+  const std::string id = reader.RequiredString("id");
   if (const auto type = reader.String("type"); type && *type != "function") {
     throw UnsupportedParameter(reader.Name("type"),
                                "Tool calls of type '" + *type + "' are not supported.");
@@ -148,13 +143,13 @@ void CheckCall(const Json& call, const std::string& name, std::set<std::string>*
   const Json* function = reader.Object("function");
   if (function == nullptr) throw MissingParameter(reader.Name("function"));
   ParamReader inner(*function, reader.Name("function") + ".");
-  if (!inner.String("name")) throw MissingParameter(inner.Name("name"));
+  inner.RequiredString("name");
   // An object is what the string says: some clients send it.
   const Json* arguments = inner.Find("arguments");
   if (arguments != nullptr && !arguments->is_string() && !arguments->is_object()) {
     throw InvalidType(inner.Name("arguments"), "a string", TypeName(*arguments));
   }
-  call_ids->insert(*id);
+  call_ids->insert(id);
 }
 
 // What a "$ref" into the same schema leads to.
@@ -219,9 +214,8 @@ void CheckToolMessage(const Json& message, const std::string& name,
       CheckCall((*calls)[i], reader.Name("tool_calls") + "[" + std::to_string(i) + "]", call_ids);
     }
   } else if (role == "tool") {
-    const auto id = reader.String("tool_call_id");
-    if (!id) throw MissingParameter(reader.Name("tool_call_id"));
-    if (!call_ids->contains(*id)) throw UnknownCall(reader.Name("tool_call_id"), *id);
+    const std::string id = reader.RequiredString("tool_call_id");
+    if (!call_ids->contains(id)) throw UnknownCall(reader.Name("tool_call_id"), id);
   }
 }
 

@@ -1,6 +1,5 @@
 #include <nlohmann/json.hpp>
 
-#include "server/log.h"
 #include "server/messages_api.h"
 #include "server/routes/respond.h"
 #include "server/routes/routes.h"

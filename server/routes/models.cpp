@@ -75,9 +75,7 @@ ModelOrder ParseOrder(const RouteContext& context, const HttpRequest& http, bool
   const Json body = ParseJson(http.body, context.options.max_json_depth);
   ParamReader reader(body);
   ModelOrder order;
-  const auto model = reader.String("model");
-  if (!model) throw MissingParameter("model");
-  order.model = *model;
+  order.model = reader.RequiredString("model");
   if (streams) order.stream = reader.Bool("stream").value_or(false);
   if (const auto unknown = reader.Unknown(); !unknown.empty()) {
     throw UnsupportedParameter(unknown.front(), "Unknown parameter: '" + unknown.front() + "'.");
