@@ -174,7 +174,7 @@ void AddResidency(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
   out.Counter("tern_model_loads_total", kLoads, with("result", "failed"),
               Number(status.failed_loads));
   constexpr std::array<const char*, ModelRegistry::kCauses> kReasons = {"idle", "memory",
-                                                                        "operator"};
+                                                                        "operator", "shutdown"};
   for (size_t cause = 0; cause < kReasons.size(); ++cause) {
     out.Counter("tern_model_unloads_total", "Models that were unloaded.",
                 with("reason", kReasons[cause]), Number(status.unloads[cause]));

@@ -33,9 +33,12 @@ std::string_view CauseText(ModelRegistry::Cause cause) {
       return "it was idle";
     case ModelRegistry::Cause::kMemory:
       return "another needs its memory";
-    default:
+    case ModelRegistry::Cause::kOperator:
       return "an operator asked for it";
+    case ModelRegistry::Cause::kShutdown:
+      return "the server is shutting down";
   }
+  return "";
 }
 
 }  // namespace
@@ -608,7 +611,7 @@ void ModelRegistry::Cut() {
   for (const auto& entry : entries_) {
     entry->wanted = false;
     FinishLoadWaits(lock, *entry, ShuttingDown());
-    if (entry->model != nullptr) UnloadEntry(lock, *entry, Cause::kOperator);
+    if (entry->model != nullptr) UnloadEntry(lock, *entry, Cause::kShutdown);
   }
 }
 

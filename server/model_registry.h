@@ -78,8 +78,8 @@ class ModelNotLoaded : public std::exception {
 class ModelRegistry {
  public:
   enum class State { kUnloaded, kLoading, kReady, kUnloading, kFailed };
-  enum class Cause { kIdle, kMemory, kOperator };
-  static constexpr size_t kCauses = 3;
+  enum class Cause { kIdle, kMemory, kOperator, kShutdown };
+  static constexpr size_t kCauses = 4;
 
   struct Status {
     std::string name;

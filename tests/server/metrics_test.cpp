@@ -110,6 +110,7 @@ TEST(Metrics, AModelThatIsNotLoadedKeepsItsCounters) {
   for (const char* line : {"tern_model_ready{model_name=\"demo\"} 0\n",
                            "tern_model_loads_total{model_name=\"demo\",result=\"ok\"} 2\n",
                            "tern_model_unloads_total{model_name=\"demo\",reason=\"memory\"} 1\n",
+                           "tern_model_unloads_total{model_name=\"demo\",reason=\"shutdown\"} 0\n",
                            "tern_generation_tokens_total{model_name=\"demo\"} 22\n",
                            "tern_model_memory_limit_bytes 100\n",
                            "tern_model_loads_total{model_name=\"never\",result=\"ok\"} 0\n"}) {

@@ -363,6 +363,9 @@ TEST(ModelRegistry, StoppingEndsAllWaitingAndTheLoadItself) {
   EXPECT_EQ(ErrorCode([&] { registry.Get("m1"); }), "shutting_down");
   EXPECT_EQ(source.held_bytes(), 0U);
   EXPECT_FALSE(dynamic_cast<ScriptedModel&>(*held).loaded);
+  const ModelRegistry::Status status = registry.StatusOf("m1");
+  EXPECT_EQ(status.unloads[static_cast<size_t>(ModelRegistry::Cause::kShutdown)], 1U);
+  EXPECT_EQ(status.unloads[static_cast<size_t>(ModelRegistry::Cause::kOperator)], 0U);
 }
 
 // Requests, operators, idleness and the limit at random, from several threads.
