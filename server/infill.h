@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "server/answer_writer.h"
-#include "server/generation.h"
+#include "server/generation_job.h"
 
 namespace server {
 

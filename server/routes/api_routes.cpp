@@ -6,7 +6,6 @@ namespace server {
 
 void AddApiRoutes(RouteContext& context, Router& router) {
   Router routes;
-  AddChatCompletionRoutes(context, routes);
   AddCompletionRoutes(context, routes);
   AddResponsesRoutes(context, routes);
   AddMessagesRoutes(context, routes);

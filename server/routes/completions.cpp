@@ -9,19 +9,25 @@ namespace {
 
 namespace asio = boost::asio;
 
-GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
-  const CompletionRequest request =
-      ParseCompletionRequest(ParseJson(http.body, context.options.max_json_depth),
-                             {.strict = context.options.strict_params});
-  GenerationJob job = PrepareCompletion(request, context.models.Get(request.params.model));
-  job.SetSource(http);
-  return job;
+GenerationJob ChatJob(const RouteContext& context, const Json& body) {
+  const ChatRequest request = ParseChatRequest(body, {.strict = context.options.strict_params});
+  return PrepareChat(request, context.models.Get(request.params.model));
 }
 
+GenerationJob TextJob(const RouteContext& context, const Json& body) {
+  const CompletionRequest request =
+      ParseCompletionRequest(body, {.strict = context.options.strict_params});
+  return PrepareCompletion(request, context.models.Get(request.params.model));
+}
+
+template <GenerationJob (*kMakeJob)(const RouteContext&, const Json&)>
 asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
                                HttpExchange& exchange) {
-  GenerationJob job =
-      co_await OnWorker(context.workers, [&context, &http] { return Prepare(context, http); });
+  GenerationJob job = co_await OnWorker(context.workers, [&context, &http] {
+    GenerationJob made = kMakeJob(context, ParseJson(http.body, context.options.max_json_depth));
+    made.SetSource(http);
+    return made;
+  });
   auto writer = MakeCompletionWriter(job);
   co_await Respond(context, std::move(job), std::move(writer), exchange);
 }
@@ -29,7 +35,9 @@ asio::awaitable<void> Complete(RouteContext& context, const HttpRequest& http,
 }  // namespace
 
 void AddCompletionRoutes(RouteContext& context, Router& router) {
-  AddStreamingEndpoint(context, {"/v1/completions", "/completions"}, Complete, router);
+  AddStreamingEndpoint(context, {"/v1/chat/completions", "/chat/completions"}, Complete<ChatJob>,
+                       router);
+  AddStreamingEndpoint(context, {"/v1/completions", "/completions"}, Complete<TextJob>, router);
 }
 
 }  // namespace server

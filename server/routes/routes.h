@@ -29,7 +29,6 @@ struct RouteContext {
 // All of the following but the web page: what docs/openapi.json describes.
 void AddApiRoutes(RouteContext& context, Router& router);
 
-void AddChatCompletionRoutes(RouteContext& context, Router& router);
 void AddCompletionRoutes(RouteContext& context, Router& router);
 void AddResponsesRoutes(RouteContext& context, Router& router);
 void AddMessagesRoutes(RouteContext& context, Router& router);
