@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "server/choice_text.h"
+
 namespace server {
 
 // A piece of an answer, in the order in which the client sees it.
@@ -15,8 +17,13 @@ struct AnswerPart {
   std::string text;   // kCall: the function's name
   uint32_t call = 0;  // kCall, kArguments: 0, 1, ... of the answer
   std::string id;     // kCall: what the client will call it
+  // Those whose text begins in it, when log-probabilities were asked for.
+  std::vector<ReportedToken> tokens = {};
 
-  bool operator==(const AnswerPart&) const = default;
+  // As text: tokens are not compared.
+  bool operator==(const AnswerPart& other) const {
+    return kind == other.kind && text == other.text && call == other.call && id == other.id;
+  }
 };
 
 // Collects the pieces that a parser finds. White space beside what is no content (markers, thoughts

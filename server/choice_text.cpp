@@ -45,6 +45,32 @@ TextDelta ChoiceText::Show(std::string text) {
   return delta;
 }
 
+void TokenShares::Add(const std::vector<ReportedToken>& tokens) {
+  for (const ReportedToken& token : tokens) {
+    waiting_.push_back(token);
+    bytes_ += tokenizer_.TokenBytes(token.logprob.token, true);
+  }
+}
+
+std::vector<ReportedToken> TokenShares::Take(std::string_view text, bool verbatim) {
+  std::vector<ReportedToken> taken;
+  if (text.empty()) return taken;
+  const size_t found = bytes_.find(text);
+  if (found == std::string::npos && !verbatim) return taken;
+  const size_t begin = found == std::string::npos ? 0 : found;
+  const size_t end = found == std::string::npos ? bytes_.size() : found + text.size();
+  size_t token_begin = taken_bytes_;
+  while (token_begin < end) {
+    ReportedToken token = std::move(waiting_.front());
+    waiting_.pop_front();
+    token_begin += tokenizer_.TokenBytes(token.logprob.token, true).size();
+    if (token_begin > begin) taken.push_back(std::move(token));
+  }
+  taken_bytes_ = token_begin - end;
+  bytes_.erase(0, end);
+  return taken;
+}
+
 size_t CountCodePoints(std::string_view text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xC0) != 0x80;

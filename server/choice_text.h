@@ -68,6 +68,24 @@ class ChoiceText {
   std::deque<Pending> pending_;  // tokens with nothing shown yet
 };
 
+// Tokens that wait for the pieces that their text is cut into.
+class TokenShares {
+ public:
+  explicit TokenShares(const engine::text::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  void Add(const std::vector<ReportedToken>& tokens);
+  // Those whose text begins in the next occurrence of `text`; those before it are of markers, and
+  // are dropped. Where it does not occur: all, if it is text as the model wrote it (but for
+  // characters that are none), and else none.
+  std::vector<ReportedToken> Take(std::string_view text, bool verbatim);
+
+ private:
+  const engine::text::Tokenizer& tokenizer_;
+  std::deque<ReportedToken> waiting_;
+  std::string bytes_;       // the end of the token that was taken last, and those that wait
+  size_t taken_bytes_ = 0;  // of that end
+};
+
 // Code points of valid UTF-8.
 size_t CountCodePoints(std::string_view text);
 

@@ -33,7 +33,9 @@ Generation::Generation(GenerationJob job)
   options.stop = params.stop;
   choices_.reserve(job_.choice_count());
   for (uint32_t i = 0; i < job_.choice_count(); ++i) {
-    choices_.push_back(Choice{.text = ChoiceText(tokenizer, options), .parser = nullptr});
+    choices_.push_back(Choice{.text = ChoiceText(tokenizer, options),
+                              .parser = nullptr,
+                              .shares = TokenShares(tokenizer)});
     if (job_.syntax.tools || job_.syntax.reasoning != AnswerSyntax::Reasoning::kNone) {
       choices_.back().parser = std::make_unique<AnswerParser>(job_.syntax);
     }
@@ -233,6 +235,7 @@ void Generation::Handle(TokenEvent event, std::vector<Update>* updates) {
   } else if (event.finished) {
     TextDelta rest = choice.text.Finish();
     update.delta.text += rest.text;
+    choice.shares.Add(rest.tokens);
     std::move(rest.tokens.begin(), rest.tokens.end(), std::back_inserter(update.delta.tokens));
     // What was held back may complete a stop string only now.
     update.finish = choice.text.stopped() ? FinishReason::kStop : event.reason;
@@ -264,6 +267,7 @@ void Generation::HandleToken(Prompt& prompt, Choice& choice, TokenEvent& event, 
   event.logprob.token = event.token;
   update->delta = choice.text.Push(
       event.token, {.logprob = event.logprob, .top = std::move(event.top), .text_offset = 0});
+  choice.shares.Add(update->delta.tokens);
   Parse(choice, update->delta.text, false, update);
   // The token that opens the section belongs to it.
   if (!thinks && choice.parser != nullptr && choice.parser->reasoning()) ++choice.reasoning_tokens;
@@ -283,6 +287,9 @@ void Generation::Parse(Choice& choice, const std::string& text, bool last, Updat
     update->calls = choice.parser->calls();
   }
   for (AnswerPart& part : parts) {
+    const bool verbatim =
+        part.kind == AnswerPart::Kind::kContent || part.kind == AnswerPart::Kind::kReasoning;
+    part.tokens = choice.shares.Take(part.text, verbatim);
     if (Hides(part.kind)) continue;
     if (part.kind == AnswerPart::Kind::kCall) part.id = NewCallId();
     update->parts.push_back(std::move(part));

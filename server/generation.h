@@ -56,6 +56,7 @@ class Generation {
   struct Choice {
     ChoiceText text;
     std::unique_ptr<AnswerParser> parser;  // nullptr: all text is content
+    TokenShares shares;
     uint32_t tokens = 0;
     uint32_t reasoning_tokens = 0;
     bool started = false;

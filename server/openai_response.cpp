@@ -67,7 +67,31 @@ Json MessageOf(const FinishedChoice& choice) {
   return message;
 }
 
+Json LogprobJson(const engine::TokenLogprob& logprob, const engine::text::Tokenizer& tokenizer) {
+  const std::string bytes = tokenizer.TokenBytes(logprob.token, true);
+  Json entry;
+  entry["token"] = engine::text::SanitizeUtf8(bytes);
+  entry["logprob"] = logprob.logprob;
+  entry["bytes"] = Json::array();
+  for (const char byte : bytes) entry["bytes"].push_back(static_cast<unsigned char>(byte));
+  return entry;
+}
+
 }  // namespace
+
+Json LogprobsJson(const std::vector<ReportedToken>& tokens,
+                  const engine::text::Tokenizer& tokenizer) {
+  Json list = Json::array();
+  for (const ReportedToken& token : tokens) {
+    Json entry = LogprobJson(token.logprob, tokenizer);
+    entry["top_logprobs"] = Json::array();
+    for (const engine::TokenLogprob& top : token.top) {
+      entry["top_logprobs"].push_back(LogprobJson(top, tokenizer));
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
 
 std::string_view ApiFinishReason(scheduler::FinishReason reason, bool calls) {
   if (reason == scheduler::FinishReason::kLength) return "length";
@@ -93,6 +117,7 @@ void FinishedChoice::Add(AnswerPart part) {
                        part.kind != AnswerPart::Kind::kCall && parts.back().call == part.call;
   if (goes_on) {
     parts.back().text += part.text;
+    std::move(part.tokens.begin(), part.tokens.end(), std::back_inserter(parts.back().tokens));
   } else {
     parts.push_back(std::move(part));
   }
@@ -207,27 +232,8 @@ std::string ResponseFormat::TokenText(engine::TokenId token) const {
   return engine::text::SanitizeUtf8(tokenizer_.TokenBytes(token, true));
 }
 
-Json ResponseFormat::TokenEntry(const engine::TokenLogprob& logprob) const {
-  const std::string bytes = tokenizer_.TokenBytes(logprob.token, true);
-  Json entry;
-  entry["token"] = engine::text::SanitizeUtf8(bytes);
-  entry["logprob"] = logprob.logprob;
-  entry["bytes"] = Json::array();
-  for (const char byte : bytes) entry["bytes"].push_back(static_cast<unsigned char>(byte));
-  return entry;
-}
-
 Json ResponseFormat::ChatLogprobs(const std::vector<ReportedToken>& tokens) const {
-  Json content = Json::array();
-  for (const ReportedToken& token : tokens) {
-    Json entry = TokenEntry(token.logprob);
-    entry["top_logprobs"] = Json::array();
-    for (const engine::TokenLogprob& top : token.top) {
-      entry["top_logprobs"].push_back(TokenEntry(top));
-    }
-    content.push_back(std::move(entry));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", LogprobsJson(tokens, tokenizer_)}, {"refusal", nullptr}};
 }
 
 // Two tokens may have the same text; the likelier one, which comes first, is kept.

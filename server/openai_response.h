@@ -91,7 +91,6 @@ class ResponseFormat {
   Json ChunkWith(Json choice) const;
   Json ChatLogprobs(const std::vector<ReportedToken>& tokens) const;
   Json TextLogprobs(const std::vector<ReportedToken>& tokens, const EchoedPrompt* echo) const;
-  Json TokenEntry(const engine::TokenLogprob& logprob) const;
   std::string TokenText(engine::TokenId token) const;
   Json TopTokens(const std::vector<engine::TokenLogprob>& top) const;
 
@@ -102,6 +101,10 @@ class ResponseFormat {
   bool logprobs_;
   const engine::text::Tokenizer& tokenizer_;
 };
+
+// The tokens' log-probabilities, and those of the likeliest at their places.
+Json LogprobsJson(const std::vector<ReportedToken>& tokens,
+                  const engine::text::Tokenizer& tokenizer);
 
 // "stop", "length", or "tool_calls" where an answer with calls was not cut short.
 std::string_view ApiFinishReason(scheduler::FinishReason reason, bool calls = false);

@@ -56,16 +56,14 @@ Json ReadContent(const Json& content, const std::string& name) {
   Json parts = Json::array();
   for (size_t i = 0; i < content.size(); ++i) {
     ParamReader part(content[i], name + "[" + std::to_string(i) + "].");
-    const auto type = part.String("type");
-    if (!type) throw MissingParameter(part.Name("type"));
-    if (*type != "input_text" && *type != "output_text" && *type != "text" && *type != "refusal") {
+    const std::string type = part.RequiredString("type");
+    if (type != "input_text" && type != "output_text" && type != "text" && type != "refusal") {
       throw UnsupportedParameter(
-          part.Name("type"), "Content parts of type '" + *type + "' are not supported, only text.");
+          part.Name("type"), "Content parts of type '" + type + "' are not supported, only text.");
     }
-    const char* const member = *type == "refusal" ? "refusal" : "text";
-    const auto text = part.String(member);
-    if (!text) throw MissingParameter(part.Name(member));
-    parts.push_back({{"type", "text"}, {"text", *text}});
+    const char* const member = type == "refusal" ? "refusal" : "text";
+    const std::string text = part.RequiredString(member);
+    parts.push_back({{"type", "text"}, {"text", text}});
   }
   return parts;
 }
@@ -100,20 +98,19 @@ class Conversation {
 
  private:
   void AddMessage(ParamReader& reader) {
-    const auto role = reader.String("role");
-    if (!role) throw MissingParameter(reader.Name("role"));
+    const std::string role = reader.RequiredString("role");
     const Json* content = reader.Find("content");
     if (content == nullptr) throw MissingParameter(reader.Name("content"));
     Json text = ReadContent(*content, reader.Name("content"));
-    if (*role == "assistant" && waits_) {
+    if (role == "assistant" && waits_) {
       messages_.back()["content"] = std::move(text);
       waits_ = false;
       takes_calls_ = true;
       return;
     }
     DropLoneReasoning();
-    messages_.push_back({{"role", *role}, {"content", std::move(text)}});
-    takes_calls_ = *role == "assistant";
+    messages_.push_back({{"role", role}, {"content", std::move(text)}});
+    takes_calls_ = role == "assistant";
   }
 
   void AddReasoning(ParamReader& reader) {
@@ -131,31 +128,28 @@ class Conversation {
   }
 
   void AddCall(ParamReader& reader) {
-    const auto id = reader.String("call_id");
-    if (!id) throw MissingParameter(reader.Name("call_id"));
-    const auto name = reader.String("name");
-    if (!name) throw MissingParameter(reader.Name("name"));
-    Json call = {{"id", *id}, {"type", "function"}};
-    call["function"] = {{"name", *name}, {"arguments", reader.String("arguments").value_or("")}};
+    const std::string id = reader.RequiredString("call_id");
+    const std::string name = reader.RequiredString("name");
+    Json call = {{"id", id}, {"type", "function"}};
+    call["function"] = {{"name", name}, {"arguments", reader.String("arguments").value_or("")}};
     if (!takes_calls_) {
       messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
       takes_calls_ = true;
     }
     waits_ = false;
     messages_.back()["tool_calls"].push_back(std::move(call));
-    call_ids_.insert(*id);
+    call_ids_.insert(id);
   }
 
   void AddOutput(ParamReader& reader) {
-    const auto id = reader.String("call_id");
-    if (!id) throw MissingParameter(reader.Name("call_id"));
-    if (!call_ids_.contains(*id)) throw UnknownCall(reader.Name("call_id"), *id);
+    const std::string id = reader.RequiredString("call_id");
+    if (!call_ids_.contains(id)) throw UnknownCall(reader.Name("call_id"), id);
     const Json* output = reader.Find("output");
     if (output == nullptr) throw MissingParameter(reader.Name("output"));
     DropLoneReasoning();
     takes_calls_ = false;
     messages_.push_back({{"role", "tool"},
-                         {"tool_call_id", *id},
+                         {"tool_call_id", id},
                          {"content", ReadContent(*output, reader.Name("output"))}});
   }
 
@@ -191,6 +185,13 @@ Json ReadMessages(ParamReader& reader) {
   return conversation.Take();
 }
 
+// A limit of tokens that is not obeyed would be noticed late.
+void RefuseNameOfChat(ParamReader& reader, std::string_view name, const std::string& here) {
+  if (reader.Find(name) == nullptr) return;
+  throw UnsupportedParameter(name, "Unsupported parameter: '" + std::string(name) +
+                                       "' is called '" + here + "' in the Responses protocol.");
+}
+
 void RefuseWhatIsMissing(ParamReader& reader) {
   for (const char* name : {"previous_response_id", "conversation"}) {
     if (reader.Find(name) != nullptr) throw NeedsState(name);
@@ -200,6 +201,9 @@ void RefuseWhatIsMissing(ParamReader& reader) {
   reader.Object("metadata");
   if (reader.Bool("background").value_or(false)) throw NeedsState("background");
   if (reader.Find("prompt") != nullptr) throw NeedsState("prompt");
+  RefuseNameOfChat(reader, "messages", "input");
+  RefuseNameOfChat(reader, "max_tokens", "max_output_tokens");
+  RefuseNameOfChat(reader, "max_completion_tokens", "max_output_tokens");
   if (reader.String("truncation").value_or("disabled") != "disabled") {
     throw NotSupported("truncation");
   }
@@ -208,13 +212,12 @@ void RefuseWhatIsMissing(ParamReader& reader) {
 // A function as chat completions have it: its members are one level deeper there.
 Json NestFunction(const Json& flat, const std::string& name) {
   ParamReader reader(flat, name + ".");
-  const auto type = reader.String("type");
-  if (!type) throw MissingParameter(reader.Name("type"));
-  if (*type != "function") {
+  const std::string type = reader.RequiredString("type");
+  if (type != "function") {
     throw UnsupportedParameter(reader.Name("type"),
-                               "Tools of type '" + *type + "' are not supported, only 'function'.");
+                               "Tools of type '" + type + "' are not supported, only 'function'.");
   }
-  if (!reader.String("name")) throw MissingParameter(reader.Name("name"));
+  reader.RequiredString("name");
   Json function = Json::object();
   for (const auto& [key, value] : flat.items()) {
     if (key != "type") function[key] = value;
@@ -268,13 +271,12 @@ void ReadFormat(ParamReader& reader, bool strict, Json* chat, std::vector<std::s
   AddTo(ignored, CheckUnknown(inner, strict));
   if (format == nullptr) return;
   ParamReader details(*format, "text.format.");
-  const auto type = details.String("type");
-  if (!type) throw MissingParameter("text.format.type");
-  if (*type != "text" && *type != "json_object" && *type != "json_schema") {
+  const std::string type = details.RequiredString("type");
+  if (type != "text" && type != "json_object" && type != "json_schema") {
     throw NotSupported("text.format");
   }
-  Json nested = {{"type", *type}};
-  if (*type == "json_schema") {
+  Json nested = {{"type", type}};
+  if (type == "json_schema") {
     if (details.Find("schema") == nullptr) throw MissingParameter("text.format.schema");
     nested["json_schema"] = {{"schema", (*format)["schema"]}};
   }
@@ -290,6 +292,31 @@ void ReadReasoning(ParamReader& reader, bool strict, Json* chat,
   AddTo(ignored, CheckUnknown(inner, strict));
 }
 
+// Log-probabilities are something to be included, and how many of them is said elsewhere.
+void ReadLogprobs(ParamReader& reader, bool strict, Json* chat, std::vector<std::string>* ignored) {
+  constexpr int64_t kMost = 20;
+  const auto count = reader.Integer("top_logprobs", 0, kMost);
+  const Json* include = reader.Array("include");
+  bool wanted = false;
+  std::vector<std::string> in_vain;
+  for (size_t i = 0; include != nullptr && i < include->size(); ++i) {
+    const std::string name = "include[" + std::to_string(i) + "]";
+    if (!(*include)[i].is_string()) throw InvalidType(name, "a string", TypeName((*include)[i]));
+    if ((*include)[i] == "message.output_text.logprobs") {
+      wanted = true;
+    } else {
+      in_vain.push_back(name);
+    }
+  }
+  if (wanted) {
+    (*chat)["logprobs"] = true;
+    (*chat)["top_logprobs"] = count.value_or(0);
+  } else if (count.value_or(0) > 0) {
+    in_vain.emplace_back("top_logprobs");
+  }
+  AddTo(ignored, CheckIgnored(std::move(in_vain), strict));
+}
+
 Json OrNull(const Json& body, const char* name) {
   const auto found = body.find(name);
   return found == body.end() ? Json(nullptr) : *found;
@@ -299,7 +326,7 @@ Json OrNull(const Json& body, const char* name) {
 class ResponsesWriter : public AnswerWriter {
  public:
   ResponsesWriter(const ResponsesRequest& request, const GenerationJob& job)
-      : id_("resp_" + RandomHex(32)) {
+      : id_("resp_" + RandomHex(32)), tokenizer_(job.model->tokenizer()) {
     base_["id"] = id_;
     base_["object"] = "response";
     base_["created_at"] = static_cast<int64_t>(std::time(nullptr));
@@ -319,6 +346,7 @@ class ResponsesWriter : public AnswerWriter {
     base_["text"] = {{"format", request.format}};
     base_["tool_choice"] = request.tool_choice;
     base_["tools"] = request.tools;
+    base_["top_logprobs"] = std::max(0, job.params.sampling.logprobs);
     base_["top_p"] = request.top_p.is_null() ? Json(1.0) : request.top_p;
     base_["truncation"] = "disabled";
     base_["usage"] = nullptr;
@@ -390,7 +418,10 @@ class ResponsesWriter : public AnswerWriter {
         break;
     }
     event["delta"] = part.text;
-    if (part.kind == Kind::kContent) event["logprobs"] = Json::array();
+    if (part.kind == Kind::kContent) {
+      event["logprobs"] = LogprobsJson(part.tokens, tokenizer_);
+      for (const Json& entry : event["logprobs"]) logprobs_.push_back(entry);
+    }
     Send(std::move(event));
   }
 
@@ -398,6 +429,7 @@ class ResponsesWriter : public AnswerWriter {
     Close("completed");
     open_ = part;
     text_.clear();
+    logprobs_ = Json::array();
     const char* prefix = part.kind == Kind::kContent     ? "msg_"
                          : part.kind == Kind::kReasoning ? "rs_"
                                                          : "fc_";
@@ -425,7 +457,7 @@ class ResponsesWriter : public AnswerWriter {
       const bool content = open_->kind == Kind::kContent;
       Json done = OfPart(content ? "response.output_text.done" : "response.reasoning_text.done");
       done["text"] = text_;
-      if (content) done["logprobs"] = Json::array();
+      if (content) done["logprobs"] = logprobs_;
       Send(std::move(done));
       Json part = OfPart("response.content_part.done");
       part["part"] = Part(text_);
@@ -467,7 +499,7 @@ class ResponsesWriter : public AnswerWriter {
     if (open_->kind == Kind::kReasoning) return {{"type", "reasoning_text"}, {"text", text}};
     return {{"type", "output_text"},
             {"annotations", Json::array()},
-            {"logprobs", Json::array()},
+            {"logprobs", logprobs_},
             {"text", text}};
   }
   Json Item(const std::string& status, bool whole) const {
@@ -506,7 +538,8 @@ class ResponsesWriter : public AnswerWriter {
     }
     response["output"] = items_;
     response["usage"] = {{"input_tokens", usage.prompt_tokens},
-                         {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
+                         {"input_tokens_details",
+                          {{"cached_tokens", usage.cached_tokens}, {"cache_write_tokens", 0}}},
                          {"output_tokens", usage.completion_tokens},
                          {"output_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}},
                          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
@@ -514,11 +547,13 @@ class ResponsesWriter : public AnswerWriter {
   }
 
   std::string id_;
+  const engine::text::Tokenizer& tokenizer_;
   Json base_;                       // the response as it is before it has an answer
   Json items_ = Json::array();      // that are over
   std::optional<AnswerPart> open_;  // what the current item is: its kind, and of a call name and id
   std::string item_id_;
   std::string text_;
+  Json logprobs_ = Json::array();  // of text_, when asked for
   FinishReason reason_ = FinishReason::kStop;
   uint64_t sequence_ = 0;
 };
@@ -533,7 +568,8 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
   chat["messages"] = ReadMessages(reader);
   ReadTools(reader, &chat);
   std::vector<std::string> ignored =
-      CheckWithoutEffect(reader, {"include", "store", "top_logprobs"}, options.strict);
+      CheckWithoutEffect(reader, {"store", "max_tool_calls"}, options.strict);
+  ReadLogprobs(reader, options.strict, &chat, &ignored);
   ReadFormat(reader, options.strict, &chat, &ignored);
   ReadReasoning(reader, options.strict, &chat, &ignored);
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
@@ -546,7 +582,7 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
     }
   }
   ResponsesRequest request;
-  request.chat = ParseChatRequest(chat, options);
+  request.chat = InWordsOf(kResponsesNames, [&] { return ParseChatRequest(chat, options); });
   AddTo(&request.chat.params.ignored, std::move(ignored));
   request.instructions = OrNull(body, "instructions");
   request.max_output_tokens = OrNull(body, "max_output_tokens");

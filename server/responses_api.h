@@ -35,7 +35,7 @@ inline constexpr RenamedParam kResponsesNames[] = {{"].function.", "]."},
                                                    {"'max_tokens'", "'max_output_tokens'"},
                                                    {"'messages'", "'input'"}};
 
-// Errors: ApiError 400 in the words of chat completions; what needs state, other tools than
+// Errors: ApiError 400; what needs state, other tools than
 // functions, or other media is unsupported_parameter.
 ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& options);
 

@@ -30,19 +30,19 @@ TokenId ReadTokenId(const Json& value, const std::string& name) {
   return value.get<TokenId>();
 }
 
+}  // namespace
+
+void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
+  const Json* value = reader.Find(name);
+  if (value != nullptr && !IsNeutral(*value)) throw NotSupported(reader.Name(name));
+}
+
 std::vector<std::string> CheckIgnored(std::vector<std::string> names, bool strict) {
   if (strict && !names.empty()) {
     throw UnsupportedParameter(names.front(), "Unsupported parameter: '" + names.front() +
                                                   "' is unknown or has no effect on this server.");
   }
   return names;
-}
-
-}  // namespace
-
-void RefuseUnlessNeutral(ParamReader& reader, std::string_view name) {
-  const Json* value = reader.Find(name);
-  if (value != nullptr && !IsNeutral(*value)) throw NotSupported(reader.Name(name));
 }
 
 std::vector<std::string> CheckUnknown(ParamReader& reader, bool strict) {

@@ -17,7 +17,9 @@ namespace server {
 
 // Refuses it unless its value switches the feature off: false, 0, "", [] or {}.
 void RefuseUnlessNeutral(ParamReader& reader, std::string_view name);
-// The parameters that nobody asked the reader for; in strict mode the first is refused.
+// The names of parameters in vain; in strict mode the first is refused.
+std::vector<std::string> CheckIgnored(std::vector<std::string> names, bool strict);
+// The same for the parameters that nobody asked the reader for.
 std::vector<std::string> CheckUnknown(ParamReader& reader, bool strict);
 // The same for those of `names` that switch something on. The reader keeps the names as they are,
 // so they must be literals.

@@ -15,10 +15,10 @@ struct Prepared {
 };
 
 Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
-  const Json body = ParseJson(http.body, context.options.max_json_depth);
+  const ResponsesRequest request =
+      ParseResponsesRequest(ParseJson(http.body, context.options.max_json_depth),
+                            {.strict = context.options.strict_params});
   return InWordsOf(kResponsesNames, [&] {
-    const ResponsesRequest request =
-        ParseResponsesRequest(body, {.strict = context.options.strict_params});
     Prepared prepared;
     prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
     prepared.job.SetSource(http);

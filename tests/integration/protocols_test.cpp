@@ -101,6 +101,52 @@ TEST_F(Protocols, ResponseStreamHasEveryEventInOrder) {
   EXPECT_EQ(events.back().second["response"]["output"][0]["content"][0]["text"], text);
 }
 
+// Joined, the tokens of the log-probabilities are the text, and they are those of a chat
+// completion.
+TEST_F(Protocols, ResponseHasTheLogprobsThatAreIncluded) {
+  json body = ResponsesBody();
+  EXPECT_EQ(app().PostOk("/v1/responses", body)["output"][0]["content"][0]["logprobs"],
+            json::array());
+  body["include"] = {"message.output_text.logprobs"};
+  EXPECT_EQ(app().PostOk("/v1/responses", body)["top_logprobs"], 0);
+  body["top_logprobs"] = 3;
+  const json response = app().PostOk("/v1/responses", body);
+  EXPECT_EQ(response["top_logprobs"], 3);
+  const json part = response["output"][0]["content"][0];
+  json same = MessagesBody();
+  same["logprobs"] = true;
+  same["top_logprobs"] = 3;
+  const json chat = app().PostOk("/v1/chat/completions", same);
+  EXPECT_EQ(part["logprobs"], chat["choices"][0]["logprobs"]["content"]);
+  std::string joined;
+  for (const json& token : part["logprobs"]) {
+    joined += token["token"].get<std::string>();
+    EXPECT_EQ(token["top_logprobs"].size(), 3U);
+    EXPECT_LE(token["logprob"], token["top_logprobs"][0]["logprob"]);
+  }
+  EXPECT_THAT(joined, HasSubstr(part["text"].get<std::string>()));
+
+  body["stream"] = true;
+  json streamed = json::array();
+  for (const auto& [name, event] : Events(app().Post("/v1/responses", body).body)) {
+    if (name == "response.output_text.delta") {
+      for (const json& token : event["logprobs"]) streamed.push_back(token);
+    } else if (name == "response.output_text.done") {
+      EXPECT_EQ(event["logprobs"], part["logprobs"]);
+    } else if (name == "response.content_part.added") {
+      EXPECT_EQ(event["part"]["logprobs"], json::array());
+    } else if (name == "response.content_part.done") {
+      EXPECT_EQ(event["part"], part);
+    }
+  }
+  EXPECT_EQ(streamed, part["logprobs"]);
+  body["top_logprobs"] = 21;
+  EXPECT_EQ(Error("/v1/responses", body)["param"], "top_logprobs");
+  body["top_logprobs"] = 1;
+  body["include"] = {7};
+  EXPECT_EQ(Error("/v1/responses", body)["param"], "include[0]");
+}
+
 TEST_F(Protocols, ResponseTakesConversationsAndInstructions) {
   json body = ResponsesBody();
   body["instructions"] = "Be kind.";
@@ -138,6 +184,13 @@ TEST_F(Protocols, ResponseRefusesWhatNeedsStateOrIsMissing) {
     EXPECT_EQ(error["param"], name == "tools" ? "tools[0].type" : name);
   }
   EXPECT_EQ(Error("/v1/responses", json::object())["param"], "input");
+  for (const char* name : {"messages", "max_tokens", "max_completion_tokens"}) {
+    json body = ResponsesBody();
+    body[name] = 5;
+    const json error = Error("/v1/responses", body);
+    EXPECT_EQ(error["param"], name);
+    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr(" in the Responses protocol."));
+  }
   EXPECT_EQ(Error("/v1/responses", {{"input", 5}})["code"], "invalid_type");
   EXPECT_EQ(Error("/v1/responses", {{"input", json::array()}})["param"], "input");
   EXPECT_EQ(Error("/v1/responses", {{"input", "x"}, {"temperature", 9}})["param"], "temperature");
@@ -220,13 +273,15 @@ TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
             "temprature");
   body = {{"input", "Hi"},
           {"max_output_tokens", 2},
-          {"include", {"message.output_text.logprobs"}},
+          {"include", {"reasoning.encrypted_content"}},
           {"top_logprobs", 2},
+          {"max_tool_calls", 2},
           {"store", true},
           {"text", {{"verbosity", "low"}}},
           {"reasoning", {{"summary", "auto"}, {"effort", "low"}}}};
   EXPECT_EQ(app().Post("/v1/responses", body).Header("x-tern-ignored-parameters"),
-            "include, store, top_logprobs, text.verbosity, reasoning.summary, reasoning.effort");
+            "store, max_tool_calls, include[0], top_logprobs, text.verbosity, reasoning.summary, "
+            "reasoning.effort");
   body = MessagesBody(2);
   body["metadata"] = {{"user_id", "u"}};
   body["thinking"] = {{"type", "disabled"}, {"budget_tokens", 1024}};

@@ -83,7 +83,11 @@ void CheckParameters(const std::string& name, const std::function<void(const Jso
     Json body = required;
     body[property] = description.at("examples")[0];
     if (property == "stream_options") body["stream"] = true;
-    if (property == "top_logprobs") body["logprobs"] = true;
+    if (property == "top_logprobs") {
+      const bool response = name == "ResponseRequest";
+      body[response ? "include" : "logprobs"] =
+          response ? Json::array({"message.output_text.logprobs"}) : Json(true);
+    }
     try {
       parse(body);
     } catch (const ApiError& error) {

@@ -14,6 +14,8 @@ import urllib.request
 
 import openai
 import pydantic
+from openai.types.responses import (Response, ResponseOutputText, ResponseTextDeltaEvent,
+                                    ResponseTextDoneEvent)
 
 PORT, LOCKED_PORT = sys.argv[1:3]
 QUESTION = [{"role": "user", "content": "Do you like movies?"}]
@@ -189,6 +191,27 @@ def responses_whole_and_streamed():
         assert stream.get_final_response().output_text == whole.output_text
 
 
+def responses_include_logprobs():
+    ask = {"model": "demo", "input": "Do you like movies?", "max_output_tokens": 24,
+           "temperature": 0, "include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    part = client.responses.create(**ask).output[0].content[0]
+    # The SDK does not validate; the types do when they are asked to.
+    ResponseOutputText.model_validate(part.model_dump())
+    assert "".join(entry.token for entry in part.logprobs).strip() == part.text
+    assert all(len(entry.top_logprobs) == 2 for entry in part.logprobs)
+    streamed = []
+    for event in client.responses.create(stream=True, **ask):
+        if event.type == "response.output_text.delta":
+            ResponseTextDeltaEvent.model_validate(event.model_dump())
+            streamed += event.logprobs
+        if event.type == "response.output_text.done":
+            ResponseTextDoneEvent.model_validate(event.model_dump())
+            assert len(event.logprobs) == len(part.logprobs)
+        if event.type == "response.completed":
+            Response.model_validate(event.response.model_dump())
+    assert [(e.token, e.logprob) for e in streamed] == [(e.token, e.logprob) for e in part.logprobs]
+
+
 def abort_frees_the_sequence():
     stream = client.chat.completions.create(
         **chat(stream=True, max_tokens=900, extra_body={"ignore_eos": True}))
@@ -249,6 +272,7 @@ CHECKS = [models_are_listed, chat_answers, a_stream_says_what_the_whole_answer_s
           the_stream_helper_collects_the_answer, structured_output_is_parsed,
           tools_are_called_whole_and_streamed, responses_call_tools, completions,
           embeddings_by_default_and_as_floats, responses_whole_and_streamed,
+          responses_include_logprobs,
           abort_frees_the_sequence, errors_have_their_class_code_and_parameter,
           what_a_limit_refuses_is_retried]
 
