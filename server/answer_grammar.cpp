@@ -56,10 +56,22 @@ class AnswerBuilder {
     } else {
       body = TextThenCalls();
     }
+    CheckPromised();
     return expressions_.Sequence({Thoughts(), body});
   }
 
  private:
+  // A call that can never be written would be one that the model does not make.
+  void CheckPromised() {
+    if (promised_.empty()) return;
+    const std::vector<bool> has_text = grammar::NodesWithText(expressions_);
+    for (const auto& [call, function] : promised_) {
+      if (has_text[call]) continue;
+      throw grammar::GrammarError("No arguments satisfy the schema of the function '" +
+                                  function->name + "'.");
+    }
+  }
+
   NodeId Literal(const std::string& text) { return expressions_.Literal(text); }
   NodeId Any(uint32_t min = 0) {
     return expressions_.Repeat(expressions_.Class(grammar::CodePointSet::All()), min,
@@ -106,7 +118,10 @@ class AnswerBuilder {
     std::vector<NodeId> calls;
     for (size_t i = 0; i < syntax_.tools->functions.size(); ++i) {
       const ToolFunction& function = syntax_.tools->functions[i];
-      if (function.allowed) calls.push_back(Call(function, i < loose_.size() && loose_[i]));
+      if (!function.allowed) continue;
+      const bool loose = i < loose_.size() && loose_[i];
+      calls.push_back(Call(function, loose));
+      if (UsesSchema(function, loose)) promised_.emplace_back(calls.back(), &function);
     }
     const NodeId call = expressions_.Choice(calls);
     switch (syntax_.format) {
@@ -302,6 +317,7 @@ class AnswerBuilder {
   grammar::Expressions& expressions_;
   const AnswerSyntax& syntax_;
   const std::vector<bool>& loose_;
+  std::vector<std::pair<NodeId, const ToolFunction*>> promised_;  // calls that follow a schema
 };
 
 bool NeedsGrammar(const ToolRequest& tools) {

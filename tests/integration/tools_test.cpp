@@ -277,6 +277,10 @@ TEST_F(ToolCalls, WhatIsWrongIsNamedBeforeAnythingRuns) {
   EXPECT_EQ(schema[0], "invalid_value");
   EXPECT_EQ(schema[1], "tools[0].function.parameters");
   EXPECT_THAT(schema[2], HasSubstr("'not'"));
+  strict[0]["function"]["parameters"]["properties"]["city"] = false;
+  const auto valueless = chat({{"tools", strict}, {"tool_choice", "auto"}});
+  EXPECT_EQ(valueless[0], "invalid_value");
+  EXPECT_EQ(valueless[1], "tools[0].function.parameters");
   EXPECT_EQ(chat({{"tool_choice", {{"type", "function"}, {"function", {{"name", "x"}}}}}})[1],
             "tool_choice.function.name");
   EXPECT_EQ(chat({{"tools", {{{"type", "function"}, {"function", {{"name", "a b"}}}}}}})[1],

@@ -108,6 +108,45 @@ TEST_P(AnswerGrammar, OfStrictToolsHasTextAndValidCalls) {
   EXPECT_FALSE(has(R"({"city": "Rome", "days": 3})"));
 }
 
+// Text alone would be a grammar too: the function would never be called.
+TEST_P(AnswerGrammar, OfAStrictFunctionWithoutValidArgumentsIsRefused) {
+  for (const char* city : {"false", R"({"enum": []})", R"({"allOf": [{"const": 1}, {"const": 2}]})",
+                           R"({"type": "integer", "minimum": 5, "maximum": 4})"}) {
+    for (const char* choice : {"auto", "required"}) {
+      Json tools = Weather(true);
+      tools[0]["function"]["parameters"]["properties"]["city"] = Json::parse(city);
+      tools.push_back(Weather(true)[0]);
+      tools[1]["function"]["name"] = "other";
+      const AnswerSyntax syntax = Syntax(GetParam(), tools, {{"tool_choice", choice}});
+      const auto request = MakeAnswerGrammar(syntax, nullptr, {});
+      EXPECT_THROW(grammar::CompileGrammar(request->source), grammar::GrammarError)
+          << city << " " << choice;
+      EXPECT_NE(SchemaProblem(syntax.tools->functions[0]), "") << city;
+      EXPECT_EQ(SchemaProblem(syntax.tools->functions[1]), "");
+      // Where the schema is not followed, it may be one.
+      tools[0]["function"]["strict"] = false;
+      if (std::string_view(choice) == "required") continue;
+      const auto free = MakeAnswerGrammar(Syntax(GetParam(), tools), nullptr, {});
+      EXPECT_TRUE(Has(*free, "Fine."));
+    }
+  }
+}
+
+// A member that says nothing of its values may have any.
+TEST_P(AnswerGrammar, OfMembersWithoutASchemaHasAnyJson) {
+  Json tools = Weather(true);
+  Json& parameters = tools[0]["function"]["parameters"];
+  parameters["properties"] = {{"any", Json::object()}, {"all", true}};
+  parameters["required"] = {"any", "all"};
+  const auto request = MakeAnswerGrammar(Syntax(GetParam(), tools), nullptr, {});
+  const auto has = [&](const char* arguments) {
+    return Has(*request, WithoutEnd(Written(GetParam(), arguments)));
+  };
+  EXPECT_TRUE(has(R"({"any": 5, "all": [1, {"a": 2}]})"));
+  EXPECT_TRUE(has(R"({"any": {"b": 1.5}, "all": 7})"));
+  EXPECT_FALSE(has(R"({"any": 5})"));
+}
+
 TEST_P(AnswerGrammar, IsNotNeededWhereNothingIsPromised) {
   EXPECT_EQ(MakeAnswerGrammar(Syntax(GetParam(), Weather()), nullptr, {}), nullptr);
 }

@@ -118,6 +118,17 @@ class NodeFacts {
   std::vector<uint64_t> sizes_;
 };
 
+}  // namespace
+
+std::vector<bool> NodesWithText(const Expressions& expressions) {
+  const NodeFacts facts(expressions);
+  std::vector<bool> has_text(expressions.nodes());
+  for (NodeId id = 0; id < has_text.size(); ++id) has_text[id] = facts.productive(id);
+  return has_text;
+}
+
+namespace {
+
 class Builder {
  public:
   Builder(const Expressions& expressions, RuleId root)

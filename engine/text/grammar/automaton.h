@@ -69,6 +69,9 @@ struct Automaton {
   }
 };
 
+// Of every node, whether some finite text is one of it.
+std::vector<bool> NodesWithText(const Expressions& expressions);
+
 // Errors: GrammarError for left recursion, for a grammar without any finite text, and beyond
 //         limits.
 Automaton BuildAutomaton(const Expressions& expressions, RuleId root);
