@@ -49,7 +49,8 @@ bool Usable(std::span<const float> logits) {
 
 // weights[i] = exp((logits[i] - best) / temperature); returns their sum in a fixed order.
 float Weights(std::span<const float> logits, float best, float temperature, float* weights) {
-  const float inverse = 1.0F / temperature;
+  // Finite at any temperature, so that the best token's 0 stays 0.
+  const float inverse = std::min(1.0F / temperature, 1e30F);
   for (size_t i = 0; i < logits.size(); ++i) weights[i] = (logits[i] - best) * inverse;
   return fabric::ExpShifted(weights, 0.0F, logits.size(), weights);
 }

@@ -128,6 +128,25 @@ TEST(Sampler, TinyTopPIsGreedy) {
   }
 }
 
+TEST(Sampler, TinyTemperatureIsGreedy) {
+  const std::vector<float> logits = RandomLogits(300, 3);
+  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  for (const float temperature : {1e-10F, 1e-39F, std::numeric_limits<float>::denorm_min()}) {
+    for (SamplingParams params : {Cut(temperature), Cut(temperature, 5, 0.9F, 0.1F)}) {
+      for (const float typical_p : {1.0F, 0.5F}) {
+        params.typical_p = typical_p;
+        params.seed = 1;
+        Sampler sampler(params, {}, 0, {});
+        EXPECT_EQ(DrawToken(sampler, logits), best) << temperature;
+      }
+    }
+    SamplingParams mirostat = Cut(temperature);
+    mirostat.mirostat = 2;
+    Sampler sampler(mirostat, {}, 0, {});
+    EXPECT_EQ(DrawToken(sampler, logits), best) << temperature;
+  }
+}
+
 TEST(Sampler, GreedyTakesTheLowestOfEqualLogits) {
   SamplingParams params;
   params.temperature = 0.0F;

@@ -314,6 +314,16 @@ TEST_F(Server, TokenizeAndDetokenizeAreInverse) {
               HasSubstr("Hello wörld"));
 }
 
+// 1 / temperature is infinite there.
+TEST_F(Server, TheLeastTemperatureIsGreedy) {
+  json body = ChatBody("Do you like movies?");
+  const json expected = app().PostOk("/v1/chat/completions", body)["choices"];
+  for (const double temperature : {1e-30, 1e-45}) {
+    body["temperature"] = temperature;
+    EXPECT_EQ(app().PostOk("/v1/chat/completions", body)["choices"], expected) << temperature;
+  }
+}
+
 TEST_F(Server, HealthIsGoodWhenReady) {
   for (const char* path : {"/live", "/ready", "/health"}) {
     EXPECT_EQ(app().Get(path).status, 200) << path;
