@@ -6,6 +6,7 @@
 #include <set>
 
 #include "server/api_error.h"
+#include "server/choice_text.h"
 #include "server/param_reader.h"
 #include "server/shared_params.h"
 #include "server/structured_output.h"
@@ -20,6 +21,9 @@ using engine::text::Object;
 using engine::text::Value;
 
 constexpr size_t kMaxStopStrings = 16;
+// Each of up to 512 choices has automata of its own for its stop strings.
+constexpr size_t kMaxStopCharacters = 1024;
+constexpr size_t kMaxStopTokens = 1024;
 constexpr int64_t kMaxChoices = 128;
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxPrompts = 256;
@@ -118,9 +122,13 @@ std::vector<std::string> ReadStop(ParamReader& reader) {
   const auto add = [&](const Json& element) {
     if (!element.is_string())
       throw InvalidType("stop", "a string or an array of strings", TypeName(element));
+    const auto& text = element.get_ref<const std::string&>();
+    if (CountCodePoints(text) > kMaxStopCharacters) {
+      throw InvalidValue("stop", "Invalid value for 'stop': expected strings of at most " +
+                                     std::to_string(kMaxStopCharacters) + " characters.");
+    }
     // An empty stop string would end every answer at once; other servers skip it too.
-    if (const auto& text = element.get_ref<const std::string&>(); !text.empty())
-      stop.push_back(text);
+    if (!text.empty()) stop.push_back(text);
   };
   if (!value->is_array()) {
     add(*value);
@@ -258,6 +266,12 @@ GenerationParams ReadCommon(ParamReader& reader, const SchemaOptions& options,
   if (newer || max_tokens) params.max_tokens = static_cast<uint32_t>(newer ? *newer : *max_tokens);
   params.stop = ReadStop(reader);
   if (const Json* ids = reader.Array("stop_token_ids")) {
+    if (ids->size() > kMaxStopTokens) {
+      throw InvalidValue("stop_token_ids", "Invalid value for 'stop_token_ids': expected at most " +
+                                               std::to_string(kMaxStopTokens) +
+                                               " token ids, but got " +
+                                               std::to_string(ids->size()) + ".");
+    }
     params.stop_token_ids = ReadTokenIds(*ids, "stop_token_ids");
   }
   ReadStream(reader, options, &params);
@@ -286,35 +300,32 @@ Value ReadContent(const Json* content, const std::string& name, bool required) {
   std::string text;
   for (size_t i = 0; i < content->size(); ++i) {
     ParamReader part((*content)[i], name + "[" + std::to_string(i) + "].");
-    const auto type = part.String("type");
-    if (!type) throw MissingParameter(part.Name("type"));
-    if (*type != "text" && *type != "refusal") {
-      throw UnsupportedParameter(part.Name("type"), "Content parts of type '" + *type +
+    const std::string type = part.RequiredString("type");
+    if (type != "text" && type != "refusal") {
+      throw UnsupportedParameter(part.Name("type"), "Content parts of type '" + type +
                                                         "' are not supported, only 'text'.");
     }
-    const auto piece = part.String(*type);
-    if (!piece) throw MissingParameter(part.Name(*type));
+    const std::string piece = part.RequiredString(type);
     if (i > 0) text += '\n';
-    text += *piece;
+    text += piece;
   }
   return Value(std::move(text));
 }
 
 Value ReadMessage(const Json& message, size_t index) {
   ParamReader reader(message, "messages[" + std::to_string(index) + "].");
-  const auto role = reader.String("role");
-  if (!role) throw MissingParameter(reader.Name("role"));
+  const std::string role = reader.RequiredString("role");
   constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "user",
                                                       "assistant", "tool",      "function"};
-  if (std::find(kRoles.begin(), kRoles.end(), *role) == kRoles.end()) {
+  if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end()) {
     throw InvalidValue(reader.Name("role"),
-                       "Invalid value for '" + reader.Name("role") + "': '" + *role + "'.");
+                       "Invalid value for '" + reader.Name("role") + "': '" + role + "'.");
   }
   Object object;
   // Templates know the older name.
-  object.Set("role", Value(*role == "developer" ? "system" : *role));
+  object.Set("role", Value(role == "developer" ? "system" : role));
   object.Set("content",
-             ReadContent(reader.Find("content"), reader.Name("content"), *role != "assistant"));
+             ReadContent(reader.Find("content"), reader.Name("content"), role != "assistant"));
   for (const auto& [key, value] : message.items()) {
     if (key != "role" && key != "content" && !value.is_null()) object.Set(key, ToValue(value));
   }
@@ -381,9 +392,8 @@ std::vector<InfillFile> ReadInfillFiles(ParamReader& reader) {
   if (list == nullptr) return files;
   for (size_t i = 0; i < list->size(); ++i) {
     ParamReader entry((*list)[i], "input_extra[" + std::to_string(i) + "].");
-    const auto text = entry.String("text");
-    if (!text) throw MissingParameter(entry.Name("text"));
-    files.push_back({.name = entry.String("filename").value_or("file"), .text = *text});
+    const std::string text = entry.RequiredString("text");
+    files.push_back({.name = entry.String("filename").value_or("file"), .text = text});
   }
   return files;
 }
@@ -441,12 +451,8 @@ InfillRequest ParseInfillRequest(const Json& body, const SchemaOptions& options)
   RefuseUnsupported(reader);
   RefuseTools(reader);
   InfillRequest request;
-  const auto prefix = reader.String("input_prefix");
-  const auto suffix = reader.String("input_suffix");
-  if (!prefix) throw MissingParameter("input_prefix");
-  if (!suffix) throw MissingParameter("input_suffix");
-  request.prefix = *prefix;
-  request.suffix = *suffix;
+  request.prefix = reader.RequiredString("input_prefix");
+  request.suffix = reader.RequiredString("input_suffix");
   request.prompt = reader.String("prompt").value_or("");
   request.extra = ReadInfillFiles(reader);
   request.params = ReadCommon(reader, options, 1);

@@ -209,6 +209,23 @@ TEST(ChatSchema, RangesAndTypesNameTheParameter) {
   for (const auto& [more, outcome] : cases) EXPECT_EQ(ChatOutcome(more), outcome) << more;
 }
 
+// Every choice keeps its own.
+TEST(ChatSchema, WhatEndsAnAnswerIsOfBoundedSize) {
+  const auto stop = [](const std::string& text) { return R"("stop":[")" + text + R"("])"; };
+  std::string accents;
+  for (int i = 0; i < 1024; ++i) accents += "é";
+  EXPECT_EQ(ChatOutcome(stop(std::string(1024, 'x'))), "ok");
+  EXPECT_EQ(ChatOutcome(stop(accents)), "ok");
+  EXPECT_EQ(ChatOutcome(stop(accents + "x")), "invalid_value stop");
+  const auto ids = [](int count) {
+    std::string list = "1";
+    for (int i = 1; i < count; ++i) list += ",1";
+    return R"("stop_token_ids":[)" + list + "]";
+  };
+  EXPECT_EQ(ChatOutcome(ids(1024)), "ok");
+  EXPECT_EQ(ChatOutcome(ids(1025)), "invalid_value stop_token_ids");
+}
+
 TEST(ChatSchema, ToolErrorsNameTheMember) {
   const std::string tools = R"("tools":[{"type":"function","function":{"name":"f"}}])";
   for (const auto& [more, outcome] : std::vector<std::pair<std::string, std::string>>{
@@ -303,7 +320,7 @@ TEST(ChatSchema, StrictModeKnowsWhatOtherProtocolsLose) {
     });
   };
   for (const auto& [more, name] : std::vector<std::pair<std::string, std::string>>{
-           {R"("include":["reasoning.encrypted_content"])", "include"},
+           {R"("include":["reasoning.encrypted_content"])", "include[0]"},
            {R"("top_logprobs":2)", "top_logprobs"},
            {R"("store":true)", "store"},
            {R"("text":{"verbosity":"low"})", "text.verbosity"},
