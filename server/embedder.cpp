@@ -6,6 +6,7 @@
 
 #include "server/admission.h"
 #include "server/api_error.h"
+#include "server/generation_job.h"
 
 namespace server {
 
@@ -38,12 +39,7 @@ void EmbeddingJob::Add(const CompletionPrompt& input, const std::string& name) {
   } else {
     tokens = std::get<std::vector<TokenId>>(input);
   }
-  for (const TokenId token : tokens) {
-    if (static_cast<uint32_t>(token) < tokenizer.size()) continue;
-    throw InvalidValue(name, "Invalid value for '" + name + "': token id " + std::to_string(token) +
-                                 " is outside the vocabulary of " +
-                                 std::to_string(tokenizer.size()) + ".");
-  }
+  CheckTokens(tokens, *model, name);
   if (tokens.empty()) {
     throw InvalidValue(name, "Invalid value for '" + name + "': it has no tokens.");
   }

@@ -74,23 +74,14 @@ std::vector<TokenId> TokensWith(const std::vector<std::string>& strings,
 
 void CheckAgainstModel(GenerationJob& job, std::string_view prompt_param) {
   const ServedModel& model = *job.model;
-  const uint32_t vocabulary = model.tokenizer().size();
   std::string param;
-  if (const std::string problem = job.params.sampling.Validate(vocabulary, &param);
+  if (const std::string problem = job.params.sampling.Validate(model.tokenizer().size(), &param);
       !problem.empty()) {
     throw InvalidValue(param, problem);
   }
-  const auto outside = [&](TokenId token) { return static_cast<uint32_t>(token) >= vocabulary; };
-  const auto check_ids = [&](const std::vector<TokenId>& tokens, std::string_view name) {
-    const auto bad = std::find_if(tokens.begin(), tokens.end(), outside);
-    if (bad == tokens.end()) return;
-    throw InvalidValue(name, "Invalid value for '" + std::string(name) + "': token id " +
-                                 std::to_string(*bad) + " is outside the vocabulary of " +
-                                 std::to_string(vocabulary) + ".");
-  };
-  check_ids(job.params.stop_token_ids, "stop_token_ids");
+  CheckTokens(job.params.stop_token_ids, model, "stop_token_ids");
   for (const std::vector<TokenId>& prompt : job.prompts) {
-    check_ids(prompt, prompt_param);
+    CheckTokens(prompt, model, prompt_param);
     if (prompt.empty()) {
       throw InvalidValue(prompt_param, "Invalid value for '" + std::string(prompt_param) +
                                            "': the prompt has no tokens.");
@@ -241,6 +232,17 @@ void CheckFits(std::string_view text, const ServedModel& model, std::string_view
   const uint64_t least = model.tokenizer().LeastTokens(text.size());
   if (least < model.context_length()) return;
   throw ContextLengthExceeded(param, least, model.context_length(), true);
+}
+
+void CheckTokens(std::span<const TokenId> tokens, const ServedModel& model, std::string_view name) {
+  const uint32_t vocabulary = model.tokenizer().size();
+  const auto bad = std::find_if(tokens.begin(), tokens.end(), [&](TokenId token) {
+    return static_cast<uint32_t>(token) >= vocabulary;
+  });
+  if (bad == tokens.end()) return;
+  throw InvalidValue(name, "Invalid value for '" + std::string(name) + "': token id " +
+                               std::to_string(*bad) + " is outside the vocabulary of " +
+                               std::to_string(vocabulary) + ".");
 }
 
 std::string RenderChat(const ChatPrompt& prompt, const ServedModel& model) {

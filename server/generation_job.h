@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,9 @@ GenerationJob PrepareCompletion(const CompletionRequest& request,
 // A text that cannot fit is refused before its tokens are counted, which takes seconds for one of
 // the largest body. Errors: ApiError.
 void CheckFits(std::string_view text, const ServedModel& model, std::string_view param);
+// Errors: ApiError 400 of the parameter `name` when a token is none of the model's.
+void CheckTokens(std::span<const engine::TokenId> tokens, const ServedModel& model,
+                 std::string_view name);
 // Checks what depends on the model and fills in adapters, grammar and a random seed. REQUIRES:
 // model, params and prompts are there. Errors: ApiError; prompts are called `prompt_param`.
 void CompleteJob(GenerationJob* job, std::string_view prompt_param);

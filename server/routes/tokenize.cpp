@@ -41,6 +41,7 @@ Json Detokenize(const RouteContext& context, const HttpRequest& http) {
       ParseDetokenizeRequest(ParseJson(http.body, context.options.max_json_depth),
                              {.strict = context.options.strict_params});
   const auto model = context.models.Get(request.model);
+  CheckTokens(request.tokens, *model, "tokens");
   const std::string text =
       engine::text::SanitizeUtf8(model->tokenizer().Decode(request.tokens, request.special));
   Json json;

@@ -314,6 +314,11 @@ TEST_F(Server, TokenizeAndDetokenizeAreInverse) {
               HasSubstr("Hello wörld"));
 }
 
+TEST_F(Server, OnlyTokensOfTheModelHaveText) {
+  EXPECT_EQ(ErrorCode(app().Post("/detokenize", {{"tokens", {5, 99999}}})),
+            "400 invalid_value tokens");
+}
+
 // 1 / temperature is infinite there.
 TEST_F(Server, TheLeastTemperatureIsGreedy) {
   json body = ChatBody("Do you like movies?");
