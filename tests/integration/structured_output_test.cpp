@@ -155,6 +155,33 @@ TEST_F(StructuredOutput, ChoicesStreamsAndBatchesSayTheSame) {
 }
 
 // Ending where the grammar ends needs no end-of-turn token, so ignoring or delaying it is harmless.
+// Drafted tokens are checked against the grammar like any other.
+TEST(StructuredOutputSpeculation, SaysTheSame) {
+  json person = ChatBody("Tell me a story.", 300);
+  person.update({{"guided_json", PersonSchema()}, {"n", 4}, {"temperature", 0.8}, {"seed", 5}});
+  json clock = ChatBody("Tell me a story.", 300);
+  clock.update({{"guided_regex", "(tick tock ){30}"}, {"n", 2}, {"temperature", 1}, {"seed", 6}});
+  std::vector<json> expected;
+  for (const auto kind : {scheduler::Speculation::kOff, scheduler::Speculation::kNgram,
+                          scheduler::Speculation::kSelf}) {
+    TestAppOptions options;
+    options.scheduler.speculation = kind;
+    const TestApp app(options);
+    std::vector<json> answers;
+    for (const json& body : {person, clock}) {
+      answers.push_back(app.PostOk("/v1/chat/completions", body)["choices"]);
+    }
+    if (kind == scheduler::Speculation::kOff) {
+      expected = answers;
+      for (const json& choice : expected[0]) ExpectPerson(choice["message"]["content"]);
+      continue;
+    }
+    EXPECT_EQ(answers, expected) << scheduler::Name(kind);
+    EXPECT_TRUE(Eventually([&] { return app.Metric("tern_spec_accepted_tokens_total") > 0; }))
+        << scheduler::Name(kind);
+  }
+}
+
 TEST_F(StructuredOutput, EndsWhereTheGrammarEnds) {
   for (const json& more : {json{{"ignore_eos", true}}, json{{"min_tokens", 50}}}) {
     json body = Body(3, {{"guided_choice", {"alpha", "beta"}}});
