@@ -25,6 +25,8 @@ constexpr const char* kExamples =
     "Examples:\n"
     "  tern inspect model.gguf\n"
     "  tern inspect model.gguf --fabric-layout pt5 --json\n"
+    "  tern inspect model-q4_k.gguf --fabric --fabric-profile balanced   where each tensor runs, "
+    "why\n"
     "  tern inspect vocabulary-only.gguf            also shows what Tern cannot run, and why";
 
 struct InspectFlags {
@@ -32,6 +34,7 @@ struct InspectFlags {
   std::string model;
   bool json = false;
   bool no_load = false;
+  bool fabric = false;
 };
 
 Json ValueJson(const gguf::MetadataValue& value) {
@@ -120,6 +123,43 @@ std::string ActivationReason(const engine::ModelConfig& model, const config::Con
              : "ternary tensors have several scales or none are there";
 }
 
+// PT-5 bytes of the frames that a tensor is on the Fabric.
+uint64_t FrameBytes(const engine::TensorPlacement& placement) {
+  return placement.on_fabric ? placement.planes * ((placement.rows * placement.cols + 4) / 5) : 0;
+}
+
+Json PlacementJson(const engine::TensorPlacement& placement) {
+  Json json = {{"name", placement.name},
+               {"file_type", placement.file_type},
+               {"layout", placement.layout},
+               {"activation", placement.activation},
+               {"resident_bytes", placement.resident_bytes},
+               {"runs_on", placement.on_fabric ? "fabric" : "host"}};
+  if (!placement.reason.empty()) json["reason"] = placement.reason;
+  if (!placement.on_fabric) return json;
+  json["frames"] = placement.planes;
+  json["frame_bytes"] = FrameBytes(placement);
+  json["density"] = 1.0 - placement.zero_rate;
+  json["estimated_error"] = placement.plane_error;
+  return json;
+}
+
+Json FabricJson(const engine::Weights& weights) {
+  uint64_t frames = 0;
+  uint64_t frame_bytes = 0;
+  uint64_t fabric_bytes = 0;
+  for (const engine::TensorPlacement& placement : weights.placements) {
+    if (!placement.on_fabric) continue;
+    frames += placement.planes;
+    frame_bytes += FrameBytes(placement);
+    fabric_bytes += placement.resident_bytes;
+  }
+  return {{"frames", frames},
+          {"frame_bytes", frame_bytes},
+          {"resident_bytes", fabric_bytes},
+          {"host_bytes", weights.resident_bytes - fabric_bytes}};
+}
+
 Json RunJson(LocalModel& model, const config::Config& config) {
   const engine::ModelConfig& shape = model.model().config();
   const engine::Weights& weights = model.model().weights();
@@ -129,11 +169,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
   const engine::KvGeometry& kv = model.engine().kv_geometry();
   Json placements = Json::array();
   for (const engine::TensorPlacement& placement : weights.placements) {
-    placements.push_back({{"name", placement.name},
-                          {"file_type", placement.file_type},
-                          {"layout", placement.layout},
-                          {"activation", placement.activation},
-                          {"resident_bytes", placement.resident_bytes}});
+    placements.push_back(PlacementJson(placement));
   }
   return {{"device", model.device().name()},
           {"isa", fabric::IsaName(model.isa())},
@@ -151,6 +187,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
              shape.recurrent() ? engine::StateCache::BytesPerSlot(shape) : 0},
             {"context_length", context},
             {"workspace_bytes", model.engine().workspace_bytes()}}},
+          {"fabric", FabricJson(weights)},
           {"placements", std::move(placements)}};
 }
 
@@ -193,7 +230,36 @@ void PrintTensors(const Json& report) {
   }
 }
 
-void PrintText(const Json& report) {
+// The matrices, in the order of the file: where each runs, as what, and why.
+void PrintFabric(const Json& run) {
+  std::printf("\n%-32s %-8s %-11s %6s %12s %12s %7s %7s  %s\n", "matrix", "runs on", "layout",
+              "frames", "frame bytes", "resident", "density", "error", "why");
+  for (const Json& placement : run["placements"]) {
+    if (!placement.contains("reason")) continue;
+    const bool on_fabric = placement["runs_on"] == "fabric";
+    char density[16] = "";
+    char error[16] = "";
+    if (on_fabric) {
+      std::snprintf(density, sizeof density, "%.1f%%", 100 * placement["density"].get<double>());
+      std::snprintf(error, sizeof error, "%.4f", placement["estimated_error"].get<double>());
+    }
+    std::printf("%-32s %-8s %-11s %6s %12s %12s %7s %7s  %s\n",
+                placement["name"].get<std::string>().c_str(),
+                placement["runs_on"].get<std::string>().c_str(),
+                placement["layout"].get<std::string>().c_str(),
+                on_fabric ? placement["frames"].dump().c_str() : "",
+                on_fabric ? placement["frame_bytes"].dump().c_str() : "",
+                placement["resident_bytes"].dump().c_str(), density, error,
+                placement["reason"].get<std::string>().c_str());
+  }
+  const Json& fabric = run["fabric"];
+  std::cout << "\nFabric: " << fabric["frames"] << " frames, " << Mebibytes(fabric["frame_bytes"])
+            << " in PT-5, " << Mebibytes(fabric["resident_bytes"])
+            << " resident as kernels run them; "
+            << "host: " << Mebibytes(fabric["host_bytes"]) << "\n";
+}
+
+void PrintText(const Json& report, bool fabric) {
   std::cout << report["file"].get<std::string>() << ": GGUF v" << report["version"] << ", "
             << Mebibytes(report["file_bytes"]) << "\n\n";
   for (const auto& [key, value] : report["metadata"].items()) {
@@ -212,6 +278,7 @@ void PrintText(const Json& report) {
   }
   if (!report.contains("run")) return;
   const Json& run = report["run"];
+  if (fabric) PrintFabric(run);
   const Json& memory = run["memory"];
   std::cout << "\nruns on device " << run["device"].get<std::string>() << " ("
             << run["isa"].get<std::string>() << ", " << run["threads"]
@@ -261,7 +328,7 @@ int RunInspect(const InspectFlags& flags) {
   if (flags.json) {
     std::cout << server::Dump(report) << std::endl;
   } else {
-    PrintText(report);
+    PrintText(report, flags.fabric);
   }
   return kSuccess;
 }
@@ -277,6 +344,10 @@ void AddInspect(CLI::App& root, Run* run) {
       ->type_name("FILE");
   command->add_flag("--json", flags->json, "one JSON object");
   command->add_flag("--no-load", flags->no_load, "only read the file");
+  command
+      ->add_flag("--fabric", flags->fabric,
+                 "a table of the matrices: frames, residency, and why each runs where")
+      ->excludes("--no-load");
   flags->config.AddTo(*command, {"engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunInspect(*flags); }; });
 }

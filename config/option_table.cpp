@@ -117,14 +117,15 @@ Option Bytes(OptionInfo info, Field field) {
           [=](const Config& config) { return std::to_string(field(config)); }};
 }
 
-template <typename Field>
-Option Faults(OptionInfo info, Field field) {
+// A text that `parse` turns into the value, and `text` back.
+template <typename Field, typename Parse, typename Write>
+Option Parsed(OptionInfo info, Field field, Parse parse, Write text) {
   info.kind = OptionKind::kText;
   return {info,
           [=](Config& config, const std::vector<std::string>& values) {
-            field(config) = fabric::ParseFaultPlan(values[0]);
+            field(config) = parse(values[0]);
           },
-          [=](const Config& config) { return Quoted(fabric::FaultPlanText(field(config))); }};
+          [=](const Config& config) { return Quoted(text(field(config))); }};
 }
 
 template <typename Enum>
@@ -615,6 +616,34 @@ void AddFabricOptions(std::vector<Option>* table) {
       {{"auto", fabric::SparseChoice::kAuto},
        {"never", fabric::SparseChoice::kNever},
        {"always", fabric::SparseChoice::kAlways}}));
+  add(Choice<engine::FabricProfile>(
+      info("profile", "--fabric-profile", "NAME",
+           "quantised matrices: native (on the host) | fast | balanced | accurate, which run them "
+           "as ternary planes that err by at most 0.2, 0.06 or nothing"),
+      TERN_FIELD(engine.placement.profile),
+      {{"native", engine::FabricProfile::kNative},
+       {"fast", engine::FabricProfile::kFast},
+       {"balanced", engine::FabricProfile::kBalanced},
+       {"accurate", engine::FabricProfile::kAccurate}}));
+  add(Parsed(info("planes", "--fabric-planes", "N",
+                  "ternary planes per quantised matrix: profile | off | auto (the fewest within "
+                  "the error) | 1 to 6"),
+             TERN_FIELD(engine.placement.planes), engine::ParsePlanes, engine::PlanesText));
+  add(Parsed(
+      info("max_error", "--fabric-max-error", "E",
+           "a matrix whose planes would err by more stays with the host: profile, or 0 to 1"),
+      TERN_FIELD(engine.placement.max_error), engine::ParseMaxError,
+      [](const std::optional<double>& error) {
+        return error ? NumberText(*error) : std::string("profile");
+      }));
+  add(Parsed(info("layers", "--fabric-layers", "LIST",
+                  "layers whose matrices the Fabric gets: all | none | such as 0-23 or 0,4-7; the "
+                  "host runs the others"),
+             TERN_FIELD(engine.placement.layers), engine::LayerSet::Parse,
+             [](const engine::LayerSet& layers) { return layers.Text(); }));
+  add(Integer(info("shadow_interval", "--fabric-shadow-interval", "N",
+                   "one in N products of planes is compared with the exact weights; 0 = none"),
+              TERN_FIELD(fabric.shadow_interval), 0, 1'000'000'000));
   add(Boolean(
       info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
       TERN_FIELD(fabric.account)));
@@ -632,9 +661,9 @@ void AddFabricOptions(std::vector<Option>* table) {
   add(Integer(info("watchdog_ms", "--fabric-watchdog", "MS",
                    "a submission that takes longer has failed (ioctl)"),
               TERN_FIELD(fabric.watchdog_ms), 1, 600'000));
-  add(Faults(info("faults", "--fabric-faults", "LIST",
+  add(Parsed(info("faults", "--fabric-faults", "LIST",
                   "faults that the mock behind ioctl makes up, such as timeout=0.01,flip=0.05"),
-             TERN_FIELD(fabric.faults)));
+             TERN_FIELD(fabric.faults), fabric::ParseFaultPlan, fabric::FaultPlanText));
   add(Text(info("trace", "--fabric-trace", "FILE", "append a line per projection to FILE"),
            TERN_FIELD(fabric.trace)));
 }

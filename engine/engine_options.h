@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/kv_geometry.h"
+#include "engine/placement_options.h"
 #include "engine/pooling.h"
 
 namespace engine {
@@ -45,6 +46,7 @@ struct EngineOptions {
   std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4
   std::vector<LoraSource> lora;     // in the order of their ids
   std::optional<Pooling> pooling;   // of embeddings; nullopt = as the model says
+  PlacementOptions placement;       // of weights, on the Fabric or the host
 };
 
 }  // namespace engine

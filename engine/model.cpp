@@ -110,7 +110,7 @@ std::shared_ptr<const Model> Model::Load(const std::string& path, const EngineOp
                      std::to_string(config.vocabulary) + ".");
   }
   std::unique_ptr<const text::ChatTemplate> chat_template = LoadTemplate(file.metadata(), config);
-  Weights weights = LoadWeights(file, config, device, [&](double fraction) {
+  Weights weights = LoadWeights(file, config, device, options.placement, [&](double fraction) {
     report("weights", (1.0 - kWeightsShare) + kWeightsShare * fraction);
   });
   for (const LoraSource& source : options.lora) {

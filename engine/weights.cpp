@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/placement.h"
 #include "engine/tensor_reading.h"
 #include "fabric/parallel.h"
 #include "gguf/codec.h"
@@ -161,18 +162,40 @@ fabric::TernaryMatrix PackTernary(const gguf::TernaryDecoder& decoder, const Row
   return matrix;
 }
 
-// What the matrices of a tensor take on the device.
+// What the matrices of a tensor became; names, shape and type are added by Place().
 struct Resident {
   std::string layout;
+  fabric::ActivationKind activation = fabric::ActivationKind::kFloat;
   uint64_t bytes = 0;
-  uint64_t zeros = 0;
+  uint64_t trits = 0;  // of all planes
+  uint64_t zeros = 0;  // among them
+  uint32_t planes = 0;
+  double error = 0;
+  bool on_fabric = false;
+  std::string reason;
+
+  // Of a stack: what is told is the matrix with the largest error.
+  void Add(const Placement& placement) {
+    const double placed_error = placement.planes ? placement.planes->error : 0;
+    if (!reason.empty() && on_fabric == placement.on_fabric && placed_error <= error) return;
+    on_fabric = placement.on_fabric;
+    error = placed_error;
+    if (placement.planes) planes = std::max(planes, placement.planes->planes);
+    reason = placement.reason;
+  }
 };
 
 class Loader {
  public:
   Loader(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
-         const std::function<void(double)>& progress)
-      : file_(file), config_(config), device_(device), progress_(progress) {
+         const PlacementOptions& placement, const std::function<void(double)>& progress)
+      : file_(file), config_(config), device_(device), placement_(placement), progress_(progress) {
+    if (placement.layers.Last() >= config.layers) {
+      throw ModelError("--fabric-layers " + placement.layers.Text() + " names layer " +
+                       std::to_string(placement.layers.Last()) +
+                       ", but the model has layers 0 to " + std::to_string(config.layers - 1) +
+                       ".");
+    }
     for (const gguf::TensorInfo& info : file.tensors()) total_bytes_ += info.byte_size;
   }
   Loader(const Loader&) = delete;
@@ -201,24 +224,24 @@ class Loader {
   Vector LoadConvolution(const std::string& name);
   Linear LoadLinear(const std::string& base, uint32_t rows, uint32_t cols);
   SharedMatrix LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise, float factor);
+  Linear UploadQuantized(const gguf::TensorInfo& info, const RowRange& rows,
+                         fabric::QuantizedType type, Resident* resident);
   std::vector<Linear> LoadStack(const std::string& name, uint32_t rows, uint32_t cols);
   Linear UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
                        Resident* resident);
-  std::shared_ptr<const fabric::DenseMatrix> LoadDense(const gguf::TensorInfo& info,
-                                                       fabric::DenseType type, float factor);
-  std::shared_ptr<const fabric::QuantizedMatrix> LoadQuantized(const gguf::TensorInfo& info,
-                                                               fabric::QuantizedType type);
   void LoadEmbeddingAndHead();
   Vector LoadRopeFactors();
-  fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name);
+  fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name, bool on_fabric);
   void CheckRotated() const;
   void AddReason(const std::string& reason);
-  void Place(const gguf::TensorInfo& info, std::string_view layout, std::string_view activation,
-             uint64_t resident_bytes, double zero_rate);
+  void Place(const gguf::TensorInfo& info, const Resident& resident);
+  void PlaceVector(const gguf::TensorInfo& info, uint64_t resident_bytes);
+  void Place(const gguf::TensorInfo& info, TensorPlacement placement);
 
   const gguf::File& file_;
   const ModelConfig& config_;
   fabric::Device& device_;
+  const PlacementOptions& placement_;
   const std::function<void(double)>& progress_;
   Weights weights_;
   std::unordered_set<std::string> used_;
@@ -299,7 +322,7 @@ Vector Loader::LoadVector(const std::string& name, uint32_t size) {
   if (!std::all_of(vector.begin(), vector.end(), [](float x) { return std::isfinite(x); })) {
     throw ModelError("Tensor " + name + " holds a value that is not finite.");
   }
-  Place(info, "f32", "", size * sizeof(float), 0.0);
+  PlaceVector(info, size * sizeof(float));
   return vector;
 }
 
@@ -378,7 +401,7 @@ Vector Loader::LoadConvolution(const std::string& name) {
       taps[size_t{tap} * channels + channel] = row[tap];
     }
   }
-  Place(info, "f32", "", taps.size() * sizeof(float), 0.0);
+  PlaceVector(info, taps.size() * sizeof(float));
   return taps;
 }
 
@@ -427,27 +450,20 @@ std::vector<Linear> Loader::LoadStack(const std::string& name, uint32_t rows, ui
     if (ternary) {
       linear = UploadTernary(info, range, 1.0F, &resident);
     } else if (quantized) {
-      auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
-          ReadQuantized(file_, info, range.first, range.count, *quantized));
-      resident.bytes += matrix->bytes();
-      linear.activation = fabric::ActivationKind::kInt8Block;
-      linear.matrix = Upload(std::move(matrix), name);
+      linear = UploadQuantized(info, range, *quantized, &resident);
     } else {
       auto matrix = std::make_shared<const fabric::DenseMatrix>(
           ReadDense(file_, info, range.first, range.count, dense, 1.0F));
       resident.bytes += matrix->bytes();
-      linear.matrix = Upload(std::move(matrix), name);
+      resident.layout = DenseTypeName(dense);
+      resident.Add(PlaceDense(resident.layout));
+      linear.matrix = Upload(std::move(matrix), name, false);
     }
     linear.rows = rows;
     linear.cols = cols;
     linears.push_back(std::move(linear));
   }
-  Place(info,
-        ternary     ? std::string_view(resident.layout)
-        : quantized ? QuantizedTypeName(*quantized)
-                    : DenseTypeName(dense),
-        ActivationName(linears.front().activation), resident.bytes,
-        static_cast<double>(resident.zeros) / static_cast<double>(info.elements()));
+  Place(info, resident);
   return linears;
 }
 
@@ -456,17 +472,20 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   const gguf::TensorInfo& info = Require(name, rows, cols);
   const float factor = FindScale(base).value_or(1.0F);
   const bool ternary = gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
+  const std::optional<fabric::QuantizedType> quantized = NativeQuantizedType(info.type);
   Linear linear;
+  Resident resident;
   if (ternary && config_.ternary_activation != ActivationMode::kFloat) {
-    Resident resident;
     linear = UploadTernary(info, {.first = 0, .count = rows}, factor, &resident);
-    Place(info, resident.layout, ActivationName(linear.activation), resident.bytes,
-          static_cast<double>(resident.zeros) / static_cast<double>(info.elements()));
+    Place(info, resident);
+  } else if (quantized && factor == 1.0F && base != "output") {
+    linear = UploadQuantized(info, {.first = 0, .count = rows}, *quantized, &resident);
+    Place(info, resident);
   } else {
     const SharedMatrix matrix = LoadShared(info, fabric::DenseType::kF32, factor);
     if (base == "output") weights_.head_matrix = matrix;
     linear.activation = matrix.activation();
-    linear.matrix = Upload(matrix.AsMatrix(), name);
+    linear.matrix = Upload(matrix.AsMatrix(), name, false);
   }
   linear.rows = rows;
   linear.cols = cols;
@@ -501,9 +520,43 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
   fabric::TernaryMatrix matrix = PackTernary(decoder, rows, cols, collapsed, choice.layout);
   const bool sparse = choice.layout == fabric::TernaryLayout::kSparse;
   resident->layout = (sparse ? "" : "panel-") + std::string(fabric::LayoutName(choice.layout));
+  const Placement placement = PlaceTernary(placement_, LayerOf(info.name));
+  resident->activation = linear.activation;
   resident->bytes += matrix.bytes();
+  resident->trits += uint64_t{rows.count} * info.cols();
   resident->zeros += collapsed.zeros;
-  linear.matrix = Upload(std::move(matrix), info.name);
+  resident->planes = 1;
+  resident->Add(placement);
+  linear.matrix = Upload(std::move(matrix), info.name, placement.on_fabric);
+  return linear;
+}
+
+// As planes on the Fabric, or at its bits on the host.
+Linear Loader::UploadQuantized(const gguf::TensorInfo& info, const RowRange& rows,
+                               fabric::QuantizedType type, Resident* resident) {
+  auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
+      ReadQuantized(file_, info, rows.first, rows.count, type));
+  const Placement placement = PlaceQuantized(placement_, LayerOf(info.name), *matrix);
+  Linear linear;
+  linear.activation = fabric::ActivationKind::kInt8Block;
+  resident->activation = linear.activation;
+  resident->Add(placement);
+  if (!placement.planes) {
+    resident->layout = QuantizedTypeName(type);
+    resident->bytes += matrix->bytes();
+    linear.matrix = Upload(std::move(matrix), info.name, false);
+    return linear;
+  }
+  auto planes = std::make_shared<const fabric::PlaneMatrix>(*matrix, *placement.planes);
+  resident->layout = "planes-2bit";
+  resident->bytes += planes->bytes();
+  for (const fabric::TernaryMatrix& plane : planes->planes()) {
+    const uint64_t trits = uint64_t{plane.rows()} * plane.cols();
+    const auto counts = plane.nonzeros_per_column();
+    resident->trits += trits;
+    resident->zeros += trits - std::accumulate(counts.begin(), counts.end(), uint64_t{0});
+  }
+  linear.matrix = Upload(std::move(planes), info.name, true);
   return linear;
 }
 
@@ -519,30 +572,28 @@ void Loader::AddReason(const std::string& reason) {
 SharedMatrix Loader::LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise,
                                 float factor) {
   const bool fold = factor != 1.0F;
+  const auto rows = static_cast<uint32_t>(info.rows());
   const std::optional<fabric::QuantizedType> quantized = NativeQuantizedType(info.type);
-  if (quantized && !fold) return {.dense = nullptr, .quantized = LoadQuantized(info, *quantized)};
-  const std::optional<fabric::DenseType> native = NativeDenseType(info.type);
-  const fabric::DenseType type = fold ? fabric::DenseType::kF32 : native.value_or(otherwise);
-  return {.dense = LoadDense(info, type, factor), .quantized = nullptr};
-}
-
-std::shared_ptr<const fabric::QuantizedMatrix> Loader::LoadQuantized(const gguf::TensorInfo& info,
-                                                                     fabric::QuantizedType type) {
-  const auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
-      ReadQuantized(file_, info, 0, static_cast<uint32_t>(info.rows()), type));
-  Place(info, QuantizedTypeName(type), ActivationName(fabric::ActivationKind::kInt8Block),
-        matrix->bytes(), 0.0);
-  return matrix;
-}
-
-// As `type`, each weight times factor.
-std::shared_ptr<const fabric::DenseMatrix> Loader::LoadDense(const gguf::TensorInfo& info,
-                                                             fabric::DenseType type, float factor) {
-  const auto matrix = std::make_shared<const fabric::DenseMatrix>(
-      ReadDense(file_, info, 0, static_cast<uint32_t>(info.rows()), type, factor));
-  Place(info, DenseTypeName(type), ActivationName(fabric::ActivationKind::kFloat), matrix->bytes(),
-        0.0);
-  return matrix;
+  SharedMatrix shared;
+  Resident resident;
+  if (quantized && !fold) {
+    shared.quantized = std::make_shared<const fabric::QuantizedMatrix>(
+        ReadQuantized(file_, info, 0, rows, *quantized));
+    resident.layout = QuantizedTypeName(*quantized);
+    resident.bytes = shared.quantized->bytes();
+    resident.Add(PlaceQuantized(placement_, std::nullopt, *shared.quantized));
+  } else {
+    const std::optional<fabric::DenseType> native = NativeDenseType(info.type);
+    const fabric::DenseType type = fold ? fabric::DenseType::kF32 : native.value_or(otherwise);
+    shared.dense =
+        std::make_shared<const fabric::DenseMatrix>(ReadDense(file_, info, 0, rows, type, factor));
+    resident.layout = DenseTypeName(type);
+    resident.bytes = shared.dense->bytes();
+    resident.Add(PlaceDense(resident.layout));
+  }
+  resident.activation = shared.activation();
+  Place(info, resident);
+  return shared;
 }
 
 void Loader::LoadEmbeddingAndHead() {
@@ -567,7 +618,7 @@ void Loader::LoadEmbeddingAndHead() {
   weights_.head.activation = weights_.embedding.activation();
   weights_.head.rows = config_.vocabulary;
   weights_.head.cols = config_.hidden;
-  weights_.head.matrix = Upload(weights_.embedding.AsMatrix(), info.name);
+  weights_.head.matrix = Upload(weights_.embedding.AsMatrix(), info.name, false);
 }
 
 Vector Loader::LoadRopeFactors() {
@@ -582,9 +633,10 @@ Vector Loader::LoadRopeFactors() {
   return factors;
 }
 
-fabric::MatrixId Loader::Upload(fabric::Matrix matrix, const std::string& name) {
+fabric::MatrixId Loader::Upload(fabric::Matrix matrix, const std::string& name, bool on_fabric) {
   fabric::MatrixId id;
-  const fabric::Status status = device_.Upload(std::move(matrix), &id);
+  const fabric::Status status = on_fabric ? device_.Upload(std::move(matrix), &id)
+                                          : device_.UploadToHost(std::move(matrix), &id);
   if (status != fabric::Status::kOk) {
     throw ModelError("The device " + std::string(device_.name()) + " did not take tensor " + name +
                      ": " + std::string(fabric::StatusName(status)) + ".");
@@ -593,18 +645,36 @@ fabric::MatrixId Loader::Upload(fabric::Matrix matrix, const std::string& name) 
   return id;
 }
 
-void Loader::Place(const gguf::TensorInfo& info, std::string_view layout,
-                   std::string_view activation, uint64_t resident_bytes, double zero_rate) {
-  weights_.placements.push_back({.name = info.name,
-                                 .file_type = std::string(gguf::TypeName(info.type)),
-                                 .layout = std::string(layout),
-                                 .activation = std::string(activation),
-                                 .rows = info.rows(),
-                                 .cols = info.cols(),
-                                 .file_bytes = info.byte_size,
-                                 .resident_bytes = resident_bytes,
-                                 .zero_rate = zero_rate});
-  weights_.resident_bytes += resident_bytes;
+void Loader::Place(const gguf::TensorInfo& info, const Resident& resident) {
+  TensorPlacement placement;
+  placement.layout = resident.layout;
+  placement.activation = ActivationName(resident.activation);
+  placement.resident_bytes = resident.bytes;
+  if (resident.trits > 0) {
+    placement.zero_rate = static_cast<double>(resident.zeros) / static_cast<double>(resident.trits);
+  }
+  placement.on_fabric = resident.on_fabric;
+  placement.planes = resident.planes;
+  placement.plane_error = resident.error;
+  placement.reason = resident.reason;
+  Place(info, std::move(placement));
+}
+
+void Loader::PlaceVector(const gguf::TensorInfo& info, uint64_t resident_bytes) {
+  TensorPlacement placement;
+  placement.layout = "f32";
+  placement.resident_bytes = resident_bytes;
+  Place(info, std::move(placement));
+}
+
+void Loader::Place(const gguf::TensorInfo& info, TensorPlacement placement) {
+  placement.name = info.name;
+  placement.file_type = gguf::TypeName(info.type);
+  placement.rows = info.rows();
+  placement.cols = info.cols();
+  placement.file_bytes = info.byte_size;
+  weights_.resident_bytes += placement.resident_bytes;
+  weights_.placements.push_back(std::move(placement));
   done_bytes_ += info.byte_size;
   if (progress_) {
     progress_(std::min(1.0, static_cast<double>(done_bytes_) / static_cast<double>(total_bytes_)));
@@ -614,8 +684,9 @@ void Loader::Place(const gguf::TensorInfo& info, std::string_view layout,
 }  // namespace
 
 Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
+                    const PlacementOptions& placement,
                     const std::function<void(double)>& progress) {
-  return Loader(file, config, device, progress).Load();
+  return Loader(file, config, device, placement, progress).Load();
 }
 
 }  // namespace engine

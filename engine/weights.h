@@ -83,7 +83,11 @@ struct TensorPlacement {
   uint64_t cols = 0;
   uint64_t file_bytes = 0;
   uint64_t resident_bytes = 0;
-  double zero_rate = 0;  // of trits; 0 for dense tensors
+  double zero_rate = 0;  // of trits, over all planes; 0 for dense tensors
+  bool on_fabric = false;
+  uint32_t planes = 0;     // of trits: 1 of ternary tensors; 0 when it has none
+  double plane_error = 0;  // estimated (fabric::PlaneChoice::error); the largest of a stack
+  std::string reason;      // why it runs where it does; empty for vectors
 };
 
 // A matrix of floats or of small integers that the host and the device may share.
@@ -125,10 +129,13 @@ struct Weights {
 // folded in. A tensor that this engine does not know is refused, for without it the model's output
 // would be fluent nonsense.
 //
+// placement: which matrices go to the Fabric, and as how many planes; see TensorPlacement::reason.
+//
 // Ownership: the matrices belong to the device and go with it: a runtime has a device of its own.
 // progress: called with the fraction done, 0..1, on the calling thread.
 // Errors:   ModelError, gguf::FormatError; what was uploaded by then is freed again.
 Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
+                    const PlacementOptions& placement = {},
                     const std::function<void(double)>& progress = {});
 
 }  // namespace engine

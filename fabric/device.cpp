@@ -1,5 +1,6 @@
 #include "fabric/device.h"
 
+#include <cmath>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "fabric/driver/mock_driver.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/multi_device.h"
+#include "fabric/shadow_device.h"
 #include "fabric/sim/sim_device.h"
 #include "fabric/stub_device.h"
 #include "fabric/supervised_device.h"
@@ -89,6 +91,10 @@ uint64_t DeviceCounters::TotalFaults() const {
   return std::accumulate(faults.begin(), faults.end(), uint64_t{0});
 }
 
+double DeviceCounters::ShadowError() const {
+  return shadow_squared_norm == 0 ? 0.0 : std::sqrt(shadow_squared_error / shadow_squared_norm);
+}
+
 void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->projections += b.projections;
   a->total_ops += b.total_ops;
@@ -108,6 +114,10 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->dense_bytes += b.dense_bytes;
   for (size_t kind = 0; kind < kFaultKinds; ++kind) a->faults[kind] += b.faults[kind];
   a->host_fallbacks += b.host_fallbacks;
+  a->shadow_rows += b.shadow_rows;
+  a->shadow_differing_rows += b.shadow_differing_rows;
+  a->shadow_squared_error += b.shadow_squared_error;
+  a->shadow_squared_norm += b.shadow_squared_norm;
 }
 
 Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
@@ -119,6 +129,10 @@ Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
 std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team) {
   std::unique_ptr<Device> device = MakeDevice(options, team);
   if (options.devices > 1) device = MakeSeveral(std::move(device), options, team);
+  if (options.shadow_interval > 0) {
+    device = std::make_unique<ShadowDevice>(std::move(device), kernels::ActiveKernels(),
+                                            options.shadow_interval);
+  }
   if (options.trace.empty()) return device;
   return std::make_unique<TraceDevice>(std::move(device), options.trace);
 }

@@ -92,12 +92,20 @@ struct DeviceCounters {
   std::array<uint64_t, kFaultKinds> faults = {};  // failed submissions by kind, retries included
   uint64_t host_fallbacks = 0;                    // ops that the host ran after the device failed
 
+  // Of comparisons with the exact weights (fabric/shadow_device.h).
+  uint64_t shadow_rows = 0;
+  uint64_t shadow_differing_rows = 0;
+  double shadow_squared_error = 0;
+  double shadow_squared_norm = 0;
+
   void CountFault(FaultKind kind) { ++faults[static_cast<size_t>(kind)]; }
   uint64_t TotalFaults() const;
   double SkipRate() const {
     return total_ops == 0 ? 0.0
                           : 1.0 - static_cast<double>(active_ops) / static_cast<double>(total_ops);
   }
+  // ||y - y'|| / ||y|| of the rows that were compared.
+  double ShadowError() const;
 };
 
 // a += b.

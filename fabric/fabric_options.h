@@ -69,6 +69,9 @@ struct FabricOptions {
   uint32_t devices = 1;  // 1..16 of them, each as above
   FabricSplit split = FabricSplit::kRows;
 
+  // One in so many products of planes is compared with the exact weights; 0 = none.
+  uint32_t shadow_interval = 1000;
+
   // Of devices that can fail (stub, ioctl).
   double check_rate = 1.0;     // share of their results that the host verifies, 0..1
   uint32_t watchdog_ms = 500;  // a submission that takes longer has failed

@@ -259,6 +259,7 @@ ModelRuntime::Draft ModelRuntime::LoadDraft(const Options& options, const engine
   Draft draft;
   draft.device = fabric::CreateDevice(options.fabric, team);
   engine::EngineOptions own = DraftEngineOptions(options.engine);
+  own.placement.layers = {};  // numbers are those of the served model
   auto model = engine::Model::Load(options.scheduler.draft_model, own, *draft.device, team);
   const engine::KvGeometry geometry = engine::PlannedKvGeometry(model->config(), own);
   if (geometry.recurrent()) {

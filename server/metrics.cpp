@@ -267,6 +267,14 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
   out.Counter("tern_fabric_host_fallbacks_total",
               "Projections that the host ran after the device failed twice.", labels,
               Number(device.host_fallbacks));
+  out.Counter("tern_fabric_shadow_rows_total",
+              "Rows of plane products that were compared with the exact weights.", labels,
+              Number(device.shadow_rows));
+  out.Counter("tern_fabric_shadow_differing_rows_total", "Those of them with other bits.", labels,
+              Number(device.shadow_differing_rows));
+  out.Gauge("tern_fabric_shadow_relative_error",
+            "Root of squared differences over squared exact values, since the start.", labels,
+            device.ShadowError());
 }
 
 // Of the whole machine, so without a model; the proxy is another series.

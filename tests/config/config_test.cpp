@@ -106,6 +106,10 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "split") return "columns";
   if (info.name == "sparse") return "always";
   if (info.name == "faults") return "busy=0.5";
+  if (info.name == "profile") return "fast";
+  if (info.name == "planes") return "3";
+  if (info.name == "max_error") return "0.25";
+  if (info.name == "layers") return "0-3,7";
   if (info.name == "prefix_cache") return "per-key";
   if (info.name == "speculate") return "ngram";
   if (info.name == "model_load") return "lazy";

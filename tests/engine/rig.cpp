@@ -207,7 +207,7 @@ std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
                                        const EngineOptions& options, fabric::Device& device) {
   const gguf::File file = gguf::File::Parse(bytes);
   ModelConfig config = ModelConfig::FromGguf(file, options);
-  Weights weights = LoadWeights(file, config, device);
+  Weights weights = LoadWeights(file, config, device, options.placement);
   for (const LoraSource& source : options.lora) {
     weights.adapters.push_back(LoadLora(source, config, weights, device));
   }

@@ -1,6 +1,6 @@
-// Property: every ternary kernel that this CPU supports gives the bits of the scalar one, over
-// random shapes, layouts and activations. Needs nothing but the kernels, so that
-// scripts/test_neon.sh can compile it for another CPU and run it under an emulator.
+// Property: every ternary kernel that this CPU supports, those of planes included, gives the bits
+// of the scalar one, over random shapes, layouts and activations. Needs nothing but the kernels, so
+// that scripts/test_neon.sh can compile it for another CPU and run it under an emulator.
 
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +13,8 @@
 
 namespace {
 
+using fabric::kernels::KernelTable;
+using fabric::kernels::PlaneTile;
 using fabric::kernels::TernarySum;
 using fabric::kernels::TernaryTile;
 
@@ -95,6 +97,89 @@ std::vector<float> Run(const fabric::kernels::KernelTable& table, Case& c) {
   return out;
 }
 
+// A sum of planes and its scales.
+struct PlaneCase {
+  PlaneTile tile;
+  std::vector<std::vector<uint8_t>> planes;
+  std::vector<int8_t> sub_scales;
+  std::vector<int8_t> sub_mins;
+  std::vector<float> scales;
+  std::vector<float> mins;
+  std::vector<int8_t> codes;
+  std::vector<float> x_scales;
+};
+
+PlaneCase RandomPlanes(Random& random) {
+  PlaneCase c;
+  PlaneTile& t = c.tile;
+  t.cols = 256 * (1 + random() % 5);
+  t.panel_count = 1 + random() % 4;
+  t.tokens = 1 + random() % 4;
+  t.sub_block = random() % 2 == 0 ? 16 : 32;
+  t.super_block = random() % 2 == 0 ? 32 : 256;
+  t.plane_count = 1 + random() % fabric::kernels::kMaxTernaryPlanes;
+  t.offset = random() % 2 == 0 ? 0 : 8;
+  t.panel_stride = size_t{fabric::LinesOf(t.cols, fabric::k2BitDigits)} * fabric::kLineBytes;
+  int32_t weight = 1;
+  for (uint32_t p = 0; p < t.plane_count; ++p, weight *= 3) {
+    t.weights[p] = weight;
+    std::vector<uint8_t> bytes(t.panel_count * t.panel_stride);
+    for (uint8_t& byte : bytes) {
+      for (int digit = 0; digit < 4; ++digit) {
+        byte = static_cast<uint8_t>(byte << 2 | random() % 3);
+      }
+    }
+    c.planes.push_back(std::move(bytes));
+  }
+  const auto fill = [&](size_t per_row, auto make, auto* values) {
+    values->resize(per_row * t.panel_count * fabric::kPanelRows);
+    for (auto& value : *values) value = make();
+  };
+  const auto small = [&] { return static_cast<int8_t>(static_cast<int>(random() % 256) - 128); };
+  const auto real = [&] { return static_cast<float>(random() % 2000) / 1000.0F - 1.0F; };
+  if (random() % 2 == 0) fill(t.cols / t.sub_block, small, &c.sub_scales);
+  fill(t.cols / t.super_block, real, &c.scales);
+  if (random() % 2 == 0) fill(t.cols / t.super_block, real, &c.mins);
+  if (!c.mins.empty() && !c.sub_scales.empty()) fill(t.cols / t.sub_block, small, &c.sub_mins);
+  t.code_stride = t.cols;
+  c.codes.resize(t.tokens * t.code_stride);
+  for (int8_t& code : c.codes) code = small();
+  t.x_scale_stride = t.cols / 32;
+  c.x_scales.resize(t.tokens * t.x_scale_stride);
+  for (float& scale : c.x_scales) scale = real();
+  return c;
+}
+
+std::vector<float> Run(const KernelTable& table, const PlaneCase& c) {
+  std::vector<float> out(size_t{c.tile.tokens} * c.tile.panel_count * fabric::kPanelRows, -7.0F);
+  PlaneTile tile = c.tile;
+  for (size_t p = 0; p < c.planes.size(); ++p) tile.planes[p] = c.planes[p].data();
+  tile.sub_scales = c.sub_scales.empty() ? nullptr : c.sub_scales.data();
+  tile.sub_mins = c.sub_mins.empty() ? nullptr : c.sub_mins.data();
+  tile.scales = c.scales.data();
+  tile.mins = c.mins.empty() ? nullptr : c.mins.data();
+  tile.codes = c.codes.data();
+  tile.x_scales = c.x_scales.data();
+  tile.out = out.data();
+  tile.out_stride = size_t{c.tile.panel_count} * fabric::kPanelRows;
+  table.ternary.planes(tile);
+  return out;
+}
+
+bool PlanesAgree(Random& random, int index) {
+  const auto tables = fabric::kernels::SupportedKernels();
+  const PlaneCase c = RandomPlanes(random);
+  const std::vector<float> expected = Run(tables.back(), c);
+  for (const KernelTable& table : tables.first(tables.size() - 1)) {
+    const std::vector<float> y = Run(table, c);
+    if (std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)) == 0) continue;
+    std::printf("case %d: %s differs from scalar: %u planes, %u columns, %u tokens\n", index,
+                table.name.data(), c.tile.plane_count, c.tile.cols, c.tile.tokens);
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -102,6 +187,7 @@ int main() {
   const auto tables = fabric::kernels::SupportedKernels();
   Random random(1);
   for (int i = 0; i < kCases; ++i) {
+    if (!PlanesAgree(random, i)) return 1;
     Case c = RandomCase(random);
     const std::vector<float> expected = Run(tables.back(), c);
     for (const auto& table : tables.first(tables.size() - 1)) {

@@ -41,6 +41,10 @@ MetricsSnapshot OneModel() {
   model.stats.device.cycles_gated = 7;
   model.stats.device.fabric_seconds = 2;
   model.stats.device.energy_picojoules = 5e12;
+  model.stats.device.shadow_rows = 16;
+  model.stats.device.shadow_differing_rows = 4;
+  model.stats.device.shadow_squared_error = 1;
+  model.stats.device.shadow_squared_norm = 16;
   snapshot.models.push_back(model);
   return snapshot;
 }
@@ -89,6 +93,9 @@ TEST(Metrics, StateOfTheModelHasOurNamesAndVllms) {
         "tern_bytes_per_token{model_name=\"demo\"} 100\n",
         "tern_fabric_skip_rate{model_name=\"demo\"} 0.6\n",
         "tern_fabric_cycles_total{model=\"gated\",model_name=\"demo\"} 7\n",
+        "tern_fabric_shadow_rows_total{model_name=\"demo\"} 16\n",
+        "tern_fabric_shadow_differing_rows_total{model_name=\"demo\"} 4\n",
+        "tern_fabric_shadow_relative_error{model_name=\"demo\"} 0.25\n",
         "tern_host_seconds_total{model_name=\"demo\"} 3\n",
         "tern_tokens_per_joule{model_name=\"demo\",source=\"proxy\"} 2\n",
         "vllm:num_requests_running{model_name=\"demo\"} 3\n",
