@@ -34,7 +34,8 @@ Attention::Attention(const ModelConfig& config, const KvCache& cache, fabric::Wo
       tile_tokens_(std::max(1U, kTileQueries / group_)),
       own_window_(own_window),
       window_(cache.geometry().window),
-      scale_(1.0F / std::sqrt(static_cast<float>(config.head_dim))) {
+      scale_(1.0F / std::sqrt(static_cast<float>(config.score_dim > 0 ? config.score_dim
+                                                                      : config.head_dim))) {
   if (own_window > 0) window_.sinks = 0;
   const uint32_t queries = tile_tokens_ * group_;
   const size_t partitions = PartitionsFor(max_context);

@@ -29,8 +29,8 @@ bool IsBitnet(std::string_view architecture) {
   return architecture == "bitnet" || architecture == "bitnet-25" || architecture == "bitnet-b1.58";
 }
 
-constexpr std::array<std::string_view, 8> kArchitectures = {
-    "bitnet", "bitnet-25", "bitnet-b1.58", "llama", "maple", "qwen2", "qwen3", "qwen35"};
+constexpr std::array<std::string_view, 9> kArchitectures = {
+    "bitnet", "bitnet-25", "bitnet-b1.58", "gemma3", "llama", "maple", "qwen2", "qwen3", "qwen35"};
 
 bool IsKnown(std::string_view architecture) {
   return std::find(kArchitectures.begin(), kArchitectures.end(), architecture) !=
@@ -198,6 +198,29 @@ void ReadWindow(const KeyReader& keys, ModelConfig* config) {
   if (base) config->rope_base = *base;
 }
 
+// Gemma 3: normalised on both sides of a block, and of six layers all but the last see a window
+// only, with a rotation of their own. Files without a window (BitNet embedding) have none.
+void ReadGemma(const KeyReader& keys, ModelConfig* config) {
+  for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    if (keys.metadata().FindFloat(keys.Key(name)).value_or(0.0) == 0.0) continue;
+    throw ModelError(keys.Key(name) + " is set: soft caps are not supported.");
+  }
+  config->post_norms = true;
+  config->embedding_scale = std::sqrt(static_cast<float>(config->hidden));
+  // The one size whose queries were not scaled by the size of a head.
+  constexpr uint32_t kLayersOf27B = 62;
+  if (config->layers == kLayersOf27B) config->score_dim = config->hidden / config->heads;
+  const std::optional<uint32_t> window = keys.FindCount("attention.sliding_window", kMaxContext);
+  if (!window) return;
+  config->sliding_window = *window;
+  config->window_rope_base = keys.FindPositive("rope.freq_base_swa", 1e12).value_or(10000.0);
+  const auto windowed = FindFlags(keys, "attention.sliding_window_pattern", config->layers);
+  constexpr uint32_t kPeriod = 6;
+  for (uint32_t i = 0; i < config->layers; ++i) {
+    config->layer_kinds[i].windowed = windowed ? (*windowed)[i] : (i + 1) % kPeriod != 0;
+  }
+}
+
 void ReadExperts(const KeyReader& keys, ModelConfig* config) {
   ExpertShape& experts = config->experts;
   experts.count = keys.Count("expert_count", kMaxExperts);
@@ -327,9 +350,12 @@ FfnActivation ReadActivation(const KeyReader& keys, const ModelConfig& config) {
       return FfnActivation::kReluSquared;
     }
     if (*name == "silu" || *name == "swish") return FfnActivation::kSilu;
+    if (*name == "gelu_pytorch_tanh") return FfnActivation::kGelu;
     throw ModelError(keys.Key("hidden_activation") +
-                     " must be relu2 or silu, but the file says \"" + *name + "\".");
+                     " must be relu2, silu or gelu_pytorch_tanh, but the file says \"" + *name +
+                     "\".");
   }
+  if (config.architecture == "gemma3") return FfnActivation::kGelu;
   const bool is_2b_4t = config.vocabulary == 128256 && config.hidden == 2560 && config.layers == 30;
   const std::string& architecture = config.architecture;
   const bool relu_squared = architecture == "bitnet-b1.58" || architecture == "bitnet-25" ||
@@ -427,7 +453,8 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   config.context_length = keys.Count("context_length", kMaxContext);
   // Inside its window, sliding-window attention is full attention.
   if (const auto window = file.metadata().FindUint(keys.Key("attention.sliding_window"))) {
-    if (config.architecture != "maple" && *window > 0 && *window < config.context_length) {
+    const bool windows = config.architecture == "maple" || config.architecture == "gemma3";
+    if (!windows && *window > 0 && *window < config.context_length) {
       config.context_length = static_cast<uint32_t>(*window);
     }
   }
@@ -442,6 +469,7 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   ReadRope(keys, &config);
   if (config.architecture == "qwen35") ReadDeltaNet(keys, &config);
   if (config.architecture == "maple") ReadWindow(keys, &config);
+  if (config.architecture == "gemma3") ReadGemma(keys, &config);
   config.hadamard = HadamardRotation::FromGguf(file);
   config.activation = ReadActivation(keys, config);
 
@@ -449,6 +477,7 @@ ModelConfig ModelConfig::FromGguf(const gguf::File& file, const EngineOptions& o
   config.attention_sub_norm = has("blk.0.attn_sub_norm.weight");
   config.ffn_sub_norm = has("blk.0.ffn_sub_norm.weight");
   config.qk_norm = has(FirstAttention(config) + "attn_q_norm.weight");
+  config.input_norms = has(FirstAttention(config) + "attn_q_norm_in.weight");
   config.qkv_bias = has(FirstAttention(config) + "attn_q.bias");
   config.tied_head = !has("output.weight");
   config.pooling = ReadPooling(keys, options.pooling);

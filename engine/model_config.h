@@ -10,7 +10,7 @@
 
 namespace engine {
 
-enum class FfnActivation : uint8_t { kSilu, kReluSquared };
+enum class FfnActivation : uint8_t { kSilu, kReluSquared, kGelu };
 enum class RopeKind : uint8_t { kNorm, kNeox };
 enum class RopeScaling : uint8_t { kNone, kLinear, kYarn };
 
@@ -51,6 +51,7 @@ struct ModelConfig {
   uint32_t heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
+  uint32_t score_dim = 0;  // attention scores are divided by its square root; 0 = head_dim
   uint32_t ffn = 0;
   uint32_t vocabulary = 0;
   uint32_t context_length = 0;  // that the model was trained for
@@ -59,6 +60,7 @@ struct ModelConfig {
   RopeKind rope = RopeKind::kNorm;
   uint32_t rope_dim = 0;
   double rope_base = 10000.0;
+  double window_rope_base = 0.0;  // of windowed layers, unscaled; 0 = as the others
   RopeScaling rope_scaling = RopeScaling::kNone;
   double rope_scaling_factor = 1.0;
   uint32_t rope_original_context = 0;  // YaRN
@@ -68,6 +70,9 @@ struct ModelConfig {
   bool attention_sub_norm = false;
   bool ffn_sub_norm = false;
   bool qk_norm = false;
+  bool input_norms = false;  // every projection has a norm of its own before it
+  bool post_norms = false;   // what a block adds to the residual stream is normalised
+  float embedding_scale = 1.0F;
   bool qkv_bias = false;
   bool gated_attention = false;        // each query head is followed by a gate of its output
   uint32_t sliding_window = 0;         // of windowed layers

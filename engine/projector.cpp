@@ -32,6 +32,28 @@ ActivationKinds KindsOf(const Weights& weights, bool rotated) {
   return kinds;
 }
 
+fabric::Epilogue ActivationEpilogue(FfnActivation activation) {
+  switch (activation) {
+    case FfnActivation::kReluSquared:
+      return fabric::Epilogue::kReluSquaredMul;
+    case FfnActivation::kGelu:
+      return fabric::Epilogue::kGeluMul;
+    default:
+      return fabric::Epilogue::kSiluMul;
+  }
+}
+
+decltype(&fabric::SiluMul) ActivationFunction(FfnActivation activation) {
+  switch (activation) {
+    case FfnActivation::kReluSquared:
+      return fabric::ReluSquaredMul;
+    case FfnActivation::kGelu:
+      return fabric::GeluMul;
+    default:
+      return fabric::SiluMul;
+  }
+}
+
 // The most rows, and the highest ranks together, of the projections that share one input.
 struct GroupWidth {
   size_t rows = 0;
@@ -62,13 +84,15 @@ Projector::Projector(const ModelConfig& config, const Weights& weights, fabric::
       rotated_input_(max_tokens, widest, KindsOf(weights, true)),
       rotated_(config.hadamard.active() ? size_t{max_tokens} * widest : 0),
       adapted_(weights.adapters.size()) {
+  if (!weights.adapters.empty() || config.input_norms) {
+    up_ = Floats(size_t{max_tokens} * config.ffn);
+  }
   if (weights.adapters.empty()) return;
   for (std::vector<AdaptedToken>& tokens : adapted_) tokens.reserve(max_tokens);
   const GroupWidth group = WidestGroup(weights);
   gathered_ = Floats(size_t{max_tokens} * widest);
   low_ = Floats(max_tokens * group.ranks);
   delta_ = Floats(max_tokens * group.rows);
-  up_ = Floats(size_t{max_tokens} * config.ffn);
 }
 
 void Projector::BeginRun(const StepRows& rows) {
@@ -134,23 +158,34 @@ fabric::Status Projector::Project(std::span<const Projection> projections,
 // it; the bits are the same either way.
 fabric::Status Projector::ProjectGated(const Linear& gate_linear, const Linear& up_linear,
                                        float* gate, StepStats* stats) noexcept {
-  const bool relu = config_.activation == FfnActivation::kReluSquared;
   if (!any_adapted_ || (!Adapted(gate_linear) && !Adapted(up_linear))) {
-    const std::array ops = {
-        Op(gate_linear, gate, fabric::Epilogue::kStore),
-        Op(up_linear, gate, relu ? fabric::Epilogue::kReluSquaredMul : fabric::Epilogue::kSiluMul)};
+    const std::array ops = {Op(gate_linear, gate, fabric::Epilogue::kStore),
+                            Op(up_linear, gate, ActivationEpilogue(config_.activation))};
     return Execute(ops, stats);
   }
   const std::array projections = {Projection{.linear = &gate_linear, .y = gate},
                                   Projection{.linear = &up_linear, .y = up_.data()}};
   const fabric::Status status = Project(projections, stats);
-  if (status != fabric::Status::kOk) return status;
-  ForTokens(team_, tokens_, [&](uint32_t t) {
-    const size_t first = size_t{t} * gate_linear.rows;
-    const auto activate = relu ? fabric::ReluSquaredMul : fabric::SiluMul;
-    activate(up_.data() + first, gate_linear.rows, gate + first);
-  });
+  if (status == fabric::Status::kOk) Activate(gate_linear.rows, gate);
   return status;
+}
+
+fabric::Status Projector::ProjectOntoGate(const Linear& up_linear, float* gate,
+                                          StepStats* stats) noexcept {
+  assert(config_.input_norms);
+  const std::array up = {Projection{.linear = &up_linear, .y = up_.data()}};
+  const fabric::Status status = Project(up, stats);
+  if (status == fabric::Status::kOk) Activate(up_linear.rows, gate);
+  return status;
+}
+
+// gate[t] = act(gate[t]) * up_[t].
+void Projector::Activate(uint32_t ffn, float* gate) {
+  const auto activate = ActivationFunction(config_.activation);
+  ForTokens(team_, tokens_, [&](uint32_t t) {
+    const size_t first = size_t{t} * ffn;
+    activate(up_.data() + first, ffn, gate + first);
+  });
 }
 
 bool Projector::Adapted(const Linear& linear) const {

@@ -50,6 +50,10 @@ class Projector {
   fabric::Status ProjectGated(const Linear& gate_linear, const Linear& up_linear, float* gate,
                               StepStats* stats) noexcept;
 
+  // gate[t] = act(gate[t]) * (Wup x), where the gate's projection had another input.
+  // REQUIRES: ModelConfig::input_norms.
+  fabric::Status ProjectOntoGate(const Linear& up_linear, float* gate, StepStats* stats) noexcept;
+
   // Runs ops of the caller's own on the device; their time counts as that of projections.
   fabric::Status Execute(std::span<const fabric::ProjectionOp> ops, StepStats* stats) noexcept;
 
@@ -66,6 +70,7 @@ class Projector {
 
   fabric::ProjectionOp Op(const Linear& linear, float* y, fabric::Epilogue epilogue) const;
   bool Adapted(const Linear& linear) const;
+  void Activate(uint32_t ffn, float* gate);
   fabric::Status AddAdapters(std::span<const Projection> projections, StepStats* stats) noexcept;
   fabric::Status AddAdapter(const LoraAdapter& adapter, std::span<const AdaptedToken> tokens,
                             std::span<const Projection> projections, StepStats* stats) noexcept;
@@ -87,7 +92,8 @@ class Projector {
   Floats gathered_;  // [tokens, widest]: inputs of the adapted tokens
   Floats low_;       // [tokens, ranks]: A x of each projection of a group
   Floats delta_;     // [tokens, rows]: B A x of each projection of a group
-  Floats up_;        // [tokens, ffn]: where gate and up cannot be fused
+  // [tokens, ffn]: where gate and up cannot be fused, for adapters or for norms between.
+  Floats up_;
 };
 
 }  // namespace engine

@@ -28,6 +28,9 @@ namespace engine {
 //   x = x + Wo N'(attention(q, K, V))
 //   h = N(x);      x = x + Wdown N'(act(Wgate h) * Wup h)
 //
+// With norms before projections (BitNet embedding) W h is W N_W(h) for each W of its own, with
+// norms after blocks (Gemma) the sums are x + N''(...).
+//
 // Memory:  all activations for max_tokens are allocated by the constructor; Run() allocates
 // nothing. Threads: one thread at a time; work on many tokens is spread over `team`.
 class Transformer {
@@ -60,6 +63,12 @@ class Transformer {
 
   void Embed(const StepRows& rows);
   fabric::Status AttentionBlock(uint32_t index, StepRows* rows, StepStats* stats);
+  fabric::Status ProjectHeads(const LayerWeights& layer, StepRows* rows, StepStats* stats);
+  fabric::Status ProjectFfn(const LayerWeights& layer, StepRows* rows, StepStats* stats);
+  void Normalise(const Vector& norm, const StepRows& rows);
+  fabric::Status AddToResidual(const Linear& linear, const Vector& post_norm, const StepRows& rows,
+                               StepStats* stats);
+  size_t AnglesOf(uint32_t token, bool windowed) const;
   void SplitGates(uint32_t token);
   void GateAttended(const StepRows& rows);
   fabric::Status FeedForwardBlock(uint32_t index, StepRows* rows, StepStats* stats);
@@ -73,6 +82,7 @@ class Transformer {
   fabric::WorkerTeam& team_;
   KvCache& cache_;
   RopeTable rope_;
+  std::unique_ptr<RopeTable> windowed_rope_;  // of windowed layers, where it is another
   Attention attention_;
   std::unique_ptr<Attention> windowed_;  // of layers with a sliding window
   Projector projector_;
@@ -82,14 +92,16 @@ class Transformer {
   std::vector<LayerActivity> layer_activities_;
   Floats residual_;   // [tokens, hidden]
   Floats normed_;     // [tokens, hidden]
+  Floats input_;      // [tokens, hidden] of one projection, where each has a norm of its own
   Floats query_;      // [tokens, query_width]
   Floats gated_;      // [tokens, 2 * query_width] where queries come with gates, then the gates
   Floats key_;        // [tokens, kv_width]
   Floats value_;      // [tokens, kv_width]
   Floats attended_;   // [tokens, query_width]
   Floats activated_;  // [tokens, ffn]: the gate, then act(gate) * up
-  Floats cosines_;    // [tokens, rope_dim / 2]
-  Floats sines_;      // [tokens, rope_dim / 2]
+  // [tokens, rope_dim / 2], or twice that: of windowed_rope_ after those of rope_.
+  Floats cosines_;
+  Floats sines_;
 };
 
 }  // namespace engine

@@ -216,6 +216,10 @@ class Loader {
   Vector LoadVectorIf(bool present, const std::string& name, uint32_t size) {
     return present ? LoadVector(name, size) : Vector();
   }
+  // Of the projection `base`, where the model has norms before projections.
+  Vector LoadInputNorm(const std::string& base, uint32_t size) {
+    return LoadVectorIf(config_.input_norms, base + "_norm_in.weight", size);
+  }
   LayerWeights LoadLayer(uint32_t index);
   void LoadAttention(const std::string& prefix, LayerWeights* layer);
   std::unique_ptr<DeltaNetWeights> LoadDeltaNet(const std::string& prefix);
@@ -358,9 +362,16 @@ void Loader::LoadAttention(const std::string& prefix, LayerWeights* layer) {
   layer->query_norm =
       LoadVectorIf(config_.qk_norm, prefix + "attn_q_norm.weight", config_.head_dim);
   layer->key_norm = LoadVectorIf(config_.qk_norm, prefix + "attn_k_norm.weight", config_.head_dim);
+  layer->query_input_norm = LoadInputNorm(prefix + "attn_q", hidden);
+  layer->key_input_norm = LoadInputNorm(prefix + "attn_k", hidden);
+  layer->value_input_norm = LoadInputNorm(prefix + "attn_v", hidden);
   layer->attention_sub_norm =
-      LoadVectorIf(config_.attention_sub_norm, prefix + "attn_sub_norm.weight", query_width);
+      config_.input_norms
+          ? LoadInputNorm(prefix + "attn_output", query_width)
+          : LoadVectorIf(config_.attention_sub_norm, prefix + "attn_sub_norm.weight", query_width);
   layer->attention_output = LoadLinear(prefix + "attn_output", hidden, query_width);
+  layer->attention_post_norm =
+      LoadVectorIf(config_.post_norms, prefix + "post_attention_norm.weight", hidden);
 }
 
 std::unique_ptr<DeltaNetWeights> Loader::LoadDeltaNet(const std::string& prefix) {
@@ -408,9 +419,15 @@ Vector Loader::LoadConvolution(const std::string& name) {
 void Loader::LoadFeedForward(const std::string& prefix, LayerWeights* layer) {
   layer->gate = LoadLinear(prefix + "ffn_gate", config_.ffn, config_.hidden);
   layer->up = LoadLinear(prefix + "ffn_up", config_.ffn, config_.hidden);
+  layer->gate_input_norm = LoadInputNorm(prefix + "ffn_gate", config_.hidden);
+  layer->up_input_norm = LoadInputNorm(prefix + "ffn_up", config_.hidden);
   layer->ffn_sub_norm =
-      LoadVectorIf(config_.ffn_sub_norm, prefix + "ffn_sub_norm.weight", config_.ffn);
+      config_.input_norms
+          ? LoadInputNorm(prefix + "ffn_down", config_.ffn)
+          : LoadVectorIf(config_.ffn_sub_norm, prefix + "ffn_sub_norm.weight", config_.ffn);
   layer->down = LoadLinear(prefix + "ffn_down", config_.hidden, config_.ffn);
+  layer->ffn_post_norm =
+      LoadVectorIf(config_.post_norms, prefix + "post_ffw_norm.weight", config_.hidden);
 }
 
 std::unique_ptr<ExpertWeights> Loader::LoadExperts(const std::string& prefix) {

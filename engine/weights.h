@@ -55,15 +55,20 @@ struct ExpertWeights {
 struct LayerWeights {
   Vector attention_norm;                       // [hidden]
   std::unique_ptr<DeltaNetWeights> delta_net;  // instead of query ... attention_output
+  // Of ModelConfig::input_norms, else empty: between attention_norm or ffn_norm and one projection.
+  Vector query_input_norm, key_input_norm, value_input_norm;  // [hidden]
+  Vector gate_input_norm, up_input_norm;                      // [hidden]
   Linear query, key, value;                // [query_width (twice when gated) | kv_width, hidden]
   Vector query_norm, key_norm;             // [head_dim], empty when the model has none
   Vector attention_sub_norm;               // [query_width] or empty
   Linear attention_output;                 // [hidden, query_width]
+  Vector attention_post_norm;              // [hidden] or empty
   Vector ffn_norm;                         // [hidden]
   std::unique_ptr<ExpertWeights> experts;  // instead of gate ... down
   Linear gate, up;                         // [ffn, hidden]
   Vector ffn_sub_norm;                     // [ffn] or empty
   Linear down;                             // [hidden, ffn]
+  Vector ffn_post_norm;                    // [hidden] or empty
 };
 
 // The projections by name, for what is laid over them.

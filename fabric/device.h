@@ -39,6 +39,7 @@ enum class Epilogue : uint8_t {
   kAdd,             // y += v (residual stream)
   kReluSquaredMul,  // y = relu(y)^2 * v; y holds the gate
   kSiluMul,         // y = silu(y) * v;   y holds the gate
+  kGeluMul,         // y = gelu(y) * v;   y holds the gate
 };
 
 // y = W x for a batch of tokens.

@@ -173,7 +173,8 @@ Status PrepareMatrix(Matrix* matrix, std::optional<TernaryLayout> layout) {
 }
 
 bool IsChained(Epilogue epilogue) noexcept {
-  return epilogue == Epilogue::kReluSquaredMul || epilogue == Epilogue::kSiluMul;
+  return epilogue == Epilogue::kReluSquaredMul || epilogue == Epilogue::kSiluMul ||
+         epilogue == Epilogue::kGeluMul;
 }
 
 std::optional<MatrixShape> ShapeOf(const Matrix& matrix) noexcept {

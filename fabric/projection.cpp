@@ -161,6 +161,8 @@ kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
       return kernels::TileEpilogue::kReluSquaredMul;
     case Epilogue::kSiluMul:
       return kernels::TileEpilogue::kSiluMul;
+    case Epilogue::kGeluMul:
+      return kernels::TileEpilogue::kGeluMul;
   }
   return kernels::TileEpilogue::kStore;
 }

@@ -54,6 +54,8 @@ void ReluSquaredMul(const float* up, size_t n, float* gate) noexcept {
 
 void SiluMul(const float* up, size_t n, float* gate) noexcept { Ops().silu_mul(up, n, gate); }
 
+void GeluMul(const float* up, size_t n, float* gate) noexcept { Ops().gelu_mul(up, n, gate); }
+
 size_t ArgMax(const float* x, size_t n, bool* finite) noexcept {
   return Ops().arg_max(x, n, finite);
 }

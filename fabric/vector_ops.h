@@ -31,6 +31,7 @@ void AddTo(const float* x, size_t n, float* y) noexcept;
 // gate[i] = act(gate[i]) * up[i], for epilogues that could not be fused.
 void ReluSquaredMul(const float* up, size_t n, float* gate) noexcept;
 void SiluMul(const float* up, size_t n, float* gate) noexcept;
+void GeluMul(const float* up, size_t n, float* gate) noexcept;  // with tanh, as Gemma has it
 
 // Largest value and its lowest index; NaN counts as non-finite: *finite is set to false.
 size_t ArgMax(const float* x, size_t n, bool* finite) noexcept;

@@ -405,6 +405,7 @@ FloatOps MakeFloatOps() noexcept {
           .add_to = Floats::AddTo,
           .relu_squared_mul = Floats::ReluSquaredMul,
           .silu_mul = Floats::SiluMul,
+          .gelu_mul = Floats::GeluMul,
           .arg_max = Floats::ArgMax,
           .max = Floats::MaxOf,
           .exp_shifted = Floats::ExpShifted,

@@ -197,6 +197,12 @@ struct FloatLanes {
     const V e = Exp(V::Sub(V::Zero(), x));
     return V::Div(x, V::Add(V::Set(1.0F), e));
   }
+  // Hendrycks and Gimpel's approximation x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), written
+  // with tanh(u) = 2 / (1 + exp(-2u)) - 1.
+  static V Gelu(V x) noexcept {
+    const V cubic = V::Fma(V::Mul(x, x), V::Set(-0.0713548162726F), V::Set(-1.5957691216057F));
+    return V::Div(x, V::Add(V::Set(1.0F), Exp(V::Mul(x, cubic))));
+  }
   static void ReluSquaredMul(const float* up, size_t n, float* gate) noexcept {
     ForVectors(n, [&](size_t i, size_t count) {
       StoreN(gate + i, V::Mul(ReluSquared(LoadN(gate + i, count)), LoadN(up + i, count)), count);
@@ -205,6 +211,11 @@ struct FloatLanes {
   static void SiluMul(const float* up, size_t n, float* gate) noexcept {
     ForVectors(n, [&](size_t i, size_t count) {
       StoreN(gate + i, V::Mul(Silu(LoadN(gate + i, count)), LoadN(up + i, count)), count);
+    });
+  }
+  static void GeluMul(const float* up, size_t n, float* gate) noexcept {
+    ForVectors(n, [&](size_t i, size_t count) {
+      StoreN(gate + i, V::Mul(Gelu(LoadN(gate + i, count)), LoadN(up + i, count)), count);
     });
   }
 
@@ -224,6 +235,9 @@ struct FloatLanes {
           break;
         case TileEpilogue::kSiluMul:
           value = V::Mul(Silu(LoadN(y + i, count)), value);
+          break;
+        case TileEpilogue::kGeluMul:
+          value = V::Mul(Gelu(LoadN(y + i, count)), value);
           break;
       }
       StoreN(y + i, value, count);

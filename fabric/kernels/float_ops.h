@@ -8,7 +8,7 @@
 namespace fabric::kernels {
 
 // What becomes of a tile of projections v; the same meanings as fabric::Epilogue.
-enum class TileEpilogue : uint8_t { kStore, kAdd, kReluSquaredMul, kSiluMul };
+enum class TileEpilogue : uint8_t { kStore, kAdd, kReluSquaredMul, kSiluMul, kGeluMul };
 
 // y = epilogue(y, v + bias) for one token's rows. bias may be null.
 using ApplyEpilogueFn = void (*)(TileEpilogue epilogue, const float* v, const float* bias, size_t n,
@@ -23,6 +23,7 @@ struct FloatOps {
   void (*add_to)(const float*, size_t, float*) noexcept;
   void (*relu_squared_mul)(const float*, size_t, float*) noexcept;
   void (*silu_mul)(const float*, size_t, float*) noexcept;
+  void (*gelu_mul)(const float*, size_t, float*) noexcept;
   size_t (*arg_max)(const float*, size_t, bool*) noexcept;
   float (*max)(const float*, size_t) noexcept;
   float (*exp_shifted)(const float*, float, size_t, float*) noexcept;

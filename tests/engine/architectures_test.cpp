@@ -142,7 +142,9 @@ TEST_P(EveryArchitecture, RandomBatchesGiveTheSoloBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, EveryArchitecture,
-                         ::testing::Values("llama-hadamard", "qwen35", "qwen35-hadamard", "maple"));
+                         ::testing::Values("llama-hadamard", "qwen35", "qwen35-hadamard", "maple",
+                                           "gemma3", "bitnet-embedding-qwen3",
+                                           "bitnet-embedding-gemma3"));
 
 // ------------------------------------------------------------------------- recurrent states
 
@@ -266,6 +268,21 @@ TEST(Architectures, MissingTensorsAreNamedWithTheArchitecture) {
   EXPECT_EQ(LoadError(CopyOf("maple", false, "blk.2.ffn_up_exps.weight")),
             "The file has no tensor blk.2.ffn_up_exps.weight, which a maple model needs (256 x "
             "64).");
+  EXPECT_EQ(LoadError(CopyOf("gemma3", false, "blk.6.post_ffw_norm.weight")),
+            "The file has no tensor blk.6.post_ffw_norm.weight, which a gemma3 model needs (1 x "
+            "32).");
+}
+
+// All projections have a norm before them, or none has.
+TEST(Architectures, NormsBeforeSomeProjectionsAreRefused) {
+  for (const char* projection : {"attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"}) {
+    const std::string name = std::string("blk.1.") + projection + "_norm_in.weight";
+    EXPECT_THAT(LoadError(CopyOf("bitnet-embedding-qwen3", false, name)),
+                HasSubstr("The file has no tensor " + name));
+  }
+  EXPECT_EQ(LoadError(CopyOf("bitnet-embedding-gemma3", false, "blk.0.attn_q_norm_in.weight")),
+            "The tensor blk.0.attn_k_norm_in.weight is not part of a gemma3 model as this engine "
+            "knows it.");
 }
 
 // The error after one key was replaced; no value drops it.
@@ -301,6 +318,9 @@ TEST(Architectures, ContradictoryMetadataIsRefused) {
               HasSubstr("shared experts are not supported"));
   EXPECT_THAT(ErrorWith("maple", "maple.attention.sliding_window_pattern", Ints({1, 1})),
               HasSubstr("must be a list of a boolean for each of the 4 layers"));
+  EXPECT_THAT(
+      ErrorWith("gemma3", "gemma3.final_logit_softcapping", {gguf::ValueType::kFloat32, 30.0}),
+      HasSubstr("gemma3.final_logit_softcapping is set: soft caps are not supported"));
   EXPECT_THAT(ErrorWith("llama", "llama.expert_count", Uint(8)),
               HasSubstr("mixture-of-experts models of architecture llama are not supported"));
 }

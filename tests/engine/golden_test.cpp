@@ -145,6 +145,11 @@ TEST(ReferenceGolden, MixtureOfExpertsWithSlidingWindows) {
   ExpectFloatMatch("maple", Compare(*rig.engine, ArchGolden("maple.json")));
 }
 
+TEST(ReferenceGolden, NormsAfterBlocksAndTwoRotations) {
+  Rig rig(ArchGolden("gemma3.gguf"), SmallOptions(KvType::kF32));
+  ExpectFloatMatch("gemma3", Compare(*rig.engine, ArchGolden("gemma3.json")));
+}
+
 TEST(DemoGolden, BundledModelMatchesItsTrainingCode) {
   for (const KvType type : {KvType::kF32, KvType::kF16}) {
     Rig rig(BundledModel(), SmallOptions(type));

@@ -88,7 +88,36 @@ TEST(ModelConfig, ActivationFollowsTheKeyThenTheArchitecture) {
   EXPECT_EQ(activation("llama"), FfnActivation::kSilu);
   EXPECT_EQ(activation("bitnet", "relu2"), FfnActivation::kReluSquared);
   EXPECT_EQ(activation("bitnet-b1.58", "silu"), FfnActivation::kSilu);
+  EXPECT_EQ(activation("gemma3"), FfnActivation::kGelu);
+  EXPECT_EQ(activation("llama", "gelu_pytorch_tanh"), FfnActivation::kGelu);
   EXPECT_THROW(activation("bitnet", "gelu"), ModelError);
+}
+
+TEST(ModelConfig, GemmasWindowsAndScales) {
+  const auto layers = [](uint64_t count, uint64_t window) {
+    return [=](gguf::Metadata& metadata) {
+      metadata.Set("gemma3.block_count", Uint(count));
+      metadata.Set("gemma3.rope.freq_base", {gguf::ValueType::kFloat32, 1e6});
+      if (window > 0) metadata.Set("gemma3.attention.sliding_window", Uint(window));
+    };
+  };
+  const ModelConfig plain = Read({.architecture = "gemma3"}, layers(7, 0));
+  EXPECT_EQ(plain.embedding_scale, std::sqrt(static_cast<float>(plain.hidden)));
+  EXPECT_TRUE(plain.post_norms);
+  EXPECT_EQ(plain.sliding_window, 0U);
+  EXPECT_EQ(plain.window_rope_base, 0.0);
+  for (const LayerKind& kind : plain.layer_kinds) EXPECT_FALSE(kind.windowed);
+  EXPECT_EQ(plain.score_dim, 0U);
+
+  const ModelConfig windowed = Read({.architecture = "gemma3"}, layers(7, 16));
+  EXPECT_EQ(windowed.sliding_window, 16U);
+  EXPECT_EQ(windowed.context_length, plain.context_length);
+  EXPECT_EQ(windowed.rope_base, 1e6);
+  EXPECT_EQ(windowed.window_rope_base, 10000.0);
+  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(windowed.layer_kinds[i].windowed, i != 5) << i;
+
+  const ModelConfig largest = Read({.architecture = "gemma3"}, layers(62, 16));
+  EXPECT_EQ(largest.score_dim, largest.hidden / largest.heads);
 }
 
 TEST(ModelConfig, Bitnet2BConvertedAsBitnetIsKnownByItsShape) {

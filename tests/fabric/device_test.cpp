@@ -379,7 +379,8 @@ TEST(Device, WrongOpsAreRefusedBeforeAnyRuns) {
 
 TEST(Device, FusedEpiloguesEqualTheOpsApart) {
   WorkerTeam team(2);
-  for (const Epilogue epilogue : {Epilogue::kAdd, Epilogue::kReluSquaredMul, Epilogue::kSiluMul}) {
+  for (const Epilogue epilogue :
+       {Epilogue::kAdd, Epilogue::kReluSquaredMul, Epilogue::kSiluMul, Epilogue::kGeluMul}) {
     const auto device = CreateDevice({}, team);
     MatrixId gate;
     MatrixId up;
@@ -405,6 +406,7 @@ TEST(Device, FusedEpiloguesEqualTheOpsApart) {
     ASSERT_EQ(Execute(*device, separate), Status::kOk);
     if (epilogue == Epilogue::kAdd) AddTo(other.data(), other.size(), apart.data());
     if (epilogue == Epilogue::kSiluMul) SiluMul(other.data(), other.size(), apart.data());
+    if (epilogue == Epilogue::kGeluMul) GeluMul(other.data(), other.size(), apart.data());
     if (epilogue == Epilogue::kReluSquaredMul) {
       ReluSquaredMul(other.data(), other.size(), apart.data());
     }

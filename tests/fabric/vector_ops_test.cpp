@@ -26,6 +26,7 @@ using kernels::KernelTable;
 
 using Random = std::independent_bits_engine<std::mt19937, 32, uint32_t>;
 
+const double kRootOfTwoByPi = std::sqrt(2 / std::acos(-1.0));
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const size_t kLengths[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 100, 255, 256, 2560};
 
@@ -233,13 +234,33 @@ TEST(VectorOps, GatesEqualTheirFormulas) {
       ops.silu_mul(up.data(), n, y.data());
       return y;
     });
+    const auto gelu = SameOnEveryIsa([&](const FloatOps& ops) {
+      auto y = gate;
+      ops.gelu_mul(up.data(), n, y.data());
+      return y;
+    });
     for (size_t i = 0; i < n; ++i) {
       const float positive = std::max(0.0F, gate[i]);
       EXPECT_EQ(relu[i], positive * positive * up[i]);
       const double expected = gate[i] / (1.0 + std::exp(-double{gate[i]})) * up[i];
       EXPECT_NEAR(silu[i], expected, 1e-6 * std::fabs(expected) + 1e-30);
+      const double x = gate[i];
+      const double gelu_of_x =
+          0.5 * x * (1 + std::tanh(kRootOfTwoByPi * (x + 0.044715 * x * x * x)));
+      EXPECT_NEAR(gelu[i], gelu_of_x * up[i], 1e-6 * std::fabs(x * up[i]));
     }
   }
+}
+
+TEST(VectorOps, GeluOfWhatIsFarOutIsItsLimit) {
+  const std::vector<float> gate = {-1e30F, -40.0F, -0.0F, 0.0F, 40.0F, 1e30F};
+  const std::vector<float> up(gate.size(), 1.0F);
+  const auto gelu = SameOnEveryIsa([&](const FloatOps& ops) {
+    auto y = gate;
+    ops.gelu_mul(up.data(), y.size(), y.data());
+    return y;
+  });
+  EXPECT_EQ(gelu, (std::vector<float>{0.0F, 0.0F, 0.0F, 0.0F, 40.0F, 1e30F}));
 }
 
 TEST(VectorOps, ArgMaxTakesTheLowestIndexOfTies) {

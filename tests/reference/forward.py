@@ -6,7 +6,9 @@ checkpoints, not that of GGUF: what a converter permutes is permuted by generate
 
 Sources: RMSNorm (Zhang, Sennrich 2019), RoPE (Su et al. 2021), GQA (Ainslie et al. 2023), LoRA (Hu
 et al. 2021), Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024), gated attention (Qiu et al. 2025);
-shapes of Qwen3.5's text model and of Maple from their model code.
+GELU with tanh (Hendrycks, Gimpel 2016), BitNet b1.58's int8 activations (Ma et al. 2024); shapes of
+Qwen3.5's text model, of Maple and of Gemma 3 from their model code, norms before projections from the
+conversion guide of the BitNet embedding models.
 """
 
 import math
@@ -30,6 +32,16 @@ def sigmoid(x):
 
 def silu(x):
     return x * sigmoid(x)
+
+
+def gelu(x):
+    return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+
+def int8_per_token(x):
+    """What x becomes before a ternary matrix: round() takes halves to even."""
+    scale = 127 / max(1e-5, max(abs(value) for value in x))
+    return [max(-128, min(127, round(value * scale))) / scale for value in x]
 
 
 def rms_norm(x, weight, eps):
@@ -92,6 +104,11 @@ class Sequence:
         self.cache = [{} for _ in model["layers"]]
 
     def project(self, layer, name, x):
+        """W x; where projections have norms before them, W norm(x)."""
+        if name + "_input_norm" in layer:
+            x = rms_norm(x, layer[name + "_input_norm"], self.model["eps"])
+        if self.model.get("int8"):
+            x = int8_per_token(x)
         y = matvec(layer[name], x)
         for scale, adapter in self.model.get("adapters", []):
             pair = adapter["pairs"].get((layer["index"], name))
@@ -105,15 +122,20 @@ class Sequence:
     def hidden(self, token):
         """The state of `token` after the final norm, from which the head makes logits."""
         model = self.model
-        x = list(model["embedding"][token])
+        scale = model.get("embedding_scale", 1.0)
+        x = [value * scale for value in model["embedding"][token]]
         for layer, cache in zip(model["layers"], self.cache):
             h = rms_norm(x, layer["attention_norm"], model["eps"])
             mixer = self.delta_net if "conv" in layer else self.attention
-            x = add(x, mixer(layer, cache, h))
+            x = add(x, self.normed(layer, "attention_post_norm", mixer(layer, cache, h)))
             h = rms_norm(x, layer["ffn_norm"], model["eps"])
-            x = add(x, self.experts(layer, h) if "router" in layer else self.ffn(layer, h))
+            y = self.experts(layer, h) if "router" in layer else self.ffn(layer, h)
+            x = add(x, self.normed(layer, "ffn_post_norm", y))
         self.position += 1
         return rms_norm(x, model["output_norm"], model["eps"])
+
+    def normed(self, layer, name, y):
+        return rms_norm(y, layer[name], self.model["eps"]) if name in layer else y
 
     def step(self, token):
         """Log-probabilities of the token after `token`."""
@@ -136,8 +158,8 @@ class Sequence:
             queries = [rms_norm(q, layer["query_norm"], model["eps"]) for q in queries]
             keys = [rms_norm(k, layer["key_norm"], model["eps"]) for k in keys]
         if layer.get("rope", True):
-            turn = lambda v: rope(v, self.position, model["rope_dim"], model["rope_base"],
-                                  model["neox"])
+            base = layer.get("rope_base", model["rope_base"])
+            turn = lambda v: rope(v, self.position, model["rope_dim"], base, model["neox"])
             queries, keys = [turn(q) for q in queries], [turn(k) for k in keys]
         cache.setdefault("keys", []).append(keys)
         cache.setdefault("values", []).append(values)
@@ -194,7 +216,8 @@ class Sequence:
     def ffn(self, layer, h):
         gate = self.project(layer, "gate", h)
         up = self.project(layer, "up", h)
-        return self.project(layer, "down", [silu(g) * u for g, u in zip(gate, up)])
+        act = gelu if self.model.get("gelu") else silu
+        return self.project(layer, "down", [act(g) * u for g, u in zip(gate, up)])
 
     def experts(self, layer, h):
         model = self.model

@@ -382,14 +382,121 @@ def make_maple(directory):
     save(directory, "maple", metadata, tensors, golden(model, 300))
 
 
+# -------------------------------------------------------------------------------- gemma3
+
+GEMMA3 = {**ATTENTION, "attention_post_norm": "post_attention_norm",
+          "ffn_post_norm": "post_ffw_norm"}
+
+
+def gemma3(seed):
+    """Seven layers of which the sixth sees everything."""
+    make = Maker(seed)
+    hidden, heads, kv_heads, size, ffn, window = 32, 4, 1, 16, 48, 12
+    layers = []
+    for index in range(7):
+        layer = {"index": index, "query_norm": make.norm(size), "key_norm": make.norm(size),
+                 "query": make.matrix(heads * size, hidden),
+                 "key": make.matrix(kv_heads * size, hidden),
+                 "value": make.matrix(kv_heads * size, hidden),
+                 "attention_output": make.matrix(hidden, heads * size),
+                 "gate": make.matrix(ffn, hidden), "up": make.matrix(ffn, hidden),
+                 "down": make.matrix(hidden, ffn)}
+        layer.update({name: make.norm(hidden) for name in ("attention_norm", "attention_post_norm",
+                                                           "ffn_norm", "ffn_post_norm")})
+        if index != 5:
+            layer.update({"window": window, "rope_base": 10000.0})
+        layers.append(layer)
+    embedding = make.matrix(VOCABULARY, hidden, 0.2)
+    return {"layers": layers, "embedding": embedding, "head": embedding,
+            "output_norm": make.norm(hidden), "eps": f32(1e-6), "head_dim": size, "rope_dim": size,
+            "rope_base": 1000000.0, "neox": True, "gelu": True,
+            "embedding_scale": f32(math.sqrt(hidden))}, ffn, window
+
+
+def make_gemma3(directory):
+    model, ffn, window = gemma3(31)
+    metadata = base_metadata("gemma3", model, ffn)
+    metadata["gemma3.attention.sliding_window"] = window
+    tensors = {**outer_tensors(model), **layer_tensors(model, GEMMA3)}
+    del tensors["output.weight"]
+    save(directory, "gemma3", metadata, tensors, golden(model, 500))
+
+
+# ---------------------------------------------------------------------- BitNet embedding
+
+PROJECTIONS = ("query", "key", "value", "attention_output", "gate", "up", "down")
+
+
+def f16(x):
+    return struct.unpack("<e", struct.pack("<e", x))[0]
+
+
+def bitnet_embedding(seed, gemma):
+    """As the published models: heads wider together than the model, a norm before every
+    projection, trits times one scale, and all other tensors in half precision."""
+    make = Maker(seed)
+    hidden, heads, kv_heads, size, ffn = 128, 4, 1 if gemma else 2, 64, 256
+    halves = lambda size: [f16(x) for x in make.norm(size)]
+    shapes = {"query": (heads * size, hidden), "key": (kv_heads * size, hidden),
+              "value": (kv_heads * size, hidden), "attention_output": (hidden, heads * size),
+              "gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+    layers = []
+    for index in range(3):
+        layer = {"index": index, "attention_norm": halves(hidden), "ffn_norm": halves(hidden),
+                 "query_norm": halves(size), "key_norm": halves(size)}
+        for name, (rows, cols) in shapes.items():
+            scale = f32(make.random.uniform(0.8, 1.2) / math.sqrt(cols))
+            layer[name] = [[scale * make.random.choice((-1, 0, 1)) for _ in range(cols)]
+                           for _ in range(rows)]
+            layer[name + "_input_norm"] = halves(cols)
+        if gemma:
+            layer.update({"attention_post_norm": halves(hidden), "ffn_post_norm": halves(hidden)})
+        layers.append(layer)
+    embedding = [[f16(x) for x in row] for row in make.matrix(VOCABULARY, hidden, 0.2)]
+    model = {"layers": layers, "embedding": embedding, "output_norm": halves(hidden),
+             "eps": f32(1e-6), "head_dim": size, "rope_dim": size,
+             "rope_base": 10000.0 if gemma else 1000000.0, "neox": True, "int8": True}
+    if gemma:
+        model.update({"gelu": True, "embedding_scale": f32(math.sqrt(hidden))})
+    return model, ffn
+
+
+EMBEDDING_MODELS = {"bitnet-embedding-qwen3": (41, False), "bitnet-embedding-gemma3": (42, True)}
+
+
+def make_bitnet_embeddings(directory):
+    for name, (seed, gemma) in EMBEDDING_MODELS.items():
+        model, ffn = bitnet_embedding(seed, gemma)
+        arch = "gemma3" if gemma else "qwen3"
+        metadata = base_metadata(arch, model, ffn)
+        metadata[arch + ".pooling_type"] = 3
+        metadata["tokenizer.ggml.add_bos_token"] = gemma
+        metadata["tokenizer.ggml.add_eos_token"] = True
+        names = dict(GEMMA3 if gemma else ATTENTION)
+        names.update({key + "_input_norm": names[key] + "_norm_in" for key in PROJECTIONS})
+        tensors = {"token_embd.weight": tensor(model["embedding"]),
+                   "output_norm.weight": tensor(model["output_norm"]),
+                   **layer_tensors(model, names)}
+        ternary = {ATTENTION[key] + ".weight" for key in PROJECTIONS}
+        for key, (extents, values) in tensors.items():
+            kind = gguf_file.I2_S if key.split(".", 2)[-1] in ternary else gguf_file.F16
+            tensors[key] = (extents, values, kind)
+        save(directory, name, metadata, tensors, None)
+
+
 # ----------------------------------------------------------------------------- embeddings
 
 
 def make_embeddings(directory):
-    """Of models that others write: one with attention in every layer, one with recurrent layers."""
+    """Of models that others write: one with attention in every layer, one with recurrent layers;
+    and of models that were made for it."""
     rng = random.Random(400)
     result = {}
-    for name, model in (("llama", llama(1)[0]), ("qwen35", qwen35(11)[0])):
+    models = [("llama", llama(1)[0]), ("qwen35", qwen35(11)[0])]
+    for name, made in EMBEDDING_MODELS.items():
+        model = bitnet_embedding(*made)[0]
+        models += [(name, model), (name + "-float", dict(model, int8=False))]
+    for name, model in models:
         cases = []
         for length in (1, 2, 17, 40):
             tokens = [rng.randrange(VOCABULARY) for _ in range(length)]
@@ -407,3 +514,5 @@ if __name__ == "__main__":
     make_hadamard(target)
     make_qwen35(target)
     make_maple(target)
+    make_gemma3(target)
+    make_bitnet_embeddings(target)
