@@ -63,11 +63,6 @@ std::vector<Row> OtherRows() {
       {"unknown path", GetText("/v1/nothing", key), 404, kInvalid, nullptr, nullptr},
       {"wrong method", GetText("/v1/chat/completions", key), 405, kInvalid, "method_not_supported",
        nullptr, "Allow"},
-      {"slow body",
-       "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-       "Content-Length: 100\r\n" +
-           key + "\r\n{",
-       408, kInvalid, "request_timeout", nullptr},
       {"large body", PostText("/v1/chat/completions", std::string(70000, ' '), key), 413, kInvalid,
        "request_too_large", nullptr},
       {"long URL", GetText("/v1/" + std::string(9000, 'a'), key), 414, kInvalid, "uri_too_long",
@@ -85,7 +80,6 @@ std::vector<Row> OtherRows() {
 TestAppOptions Options() {
   TestAppOptions options;
   options.server.max_body_bytes = 65536;
-  options.server.body_timeout_seconds = 0.3;
   options.server.api_keys = {{"user", "sk-user", false}, {"slow", "sk-slow", false, {1, 0, 0}}};
   return options;
 }
@@ -126,14 +120,24 @@ TEST(ErrorTable, AKeyBeyondItsRate) {
   Check(app, {"rate", request, 429, "rate_limit_error", "rate_limit_exceeded", nullptr});
 }
 
+TEST(ErrorTable, ABodyThatDoesNotCome) {
+  TestAppOptions options = Options();
+  options.server.body_timeout_seconds = 0.3;
+  Check(TestApp(options),
+        {"slow body",
+         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+         "Content-Length: 100\r\n" +
+             std::string(kUser) + "\r\n{",
+         408, kInvalid, "request_timeout", nullptr});
+}
+
 TEST(ErrorTable, AServerThatShutsDown) {
-  TestApp app(Options());
+  TestAppOptions options = Options();
+  options.scheduler.max_sequences = 1;
+  TestApp app(options);
   // A connection that is there before: the listener goes on, but new work is refused.
-  json body = ChatBody("Tell me a story", 900);
-  body["ignore_eos"] = true;
-  body["stream"] = true;
   RawClient running = app.Connect();
-  running.Send(PostText("/v1/chat/completions", body.dump(), kUser));
+  running.Send(PostText("/v1/chat/completions", LongBody().dump(), kUser));
   ASSERT_FALSE(running.ReadUntil("data: ").empty());
   app.app().BeginShutdown();
   Check(app, {"shutdown", Chat(json::object()), 503, "service_unavailable_error", "shutting_down",

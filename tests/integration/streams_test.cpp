@@ -20,19 +20,6 @@ json StreamBody(const std::string& prompt, int max_tokens) {
   return body;
 }
 
-// Runs for as long as a test needs: its choices come one after the other.
-json LongBody() {
-  json body = StreamBody("Tell me a story.", 900);
-  body["n"] = 16;
-  return body;
-}
-
-TestAppOptions OneAtATime() {
-  TestAppOptions options;
-  options.scheduler.max_sequences = 1;
-  return options;
-}
-
 constexpr char kAborted[] =
     "tern_request_success_total{finished_reason=\"abort\",model_name=\"demo\"}";
 constexpr char kLength[] =
@@ -228,15 +215,14 @@ TEST(ResumableStream, OnlyThoseThatAskedAre) {
 }
 
 TEST(ResumableStream, ARequestThatFailsAtOnceHasItsStatus) {
-  TestAppOptions options;
+  TestAppOptions options = OneAtATime();
   options.scheduler.max_queued_requests = 1;
-  options.scheduler.max_sequences = 1;
+  options.server.ping_seconds = 0.1;  // so that the head of the one that waits comes soon
   TestApp app(options);
   std::vector<RawClient> clients;
   for (int i = 0; i < 6; ++i) {
     clients.push_back(app.Connect());
-    clients.back().Send(
-        PostText("/v1/chat/completions", StreamBody("Tell me a story.", 400).dump(), kResumable));
+    clients.back().Send(PostText("/v1/chat/completions", LongBody().dump(), kResumable));
   }
   int refused = 0;
   for (RawClient& client : clients) {

@@ -157,4 +157,20 @@ inline nlohmann::json ChatBody(const std::string& content, int max_tokens = 24) 
           {"temperature", 0}};
 }
 
+inline TestAppOptions OneAtATime() {
+  TestAppOptions options;
+  options.scheduler.max_sequences = 1;
+  return options;
+}
+
+// Runs for as long as a test needs, whoever the machine lets run meanwhile: with OneAtATime() its
+// choices come one after the other.
+inline nlohmann::json LongBody() {
+  nlohmann::json body = ChatBody("Tell me a story.", 900);
+  body["ignore_eos"] = true;
+  body["stream"] = true;
+  body["n"] = 16;
+  return body;
+}
+
 }  // namespace server
