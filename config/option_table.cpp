@@ -371,6 +371,9 @@ void AddServerOptions(std::vector<Option>* table) {
   add(Choice<bool>(info("metrics_aliases", "--metrics-aliases", "vllm|none",
                         "also export metrics under the names that vLLM's dashboards use"),
                    TERN_FIELD(server.metrics_aliases), {{"vllm", true}, {"none", false}}));
+  add(Boolean(info("metrics_keys", "--metrics-keys", "",
+                   "also export what each API key has used; /metrics then tells their names"),
+              TERN_FIELD(server.metrics_keys)));
   add(Boolean(info("log_requests", "--log-requests", "", "log one line per request on stderr"),
               TERN_FIELD(server.log_requests)));
   add(Choice<bool>(info("log_format", "--log-format", "text|json", "lines of the log"),

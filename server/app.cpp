@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "fabric/cpu/isa.h"
 #include "server/chat_syntax.h"
 #include "server/http_server.h"
 #include "server/log.h"
@@ -121,6 +122,8 @@ struct App::Impl {
     snapshot.model_memory_limit = registry.memory_limit();
     snapshot.traces = http->trace_stats();
     snapshot.energy = energy.Read();
+    snapshot.kernels = fabric::IsaName(fabric::ActiveIsa());
+    if (options.metrics_keys) snapshot.keys = http->key_uses();
     for (ModelRegistry::Status& status : registry.Statuses()) {
       RuntimeSource::View view = source.Look(snapshot.models.size());
       snapshot.models.push_back({.name = status.name,

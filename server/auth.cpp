@@ -53,10 +53,7 @@ void Authenticator::Replace(const std::vector<ApiKey>& keys) {
 }
 
 std::optional<Authenticator::Client> Authenticator::Check(const HttpRequest& request) const {
-  const auto entries = [this] {
-    const std::lock_guard lock(mutex_);
-    return entries_;
-  }();
+  const auto entries = Entries();
   if (entries->empty()) return Client{"", true, nullptr};
   const std::string_view presented = PresentedKey(request);
   if (presented.empty()) return std::nullopt;
@@ -68,6 +65,19 @@ std::optional<Authenticator::Client> Authenticator::Check(const HttpRequest& req
   }
   if (match == nullptr) return std::nullopt;
   return match->client;
+}
+
+std::vector<Authenticator::KeyUse> Authenticator::Uses() const {
+  std::vector<KeyUse> uses;
+  for (const Entry& entry : *Entries()) {
+    uses.push_back({entry.client.name, entry.client.budget->totals()});
+  }
+  return uses;
+}
+
+std::shared_ptr<const std::vector<Authenticator::Entry>> Authenticator::Entries() const {
+  const std::lock_guard lock(mutex_);
+  return entries_;
 }
 
 Authenticator::Digest Authenticator::Hash(std::string_view key) {

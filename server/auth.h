@@ -36,6 +36,13 @@ class Authenticator {
   // none or it is wrong. Without configured keys everybody may do everything.
   std::optional<Client> Check(const HttpRequest& request) const;
 
+  struct KeyUse {
+    std::string name;
+    KeyBudget::Totals totals;
+  };
+  // Of each key, in the order of the configuration.
+  std::vector<KeyUse> Uses() const;
+
  private:
   using Digest = std::array<unsigned char, 32>;
   struct Entry {
@@ -43,6 +50,7 @@ class Authenticator {
     Digest digest;
   };
   static Digest Hash(std::string_view key);
+  std::shared_ptr<const std::vector<Entry>> Entries() const;
 
   mutable std::mutex mutex_;
   std::shared_ptr<const std::vector<Entry>> entries_;

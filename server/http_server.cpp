@@ -162,6 +162,10 @@ std::optional<SpanExporter::Stats> HttpServer::trace_stats() const {
   return exporter->stats();
 }
 
+std::vector<Authenticator::KeyUse> HttpServer::key_uses() const {
+  return impl_->shared.authenticator.Uses();
+}
+
 void HttpServer::Stop() {
   if (impl_->io == nullptr) return;
   impl_->io->stop();

@@ -91,6 +91,8 @@ class HttpServer {
   uint32_t connections() const;
   // nullopt when no traces are exported.
   std::optional<SpanExporter::Stats> trace_stats() const;
+  // What each API key has used.
+  std::vector<Authenticator::KeyUse> key_uses() const;
 
   // Closes every connection and joins the threads. Handlers end where they wait.
   void Stop();

@@ -238,7 +238,7 @@ asio::awaitable<bool> HttpSession::ServeOne() {
   request_.arrival = Clock::now();
   request_.use = std::make_shared<RequestUse>();
   request_.request_id = NewRequestId();
-  http_1_0_ = head_request_ = keep_alive_ = gone_ = replied_ = streaming_ = false;
+  http_1_0_ = head_request_ = keep_alive_ = gone_ = replied_ = streaming_ = complete_ = false;
   status_ = 0;
   Incoming incoming(shared_);
   std::optional<ApiError> error = co_await ReadHeader(incoming);
@@ -472,8 +472,8 @@ asio::awaitable<bool> HttpSession::ReplyError(const ApiError& error) {
 void HttpSession::Record(const Incoming& incoming) {
   const double seconds = std::chrono::duration<double>(Clock::now() - request_.arrival).count();
   if (shared_.on_request) {
-    shared_.on_request(
-        {incoming.route == nullptr ? "other" : incoming.route->path, status_, seconds, gone_});
+    shared_.on_request({incoming.route == nullptr ? "other" : incoming.route->path, status_,
+                        seconds, left_early()});
   }
   const bool probe = incoming.route != nullptr && !incoming.route->json;
   const bool fine = status_ == 200 || status_ == 304;
@@ -485,7 +485,7 @@ void HttpSession::Record(const Incoming& incoming) {
                 .client = client_,
                 .status = status_,
                 .seconds = seconds,
-                .client_gone = gone_,
+                .client_gone = left_early(),
                 .prompt_tokens = request_.use->prompt_tokens(),
                 .completion_tokens = request_.use->completion_tokens(),
                 .trace = request_.trace == nullptr ? nullptr : &request_.trace->context()});
@@ -518,7 +518,7 @@ void HttpSession::ExportSpan(const Incoming& incoming) const {
   }
   add("tern.request_id", request_.request_id);
   if (!request_.key_name.empty()) add("tern.key", request_.key_name);
-  if (gone_) add("tern.client_gone", true);
+  if (left_early()) add("tern.client_gone", true);
   constexpr int kServerErrors = 500;
   if (status_ > 0) add("http.response.status_code", int64_t{status_});
   if (status_ >= kServerErrors) {
@@ -535,7 +535,8 @@ asio::awaitable<bool> HttpSession::Reply(const HttpResponse& response) {
   if (response.close || shared_.draining) keep_alive_ = false;
   std::string text = FormatHead(response, response.body.size());
   if (!head_request_) text += response.body;
-  co_return co_await SendAll(text);
+  complete_ = co_await SendAll(text);
+  co_return complete_;
 }
 
 asio::awaitable<bool> HttpSession::StartStream(const HttpResponse& head) {
@@ -557,8 +558,8 @@ asio::awaitable<bool> HttpSession::Write(std::string_view text) {
 }
 
 asio::awaitable<bool> HttpSession::FinishStream() {
-  if (http_1_0_) co_return !gone_;
-  co_return co_await SendAll("0\r\n\r\n");
+  complete_ = http_1_0_ ? !gone_ : co_await SendAll("0\r\n\r\n");
+  co_return complete_;
 }
 
 std::string HttpSession::FormatHead(const HttpResponse& response,

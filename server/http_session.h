@@ -65,6 +65,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   boost::asio::awaitable<bool> ReplyError(const ApiError& error);
   void Record(const Incoming& incoming);
   void ExportSpan(const Incoming& incoming) const;
+  bool left_early() const { return gone_ && !complete_; }
 
   std::string FormatHead(const HttpResponse& response, std::optional<size_t> content_length) const;
   boost::asio::awaitable<bool> SendAll(std::string_view text);
@@ -98,6 +99,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   bool gone_ = false;
   bool replied_ = false;
   bool streaming_ = false;
+  bool complete_ = false;  // all of the answer was sent: who leaves now has it
   int status_ = 0;
 };
 

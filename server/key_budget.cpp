@@ -11,6 +11,15 @@ constexpr double kUnknownWaitSeconds = 1;
 
 }  // namespace
 
+KeyBudget::Totals& KeyBudget::Totals::operator+=(const Totals& other) {
+  requests += other.requests;
+  for (size_t limit = 0; limit < kLimits; ++limit) refusals[limit] += other.refusals[limit];
+  prompt_tokens += other.prompt_tokens;
+  completion_tokens += other.completion_tokens;
+  running += other.running;
+  return *this;
+}
+
 double KeyBudget::Bucket::UsedAt(Clock::time_point now, uint32_t per_minute) const {
   const double minutes = std::chrono::duration<double, std::ratio<60>>(now - at).count();
   return std::max(0.0, used - minutes * per_minute);
@@ -29,7 +38,18 @@ void KeyBudget::SetLimits(KeyLimits limits) {
 
 std::optional<KeyBudget::Refusal> KeyBudget::Enter(Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  if (limits_.concurrent > 0 && running_ >= limits_.concurrent) {
+  if (const auto refusal = RefusalAt(now)) {
+    ++totals_.refusals[static_cast<size_t>(refusal->limit)];
+    return refusal;
+  }
+  requests_.Use(1, now, limits_.requests_per_minute);
+  ++totals_.requests;
+  ++totals_.running;
+  return std::nullopt;
+}
+
+std::optional<KeyBudget::Refusal> KeyBudget::RefusalAt(Clock::time_point now) const {
+  if (limits_.concurrent > 0 && totals_.running >= limits_.concurrent) {
     return Refusal{Limit::kConcurrent, limits_.concurrent, kUnknownWaitSeconds};
   }
   // Seconds until the bucket has room for `amount`.
@@ -47,19 +67,19 @@ std::optional<KeyBudget::Refusal> KeyBudget::Enter(Clock::time_point now) {
       return Refusal{Limit::kTokens, limit, seconds};
     }
   }
-  requests_.Use(1, now, limits_.requests_per_minute);
-  ++running_;
   return std::nullopt;
 }
 
 void KeyBudget::Leave() {
   const std::lock_guard lock(mutex_);
-  --running_;
+  --totals_.running;
 }
 
-void KeyBudget::UseTokens(uint64_t tokens, Clock::time_point now) {
+void KeyBudget::UseTokens(uint64_t prompt, uint64_t completion, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  tokens_.Use(static_cast<double>(tokens), now, limits_.tokens_per_minute);
+  tokens_.Use(static_cast<double>(prompt + completion), now, limits_.tokens_per_minute);
+  totals_.prompt_tokens += prompt;
+  totals_.completion_tokens += completion;
 }
 
 KeyBudget::Remaining KeyBudget::Left(const Bucket& bucket, uint32_t per_minute,
@@ -80,6 +100,11 @@ KeyBudget::Remaining KeyBudget::TokensLeft(Clock::time_point now) const {
   return Left(tokens_, limits_.tokens_per_minute, now);
 }
 
+KeyBudget::Totals KeyBudget::totals() const {
+  const std::lock_guard lock(mutex_);
+  return totals_;
+}
+
 RequestUse::~RequestUse() {
   if (budget_ != nullptr) budget_->Leave();
 }
@@ -90,7 +115,7 @@ void RequestUse::AddTokens(uint64_t prompt, uint64_t completion) {
     prompt_tokens_ += prompt;
     completion_tokens_ += completion;
   }
-  if (budget_ != nullptr) budget_->UseTokens(prompt + completion, Clock::now());
+  if (budget_ != nullptr) budget_->UseTokens(prompt, completion, Clock::now());
 }
 
 uint64_t RequestUse::prompt_tokens() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,7 @@ struct KeyLimits {
 class KeyBudget {
  public:
   enum class Limit { kRequests, kTokens, kConcurrent };
+  static constexpr size_t kLimits = 3;
   struct Refusal {
     Limit limit = Limit::kRequests;
     uint32_t allowed = 0;     // the limit's number
@@ -35,6 +37,16 @@ class KeyBudget {
     uint32_t left = 0;
     double full_after_seconds = 0;
   };
+  // Since the key was configured.
+  struct Totals {
+    uint64_t requests = 0;                     // admitted
+    std::array<uint64_t, kLimits> refusals{};  // by Limit
+    uint64_t prompt_tokens = 0;
+    uint64_t completion_tokens = 0;
+    uint32_t running = 0;  // now
+
+    Totals& operator+=(const Totals& other);
+  };
 
   explicit KeyBudget(KeyLimits limits) : limits_(limits) {}
 
@@ -43,10 +55,11 @@ class KeyBudget {
   // A request begins: nullopt, and Leave() must follow. Else nothing is counted.
   std::optional<Refusal> Enter(Clock::time_point now);
   void Leave();
-  void UseTokens(uint64_t tokens, Clock::time_point now);
+  void UseTokens(uint64_t prompt, uint64_t completion, Clock::time_point now);
 
   Remaining RequestsLeft(Clock::time_point now) const;
   Remaining TokensLeft(Clock::time_point now) const;
+  Totals totals() const;
 
  private:
   struct Bucket {
@@ -56,12 +69,13 @@ class KeyBudget {
     void Use(double amount, Clock::time_point now, uint32_t per_minute);
   };
   static Remaining Left(const Bucket& bucket, uint32_t per_minute, Clock::time_point now);
+  std::optional<Refusal> RefusalAt(Clock::time_point now) const;
 
   mutable std::mutex mutex_;
   KeyLimits limits_;
   Bucket requests_;
   Bucket tokens_;
-  uint32_t running_ = 0;
+  Totals totals_;
 };
 
 // One request's part of a budget, given back with the object; a stream that outlives its connection

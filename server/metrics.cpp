@@ -8,7 +8,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdio>
 #include <ctime>
 #include <map>
@@ -277,6 +279,37 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
             device.ShadowError());
 }
 
+// Each key has seven series; the names beyond this many share theirs, so that a long file of keys
+// cannot drown the scraper.
+constexpr size_t kMostKeys = 500;
+constexpr char kOtherKeys[] = "(other)";
+
+void AddKeys(FamilyBuilder& out, const std::vector<Authenticator::KeyUse>& keys) {
+  if (keys.empty()) return;
+  std::vector<Authenticator::KeyUse> shown(
+      keys.begin(), keys.begin() + static_cast<ptrdiff_t>(std::min(keys.size(), kMostKeys)));
+  if (keys.size() > kMostKeys) shown.push_back({kOtherKeys, {}});
+  for (size_t i = kMostKeys; i < keys.size(); ++i) shown.back().totals += keys[i].totals;
+  for (const auto& [name, totals] : shown) {
+    const Labels labels = {{"key", name}};
+    out.Counter("tern_key_requests_total", "Requests of an API key that its limits admitted.",
+                labels, Number(totals.requests));
+    constexpr std::array<const char*, KeyBudget::kLimits> kNames = {"requests", "tokens",
+                                                                    "concurrent"};
+    for (size_t limit = 0; limit < kNames.size(); ++limit) {
+      out.Counter("tern_key_refusals_total", "Requests of an API key that a limit refused.",
+                  {{"key", name}, {"limit", kNames[limit]}}, Number(totals.refusals[limit]));
+    }
+    out.Counter("tern_key_prompt_tokens_total", "Prompt tokens of an API key's ended requests.",
+                labels, Number(totals.prompt_tokens));
+    out.Counter("tern_key_generation_tokens_total",
+                "Tokens generated for an API key's ended requests.", labels,
+                Number(totals.completion_tokens));
+    out.Gauge("tern_key_requests_running", "Requests of an API key that are being answered.",
+              labels, totals.running);
+  }
+}
+
 // Of the whole machine, so without a model; the proxy is another series.
 void AddEnergy(FamilyBuilder& out, const MetricsSnapshot& snapshot) {
   out.Gauge("tern_energy_rapl_readable", "1 when the processor's energy counters can be read.", {},
@@ -500,6 +533,8 @@ void Metrics::OnHttpRequest(const std::string& route, int status, double seconds
 std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
   FamilyBuilder builder;
   builder.Gauge("tern_build_info", "Always 1.", {{"version", "0.1.0"}}, 1);
+  builder.Gauge("tern_kernels_info", "Instruction set of the kernels in use; always 1.",
+                {{"kernels", snapshot.kernels}}, 1);
   builder.Gauge("tern_draining", "1 while the server shuts down.", {}, snapshot.draining ? 1 : 0);
   builder.Gauge("tern_engine_heartbeat_age_seconds", "Since the engine thread last went round.", {},
                 snapshot.heartbeat_age_seconds);
@@ -524,6 +559,7 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
                    {"engine", "0"}},
                   1);
   }
+  AddKeys(builder, snapshot.keys);
   AddEnergy(builder, snapshot);
   if (snapshot.traces) AddTraces(builder, *snapshot.traces);
   AddProcess(builder, impl_->start_seconds);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/engine_loop.h"
+#include "server/auth.h"
 #include "server/energy_meter.h"
 #include "server/model_registry.h"
 #include "server/span_exporter.h"
@@ -68,6 +69,8 @@ struct MetricsSnapshot {
   uint64_t model_memory_limit = 0;            // 0 = none
   std::vector<EnergyMeter::Package> energy;   // measured; empty when it cannot be
   std::optional<SpanExporter::Stats> traces;  // when they are exported
+  std::vector<Authenticator::KeyUse> keys;    // when series per key are wanted
+  std::string kernels;                        // instruction set of the kernels in use
 };
 
 // All that /metrics shows, in Prometheus' text format (docs/telemetry.md).

@@ -36,6 +36,7 @@ struct ServerOptions {
   std::string cors_origin;                // Access-Control-Allow-Origin; empty = none
   LiveValue<bool> strict_params = false;  // refuse parameters that are unknown or have no effect
   bool metrics_aliases = true;            // vllm:* names beside tern_*
+  bool metrics_keys = false;              // series for each API key, with its name
   std::string tool_parser = "auto";       // how models write calls; as ChatSyntaxOptions
   std::string reasoning_parser = "auto";  // or "none": thoughts are content
 

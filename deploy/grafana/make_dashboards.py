@@ -45,6 +45,14 @@ def number(title, description, unit, expression, **defaults):
     return panel("stat", title, description, unit, [query(expression, "__auto")], options, **defaults)
 
 
+def labels(title, description, metric, label):
+    """The values of a label of an info metric, in words."""
+    options = {"colorMode": "none", "graphMode": "none", "textMode": "name",
+               "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    return panel("stat", title, description, "short",
+                 [query(f"count by ({label}) ({metric})", f"{{{{{label}}}}}")], options)
+
+
 def heatmap(title, description, unit, histogram):
     expression = f"sum by (le) (increase({histogram}_bucket{{{MODEL}}}[$__rate_interval]))"
     options = {"calculate": False, "cellGap": 1, "yAxis": {"unit": unit},
@@ -68,6 +76,10 @@ def latency(title, description, histogram):
 def rate(metric, legend, by=""):
     grouping = f" by ({by})" if by else ""
     return query(f"sum{grouping} (rate({metric}{{{MODEL}}}[$__rate_interval]))", legend)
+
+
+def per_key(metric):
+    return query(f"sum by (key) (rate({metric}[$__rate_interval]))", "{{key}}")
 
 
 def gauge(metric, legend, by="", how="sum"):
@@ -133,6 +145,8 @@ TERNARY = [
                f'avg(tern_tokens_per_joule{{{MODEL},source="proxy"}})'),
         number("Lanes in use", "Mean over projections, of the modelled hardware.", "short",
                f"avg(tern_fabric_lanes_used{{{MODEL}}})"),
+        labels("Kernels in use", "The instruction set that this server's kernels are written for.",
+               "tern_kernels_info", "kernels"),
     ]),
     ("Fabric", [
         lines("Operations", "All multiply-adds, and those that had to be done.", "ops",
@@ -163,7 +177,7 @@ TERNARY = [
         lines("Residency misses", "Weights fetched again because the pool was too small.", "short",
               rate("tern_residency_misses_total", "misses")),
         lines("Heartbeat age", "Seconds since the engine thread last went round.", "s",
-              gauge("tern_engine_heartbeat_age_seconds", "{{model_name}}", by="model_name", how="max")),
+              query("max by (instance) (tern_engine_heartbeat_age_seconds)", "{{instance}}")),
     ]),
 ]
 
@@ -189,6 +203,17 @@ MODELS = [
                     "{{model_name}}")),
         lines("Model load progress", "1 when ready.", "percentunit",
               gauge("tern_model_load_progress", "{{model_name}}", by="model_name", how="max"), max=1),
+    ]),
+    ("Each key (needs --metrics-keys)", [
+        lines("Generated tokens by key", "Per second, of requests that have ended.", "short",
+              per_key("tern_key_generation_tokens_total"), stacked=True),
+        lines("Prompt tokens by key", "Per second, of requests that have ended.", "short",
+              per_key("tern_key_prompt_tokens_total"), stacked=True),
+        lines("Requests running by key", "", "short",
+              query("sum by (key) (tern_key_requests_running)", "{{key}}"), stacked=True),
+        lines("Requests refused by a key's limits", "Per second; clients see 429.", "short",
+              query("sum by (key, limit) (rate(tern_key_refusals_total[$__rate_interval])) > 0", "{{key}}: {{limit}}"),
+              stacked=True),
     ]),
 ]
 
@@ -231,7 +256,7 @@ def dashboard(uid, title, description, rows):
 DASHBOARDS = {
     "serving.json": dashboard("tern-serving", "Tern: serving", "Latency, throughput, queue and cache.", SERVING),
     "ternary.json": dashboard("tern-ternary", "Tern: ternary", "What the Fabric did and what a token cost.", TERNARY),
-    "models.json": dashboard("tern-models", "Tern: models", "The models of a server side by side.", MODELS),
+    "models.json": dashboard("tern-models", "Tern: models", "The models and API keys of a server side by side.", MODELS),
 }
 
 

@@ -11,13 +11,15 @@ namespace asio = boost::asio;
 
 GenerationJob ChatJob(const RouteContext& context, const Json& body) {
   const ChatRequest request = ParseChatRequest(body, {.strict = context.options.strict_params});
-  return PrepareChat(request, context.models.Get(request.params.model));
+  const auto model = context.models.Get(request.params.model);
+  return CountingTooLong(context, *model, [&] { return PrepareChat(request, model); });
 }
 
 GenerationJob TextJob(const RouteContext& context, const Json& body) {
   const CompletionRequest request =
       ParseCompletionRequest(body, {.strict = context.options.strict_params});
-  return PrepareCompletion(request, context.models.Get(request.params.model));
+  const auto model = context.models.Get(request.params.model);
+  return CountingTooLong(context, *model, [&] { return PrepareCompletion(request, model); });
 }
 
 template <GenerationJob (*kMakeJob)(const RouteContext&, const Json&)>

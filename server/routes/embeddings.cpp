@@ -154,7 +154,7 @@ asio::awaitable<void> Serve(RouteContext& context, const HttpRequest& http,
     auto request = Endpoint::Parse(ParseJson(http.body, context.options.max_json_depth),
                                    {.strict = context.options.strict_params});
     EmbeddingJob job(request.params, context.models.Get(request.params.model), http);
-    Endpoint::AddInputs(request, &job);
+    CountingTooLong(context, *job.model, [&] { Endpoint::AddInputs(request, &job); });
     return Prepared{std::move(request), std::move(job)};
   });
   ModelMetrics* const metrics = context.metrics.ForModel(prepared.job.model->name());

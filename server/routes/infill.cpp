@@ -15,7 +15,9 @@ asio::awaitable<void> Fill(RouteContext& context, const HttpRequest& http, HttpE
     const InfillRequest request =
         ParseInfillRequest(ParseJson(http.body, context.options.max_json_depth),
                            {.strict = context.options.strict_params});
-    InfillJob prepared = PrepareInfill(request, context.models.Get(request.params.model));
+    const auto model = context.models.Get(request.params.model);
+    InfillJob prepared =
+        CountingTooLong(context, *model, [&] { return PrepareInfill(request, model); });
     prepared.job.SetSource(http);
     return prepared;
   });

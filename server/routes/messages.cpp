@@ -17,7 +17,9 @@ ChatRequest Parse(const RouteContext& context, const HttpRequest& http, bool cou
 GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
   return InWordsOf(kMessagesNames, [&] {
     const ChatRequest request = Parse(context, http, false);
-    GenerationJob job = PrepareChat(request, context.models.Get(request.params.model));
+    const auto model = context.models.Get(request.params.model);
+    GenerationJob job =
+        CountingTooLong(context, *model, [&] { return PrepareChat(request, model); });
     job.SetSource(http);
     RenameParams(kMessagesNames, &job.params.ignored);
     return job;

@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "server/answer_writer.h"
+#include "server/api_error.h"
 #include "server/generation.h"
 #include "server/http_exchange.h"
 #include "server/routes/routes.h"
@@ -23,6 +24,19 @@ boost::asio::awaitable<std::invoke_result_t<Work>> OnWorker(boost::asio::thread_
         co_return work();
       },
       boost::asio::use_awaitable);
+}
+
+// Runs `prepare`, in which a text that is too long for the model is found out before it is queued,
+// and counts that as a request that was not admitted.
+template <typename Prepare>
+auto CountingTooLong(const RouteContext& context, const ServedModel& model,
+                     const Prepare& prepare) {
+  try {
+    return prepare();
+  } catch (const ApiError& error) {
+    if (error.context_sizes) context.metrics.ForModel(model.name())->OnRejected("prompt_too_long");
+    throw;
+  }
 }
 
 // What answers a request of a JSON endpoint.

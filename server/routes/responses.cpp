@@ -20,7 +20,9 @@ Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
                             {.strict = context.options.strict_params});
   return InWordsOf(kResponsesNames, [&] {
     Prepared prepared;
-    prepared.job = PrepareChat(request.chat, context.models.Get(request.chat.params.model));
+    const auto model = context.models.Get(request.chat.params.model);
+    prepared.job =
+        CountingTooLong(context, *model, [&] { return PrepareChat(request.chat, model); });
     prepared.job.SetSource(http);
     RenameParams(kResponsesNames, &prepared.job.params.ignored);
     prepared.writer = MakeResponsesWriter(request, prepared.job);

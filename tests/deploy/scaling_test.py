@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Three replicas behind HAProxy with deploy/haproxy/haproxy.cfg.
 
-  scaling_test.py TERN
+  scaling_test.py TERN               checks, and prints what they measured
+  scaling_test.py TERN throughput    tokens per second of one, two and three replicas
 
 Checks that requests with the same beginning meet the replica that has it cached more often than in turn, and that
 a replica that is killed under load fails no request that it had not begun to answer; prints the figures of
@@ -46,9 +47,9 @@ def ask(url, application, request, tokens=4):
 
 
 class Replicas:
-    def __init__(self, tern, folder, stack):
+    def __init__(self, tern, folder, stack, count=REPLICAS):
         self.urls, self.processes = [], []
-        for index in range(REPLICAS):
+        for index in range(count):
             log = pathlib.Path(folder, f"tern-{index}.log")
             command = [tern, "serve", "--port", "0", "--threads", "1"]
             self.processes.append(stack.enter_context(running(command, log)))
@@ -72,6 +73,8 @@ def proxy(folder, replicas, stack, affine):
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
     for index, url in enumerate(replicas.urls, 1):
         text = text.replace(f"127.0.0.1:{8080 + index}", url.removeprefix("http://"))
+    for index in range(len(replicas.urls), REPLICAS):
+        text = re.sub(rf"^ *server tern-{index + 1} .*$", "", text, flags=re.M)
     if not affine:
         text = re.sub(r"^ *(balance hash|hash-).*$", "", text, flags=re.M)
     config = pathlib.Path(folder, f"haproxy-{affine}.cfg")
@@ -132,11 +135,26 @@ def kill_one(tern):
         return len(done) + len(failed), failed
 
 
+def throughput(tern, count):
+    """Output tokens per second of so many replicas of one thread each, asked through the proxy by 16 clients."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url = proxy(folder, Replicas(tern, folder, stack, count), stack, True)
+        done = subprocess.run([tern, "loadtest", "--url", url, "--concurrency", "16", "--duration", "8",
+                               "--prompt-tokens", "100", "--output-tokens", "64", "--ignore-eos", "--json"],
+                              capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+
 def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     need("haproxy")
     tern = sys.argv[1]
+    if sys.argv[2:] == ["throughput"]:
+        for count in range(1, REPLICAS + 1):
+            print(json.dumps({"replicas": count, **throughput(tern, count)}))
+        return
     in_turn, turn_speed = hit_rate(tern, False)
     affine, affine_speed = hit_rate(tern, True)
     requests, failed = kill_one(tern)

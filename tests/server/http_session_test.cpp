@@ -42,6 +42,7 @@ class TestServer {
  public:
   explicit TestServer(ServerOptions options = TestOptions())
       : server_(std::move(options), MakeRouter(), [this](const RequestRecord& record) {
+          ++records;
           if (record.client_gone) ++gone_records;
         }) {
     server_.Start();
@@ -56,6 +57,7 @@ class TestServer {
 
   std::atomic<int> waiting{0};
   std::atomic<int> gone{0};
+  std::atomic<int> records{0};
   std::atomic<int> gone_records{0};
 
  private:
@@ -88,6 +90,13 @@ class TestServer {
                 .json = true,
                 .handler = [this](const HttpRequest&, HttpExchange& exchange) {
                   return WaitForEnd(exchange);
+                }});
+    router.Add({.method = "POST",
+                .path = "/linger",
+                .access = Router::Access::kKey,
+                .json = true,
+                .handler = [this](const HttpRequest&, HttpExchange& exchange) {
+                  return ReplyAndWaitForEnd(exchange);
                 }});
     router.Add({.method = "GET",
                 .path = "/admin",
@@ -123,6 +132,14 @@ class TestServer {
     const std::string megabyte(1 << 20, 'x');
     while (co_await exchange.Write(megabyte)) {
     }
+  }
+  asio::awaitable<void> ReplyAndWaitForEnd(HttpExchange& exchange) {
+    const HttpResponse response;
+    co_await exchange.Reply(response);
+    auto queue = std::make_shared<EventQueue>();
+    const auto wake = co_await exchange.WaitFor(*queue, 15);
+    queue->SetNotify({});
+    if (wake == HttpExchange::Wake::kGone) ++gone;
   }
   asio::awaitable<void> WaitForEnd(HttpExchange& exchange) {
     auto queue = std::make_shared<EventQueue>();
@@ -403,6 +420,16 @@ TEST(HttpSession, ClientThatClosesIsNoticedWhileTheHandlerWaits) {
   other.Reset();
   EXPECT_TRUE(Eventually([&] { return server.gone == 2 && server.gone_records == 2; }));
   EXPECT_TRUE(Eventually([&] { return server.server().connections() == 0; }));
+}
+
+TEST(HttpSession, ClientThatClosesWithItsWholeAnswerDidNotLeaveEarly) {
+  TestServer server;
+  RawClient client = server.Connect();
+  client.Send(PostText("/linger", "[]"));
+  EXPECT_EQ(client.ReadResponse().status, 200);
+  client.Close();
+  EXPECT_TRUE(Eventually([&] { return server.gone == 1 && server.records == 1; }));
+  EXPECT_EQ(server.gone_records, 0);
 }
 
 TEST(HttpSession, BytesSentAheadAreNotTakenForTheEnd) {

@@ -36,7 +36,7 @@ TEST(KeyBudget, RequestsPerMinuteRefillAtTheirRate) {
 TEST(KeyBudget, TokensAreADebtThatLaterRequestsWaitFor) {
   KeyBudget budget({.tokens_per_minute = 600});
   EXPECT_FALSE(budget.Enter(At(0)));
-  budget.UseTokens(1199, At(0));  // a minute's worth and 599 more
+  budget.UseTokens(1000, 199, At(0));  // a minute's worth and 599 more
   const auto refused = budget.Enter(At(0));
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->limit, KeyBudget::Limit::kTokens);
@@ -70,7 +70,7 @@ TEST(KeyBudget, RefusedRequestsCostNothing) {
 TEST(KeyBudget, UseWithoutALimitIsForgottenWhenOneComes) {
   KeyBudget budget({});
   for (int i = 0; i < 1000; ++i) EXPECT_FALSE(budget.Enter(At(0)));
-  budget.UseTokens(1'000'000, At(0));
+  budget.UseTokens(0, 1'000'000, At(0));
   budget.SetLimits({.requests_per_minute = 2, .tokens_per_minute = 10});
   EXPECT_FALSE(budget.Enter(At(0)));
   EXPECT_FALSE(budget.Enter(At(0)));
@@ -85,6 +85,30 @@ TEST(KeyBudget, RemainingSaysWhatIsLeft) {
   EXPECT_NEAR(budget.RequestsLeft(At(0)).full_after_seconds, 15, 1e-6);
   EXPECT_EQ(budget.RequestsLeft(At(10)).left, 55U);
   EXPECT_EQ(budget.TokensLeft(At(0)).allowed, 0U);
+}
+
+TEST(KeyBudget, TotalsCountWhatWasAdmittedRefusedAndUsed) {
+  const auto budget =
+      std::make_shared<KeyBudget>(KeyLimits{.requests_per_minute = 2, .concurrent = 1});
+  EXPECT_FALSE(budget->Enter(At(0)));
+  {
+    RequestUse use(budget);
+    EXPECT_TRUE(budget->Enter(At(0)));
+    EXPECT_EQ(budget->totals().running, 1U);
+    use.AddTokens(30, 12);
+  }
+  EXPECT_FALSE(budget->Enter(At(0)));
+  budget->Leave();
+  EXPECT_TRUE(budget->Enter(At(0)));
+  budget->UseTokens(100, 1, Clock::now());
+  const KeyBudget::Totals totals = budget->totals();
+  EXPECT_EQ(totals.requests, 2U);
+  EXPECT_EQ(totals.refusals[static_cast<size_t>(KeyBudget::Limit::kConcurrent)], 1U);
+  EXPECT_EQ(totals.refusals[static_cast<size_t>(KeyBudget::Limit::kRequests)], 1U);
+  EXPECT_EQ(totals.refusals[static_cast<size_t>(KeyBudget::Limit::kTokens)], 0U);
+  EXPECT_EQ(totals.prompt_tokens, 130U);
+  EXPECT_EQ(totals.completion_tokens, 13U);
+  EXPECT_EQ(totals.running, 0U);
 }
 
 TEST(KeyBudget, OutlivesAReloadUnderTheSameName) {

@@ -167,6 +167,24 @@ TEST(Metrics, RequestsFillHistogramsAndCounters) {
   }
 }
 
+TEST(Metrics, KeysHaveSeriesUpToABound) {
+  MetricsSnapshot snapshot;
+  EXPECT_THAT(Metrics(false).Render(snapshot), Not(HasSubstr("tern_key_")));
+  for (int i = 0; i < 503; ++i) {
+    snapshot.keys.push_back(
+        {"key-" + std::to_string(i), {.requests = 2, .refusals = {0, 0, 1}, .prompt_tokens = 5}});
+  }
+  const std::string text = Metrics(false).Render(snapshot);
+  for (const char* line : {"tern_key_requests_total{key=\"key-0\"} 2\n",
+                           "tern_key_refusals_total{key=\"key-499\",limit=\"concurrent\"} 1\n",
+                           "tern_key_requests_total{key=\"(other)\"} 6\n",
+                           "tern_key_prompt_tokens_total{key=\"(other)\"} 15\n",
+                           "tern_key_generation_tokens_total{key=\"key-7\"} 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("key-500")));
+}
+
 TEST(Metrics, HttpRequestsAreCountedByRouteAndCode) {
   Metrics metrics(false);
   metrics.OnHttpRequest("/v1/models", 200, 0.001);
