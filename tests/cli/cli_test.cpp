@@ -259,6 +259,28 @@ TEST_F(Cli, InspectReportsTensorsAndMemory) {
   EXPECT_THAT(RunTern({"inspect", Model()}).out, HasSubstr("blk.0.attn_q.weight"));
 }
 
+TEST_F(Cli, InspectSaysWhereEachMatrixRunsAndWhy) {
+  const ProcessResult result =
+      RunTern({"inspect", Model(), "--fabric", "--fabric-layers", "0", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json run = json::parse(result.out)["run"];
+  size_t on_fabric = 0;
+  for (const json& placement : run["placements"]) {
+    if (!placement.contains("reason")) continue;
+    const std::string name = placement["name"];
+    EXPECT_EQ(placement["runs_on"], name.starts_with("blk.0.") ? "fabric" : "host") << name;
+    on_fabric += name.starts_with("blk.0.") ? 1U : 0U;
+    if (name.starts_with("blk.1.")) {
+      EXPECT_EQ(placement["reason"], "layer 1 is not in --fabric-layers 0");
+    }
+  }
+  EXPECT_EQ(on_fabric, 7U);
+  EXPECT_EQ(run["fabric"]["frames"], on_fabric);
+  EXPECT_THAT(RunTern({"inspect", Model(), "--fabric"}).out, HasSubstr("its weights are trits"));
+  EXPECT_EQ(RunTern({"inspect", Model(), "--fabric", "--no-load"}).exit_code, 2);
+  EXPECT_EQ(RunTern({"inspect", Model(), "--fabric-planes", "9"}).exit_code, 2);
+}
+
 TEST_F(Cli, TokenizeGivesOneLinePerText) {
   const ProcessResult plain = RunTern({"tokenize", "--model", Model(), "--text", "a b"});
   ASSERT_EQ(plain.exit_code, 0) << plain.err;
