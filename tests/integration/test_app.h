@@ -48,6 +48,8 @@ class TestApp {
     model.path = options.model_path;
     model.engine = options.engine;
     model.fabric = options.fabric;
+    // Measuring which is faster would take a busy machine, or one with ThreadSanitizer, minutes.
+    if (!model.fabric.layout) model.fabric.layout = fabric::TernaryLayout::kPanel2Bit;
     model.engine.kv_bytes = 64u << 20;
     model.scheduler = options.scheduler;
     std::vector<ModelSpec> models = {{.runtime = model, .policy = options.policy}};
