@@ -55,6 +55,8 @@ def conditions_here(build):
     driver = web / "browser" / "installed-lock.json"
     if not (any(map(shutil.which, browsers)) and driver.exists()):
         here.add("no-chromium")
+    if not (build / "tests" / "tools" / "intercepted_system_blas").exists():
+        here.add("no-blas")
     if "avx2" not in flags:
         here.add("no-avx2")
     if "avx512_vnni" not in flags:
@@ -68,7 +70,8 @@ def conditions_here(build):
 
 KNOWN_CONDITIONS = {
     "always", "no-data", "no-node", "no-network", "no-python-client", "no-prometheus", "no-kustomize",
-    "no-haproxy", "no-web-packages", "no-chromium", "no-avx2", "no-avx512", "no-rapl", "no-gpu"}
+    "no-haproxy", "no-web-packages", "no-chromium", "no-blas", "no-avx2", "no-avx512", "no-rapl",
+    "no-gpu"}
 
 
 def read_allowed(path):

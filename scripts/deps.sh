@@ -19,11 +19,11 @@ test_packages="
   python3-jsonschema python3-yaml"
 
 # Node and Python clients of the API tests, the web page's build and its browser, Prometheus, HAProxy, formatting and
-# static checks, fuzzers, the Debian package, the aarch64 kernels. Tests skip without them. (Debian's
+# static checks, fuzzers, the Debian package, the aarch64 kernels, a BLAS to intercept. Tests skip without them. (Debian's
 # prometheus and haproxy start services; to have only the programs, mask those first.)
 optional_packages="
   ccache chromium clang clang-format clang-tidy dpkg-dev g++-aarch64-linux-gnu haproxy
-  libclang-rt-dev nodejs npm prometheus python3-venv qemu-user-static"
+  libblas-dev libclang-rt-dev nodejs npm prometheus python3-venv qemu-user-static"
 
 [ $# -gt 0 ] || set -- build test
 
