@@ -203,19 +203,26 @@ int RunMixed(const BenchFlags& flags, const config::Config& config) {
 
 void Print(const BenchResult& result, bool json) {
   if (json) {
-    const Json line = {{"test", result.test},
-                       {"batch", result.batch},
-                       {"depth", result.depth},
-                       {"threads", result.threads},
-                       {"isa", result.isa},
-                       {"head", result.head},
-                       {"tokens_per_second",
-                        {{"median", result.median}, {"min", result.min}, {"max", result.max}}},
-                       {"bytes_per_token", result.bytes_per_token},
-                       {"limit_tokens_per_second", result.limit_tokens_per_second},
-                       {"limit", result.memory_bound ? "memory" : "compute"},
-                       {"skip_rate", result.skip_rate},
-                       {"energy_proxy_joules_per_token", result.energy_proxy_joules_per_token}};
+    Json line = {{"test", result.test},
+                 {"batch", result.batch},
+                 {"depth", result.depth},
+                 {"threads", result.threads},
+                 {"isa", result.isa},
+                 {"head", result.head},
+                 {"tokens_per_second",
+                  {{"median", result.median}, {"min", result.min}, {"max", result.max}}},
+                 {"bytes_per_token", result.bytes_per_token},
+                 {"limit_tokens_per_second", result.limit_tokens_per_second},
+                 {"limit", result.memory_bound ? "memory" : "compute"},
+                 {"skip_rate", result.skip_rate},
+                 {"energy_proxy_joules_per_token", result.energy_proxy_joules_per_token}};
+    if (result.pool_bytes > 0) {
+      line["residency"] = {{"pool_bytes", result.pool_bytes},
+                           {"hit_rate", result.residency_hit_rate},
+                           {"fetched_bytes_per_token", result.fetched_bytes_per_token},
+                           {"fetch_seconds", result.fetch_seconds},
+                           {"wait_seconds", result.fetch_wait_seconds}};
+    }
     std::cout << server::Dump(line) << std::endl;
     return;
   }
@@ -224,6 +231,13 @@ void Print(const BenchResult& result, bool json) {
               result.median, result.min, result.max, result.bytes_per_token / 1e6,
               result.limit_tokens_per_second, result.memory_bound ? "memory" : "compute",
               100.0 * result.median / result.limit_tokens_per_second);
+  if (result.pool_bytes > 0) {
+    std::printf(
+        "         pool %.1f MB: %.1f MB per token fetched, %.0f %% of products found theirs, "
+        "waited %.3f of %.3f s of copying\n",
+        static_cast<double>(result.pool_bytes) / 1e6, result.fetched_bytes_per_token / 1e6,
+        100.0 * result.residency_hit_rate, result.fetch_wait_seconds, result.fetch_seconds);
+  }
   std::fflush(stdout);
 }
 

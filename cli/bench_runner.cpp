@@ -122,6 +122,19 @@ BenchRunner::Cost BenchRunner::Generate(uint32_t batch, uint32_t position, uint3
   return cost;
 }
 
+void BenchRunner::AddResidency(const fabric::DeviceCounters& before,
+                               const fabric::DeviceCounters& after, double tokens,
+                               BenchResult* result) const {
+  result->pool_bytes = model_.device().pool().bytes;
+  const auto hits = static_cast<double>(after.residency_hits - before.residency_hits);
+  const auto misses = static_cast<double>(after.residency_misses - before.residency_misses);
+  if (hits + misses > 0) result->residency_hit_rate = hits / (hits + misses);
+  result->fetched_bytes_per_token =
+      static_cast<double>(after.fetched_bytes - before.fetched_bytes) / tokens;
+  result->fetch_seconds = after.fetch_seconds - before.fetch_seconds;
+  result->fetch_wait_seconds = after.fetch_wait_seconds - before.fetch_wait_seconds;
+}
+
 BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32_t depth,
                                  uint32_t count, const std::function<Cost()>& work,
                                  const fabric::MachineLimits& limits) {
@@ -156,6 +169,7 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
   constexpr double kPicojoules = 1e-12;
   result.energy_proxy_joules_per_token =
       (after.energy_picojoules - before.energy_picojoules) * kPicojoules / tokens;
+  AddResidency(before, after, tokens, &result);
   const double head_share = static_cast<double>(last.head_positions) / tokens;
   const double macs = layer_macs_ + head_macs_ * head_share;
   const double by_memory = limits.read_bytes_per_second / result.bytes_per_token;

@@ -33,6 +33,12 @@ struct BenchResult {
   bool memory_bound = false;  // which limit that is
   double skip_rate = 0;       // of the device's account, over one run
   double energy_proxy_joules_per_token = 0;
+  // Of a bounded pool, over the same run.
+  uint64_t pool_bytes = 0;  // 0: without a bound, and without the rest
+  double fetched_bytes_per_token = 0;
+  double residency_hit_rate = 0;
+  double fetch_seconds = 0;
+  double fetch_wait_seconds = 0;
 };
 
 // Runs greedy steps of a model: no sampler, no scheduler, the head as the engine computes it.
@@ -62,6 +68,9 @@ class BenchRunner {
   // allows.
   Cost Fill(uint32_t batch, uint32_t position, uint32_t count, bool output);
   Cost Generate(uint32_t batch, uint32_t position, uint32_t count);
+  // What the pool did between two readings of the counters.
+  void AddResidency(const fabric::DeviceCounters& before, const fabric::DeviceCounters& after,
+                    double tokens, BenchResult* result) const;
   BenchResult Measure(const std::string& test, uint32_t batch, uint32_t depth, uint32_t count,
                       const std::function<Cost()>& work, const fabric::MachineLimits& limits);
 

@@ -117,6 +117,19 @@ Option Bytes(OptionInfo info, Field field) {
           [=](const Config& config) { return std::to_string(field(config)); }};
 }
 
+// Bytes, or "auto" for 0.
+template <typename Field>
+Option AutoBytes(OptionInfo info, Field field) {
+  info.kind = OptionKind::kText;
+  return {info,
+          [=](Config& config, const std::vector<std::string>& values) {
+            field(config) = values[0] == "auto" ? 0 : ParseBytes(values[0]);
+          },
+          [=](const Config& config) {
+            return Quoted(field(config) == 0 ? "auto" : std::to_string(field(config)));
+          }};
+}
+
 // A text that `parse` turns into the value, and `text` back.
 template <typename Field, typename Parse, typename Write>
 Option Parsed(OptionInfo info, Field field, Parse parse, Write text) {
@@ -647,6 +660,13 @@ void AddFabricOptions(std::vector<Option>* table) {
   add(Integer(info("shadow_interval", "--fabric-shadow-interval", "N",
                    "one in N products of planes is compared with the exact weights; 0 = none"),
               TERN_FIELD(fabric.shadow_interval), 0, 1'000'000'000));
+  add(AutoBytes(info("pool", "--fabric-pool", "BYTES",
+                     "memory of each device for ternary matrices, such as 128MiB; the others wait "
+                     "outside and are copied in as they are needed; auto = all stay"),
+                TERN_FIELD(fabric.pool_bytes)));
+  add(Text(info("store", "--fabric-store", "FOLDER",
+                "what waits outside of the pool is in a file in FOLDER, and not in memory"),
+           TERN_FIELD(fabric.store)));
   add(Boolean(
       info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
       TERN_FIELD(fabric.account)));

@@ -236,6 +236,9 @@ class Loader {
   void LoadEmbeddingAndHead();
   Vector LoadRopeFactors();
   fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name, bool on_fabric);
+  fabric::MatrixId UploadToPool(fabric::TernaryMatrix matrix, const std::string& name);
+  uint64_t LargestTernaryBytes() const;
+  void CountPool();
   void CheckRotated() const;
   void AddReason(const std::string& reason);
   void Place(const gguf::TensorInfo& info, const Resident& resident);
@@ -252,6 +255,7 @@ class Loader {
   std::vector<fabric::MatrixId> uploaded_;  // freed by the destructor unless the load succeeds
   uint64_t total_bytes_ = 0;
   uint64_t done_bytes_ = 0;
+  uint64_t pooled_bytes_ = 0;  // of ternary matrices
 };
 
 Weights Loader::Load() {
@@ -264,6 +268,7 @@ Weights Loader::Load() {
   }
   CheckKnown();
   CheckRotated();
+  CountPool();
   uploaded_.clear();
   return std::move(weights_);
 }
@@ -544,7 +549,8 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
   resident->zeros += collapsed.zeros;
   resident->planes = 1;
   resident->Add(placement);
-  linear.matrix = Upload(std::move(matrix), info.name, placement.on_fabric);
+  linear.matrix = placement.on_fabric ? UploadToPool(std::move(matrix), info.name)
+                                      : Upload(std::move(matrix), info.name, false);
   return linear;
 }
 
@@ -583,6 +589,45 @@ void Loader::AddReason(const std::string& reason) {
   if (reasons.find(reason) != std::string::npos) return;
   if (!reasons.empty()) reasons += "; ";
   reasons += reason;
+}
+
+// Where the device's memory has a bound, each matrix must fit it alone.
+fabric::MatrixId Loader::UploadToPool(fabric::TernaryMatrix matrix, const std::string& name) {
+  const uint64_t pool = device_.pool().bytes;
+  pooled_bytes_ += matrix.bytes();
+  if (pool > 0 && matrix.image_bytes() > pool) {
+    throw ModelError(
+        "A Fabric pool of " + std::to_string(pool) + " bytes cannot hold tensor " + name +
+        ", which takes " + std::to_string(matrix.image_bytes()) + "; give --fabric-pool at least " +
+        std::to_string(std::max<uint64_t>(LargestTernaryBytes(), matrix.image_bytes())) +
+        " bytes, the size of the largest.");
+  }
+  return Upload(std::move(matrix), name, true);
+}
+
+// At most: two bits per weight, and a scale for every group that the file has.
+uint64_t Loader::LargestTernaryBytes() const {
+  uint64_t largest = 0;
+  for (const gguf::TensorInfo& info : file_.tensors()) {
+    const auto bytes = file_.TensorBytes(info);
+    if (info.rank < 2 || !gguf::TernaryDecoder::Accepts(info, bytes)) continue;
+    const gguf::TernaryDecoder decoder(info, bytes, file_.options());
+    const uint64_t rows = info.rank > 2 ? info.extents[1] : info.rows();
+    const fabric::TernaryMatrix shape(static_cast<uint32_t>(rows),
+                                      static_cast<uint32_t>(info.cols()), fabric::ScaleKind::kGroup,
+                                      decoder.group(), fabric::TernaryLayout::kPanel2Bit);
+    largest = std::max<uint64_t>(largest, shape.image_bytes());
+  }
+  return largest;
+}
+
+// Beside the matrices themselves a bounded pool takes memory for those that are in it; when they
+// wait in a file, that is all that they take.
+void Loader::CountPool() {
+  const fabric::PoolFacts pool = device_.pool();
+  if (pool.bytes == 0) return;
+  weights_.resident_bytes += std::min<uint64_t>(pool.bytes, pooled_bytes_);
+  if (pool.in_file) weights_.resident_bytes -= pooled_bytes_;
 }
 
 // In the file's own type where there is a matrix of it and nothing to fold in, else as `otherwise`.

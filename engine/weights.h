@@ -122,8 +122,8 @@ struct Weights {
   std::vector<LinearInfo> linears;  // by Linear::index
   std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
-  std::string layout_reason;  // why ternary matrices have their layouts; empty without any
-  uint64_t resident_bytes = 0;
+  std::string layout_reason;    // why ternary matrices have their layouts; empty without any
+  uint64_t resident_bytes = 0;  // in memory, with what a bounded pool takes beside the rest
 };
 
 // Checks every tensor's shape against `config`, repacks and uploads them, in parallel within each

@@ -21,7 +21,7 @@ void FreeAligned(void* memory, size_t bytes) noexcept;
 // A fixed-size array of trivial elements, 64-byte aligned, zeroed. Large ones ask for huge pages,
 // and the system gives them memory as it is first touched: a pool costs nothing before it is used.
 //
-// Ownership: owns. Move-only. Converts to a span; the span is valid until destruction.
+// Ownership: owns, but for Borrow(). Move-only. Converts to a span; it is valid until destruction.
 // Errors:    the constructor throws std::bad_alloc.
 template <typename T>
 class AlignedBuffer {
@@ -30,6 +30,13 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t size);
+  // Memory of somebody else, aligned in the same way, which outlives the buffer.
+  static AlignedBuffer Borrow(std::span<T> memory) {
+    AlignedBuffer buffer;
+    buffer.data_ = std::unique_ptr<T[], Free>(memory.data(), Free{.owned = false});
+    buffer.size_ = memory.size();
+    return buffer;
+  }
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -54,7 +61,10 @@ class AlignedBuffer {
  private:
   struct Free {
     size_t bytes = 0;
-    void operator()(T* p) const { FreeAligned(p, bytes); }
+    bool owned = true;
+    void operator()(T* p) const {
+      if (owned) FreeAligned(p, bytes);
+    }
   };
   std::unique_ptr<T[], Free> data_;
   size_t size_ = 0;
@@ -62,7 +72,7 @@ class AlignedBuffer {
 
 template <typename T>
 AlignedBuffer<T>::AlignedBuffer(size_t size)
-    : data_(static_cast<T*>(AllocateAligned(size * sizeof(T))), Free{size * sizeof(T)}),
+    : data_(static_cast<T*>(AllocateAligned(size * sizeof(T))), Free{.bytes = size * sizeof(T)}),
       size_(size) {}
 
 }  // namespace fabric

@@ -9,6 +9,7 @@
 #include "fabric/driver/mock_driver.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/multi_device.h"
+#include "fabric/residency/resident_device.h"
 #include "fabric/shadow_device.h"
 #include "fabric/sim/sim_device.h"
 #include "fabric/stub_device.h"
@@ -32,21 +33,30 @@ std::unique_ptr<SimDevice> MakeSim(const FabricOptions& options, WorkerTeam& tea
   return std::make_unique<SimDevice>("sim", options, kernels::ActiveKernels(), &team);
 }
 
+// `device` behind a pool, if there is to be one.
+std::unique_ptr<Device> Bounded(std::unique_ptr<Device> device, const FabricOptions& options,
+                                const kernels::KernelTable& kernels) {
+  if (options.pool_bytes == 0) return device;
+  return std::make_unique<residency::ResidentDevice>(std::move(device), options, kernels);
+}
+
 std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& team) {
   FabricOptions host = options;
   host.account = false;
-  if (options.device == "sim") return MakeSim(options, team);
-  if (options.device == "reference") return MakeReference(options);
+  const kernels::KernelTable& active = kernels::ActiveKernels();
+  const kernels::KernelTable& scalar = kernels::SupportedKernels().back();
+  if (options.device == "sim") return Bounded(MakeSim(options, team), options, active);
+  if (options.device == "reference") return Bounded(MakeReference(options), options, scalar);
   if (options.device == "stub") {
     return std::make_unique<SupervisedDevice>(
-        std::make_unique<StubDevice>(options), MakeReference(host),
-        kernels::SupportedKernels().back(), options.check_rate);
+        Bounded(std::make_unique<StubDevice>(options), options, scalar), MakeReference(host),
+        scalar, options.check_rate);
   }
   if (options.device == "ioctl") {
     auto driver = std::make_unique<driver::MockDriver>(options, kMockMemoryBytes, team);
     auto device = std::make_unique<driver::IoctlDevice>(std::move(driver), options.watchdog_ms);
-    return std::make_unique<SupervisedDevice>(std::move(device), MakeSim(host, team),
-                                              kernels::ActiveKernels(), options.check_rate);
+    return std::make_unique<SupervisedDevice>(Bounded(std::move(device), options, active),
+                                              MakeSim(host, team), active, options.check_rate);
   }
   throw std::invalid_argument("The fabric device \"" + options.device +
                               "\" is not known; choose reference, sim, stub or ioctl.");
@@ -103,7 +113,14 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->mem_reads += b.mem_reads;
   a->mem_writes += b.mem_writes;
   a->broadcasts += b.broadcasts;
+  a->residency_hits += b.residency_hits;
   a->residency_misses += b.residency_misses;
+  a->evictions += b.evictions;
+  a->prefetches_used += b.prefetches_used;
+  a->prefetches_wasted += b.prefetches_wasted;
+  a->fetched_bytes += b.fetched_bytes;
+  a->fetch_seconds += b.fetch_seconds;
+  a->fetch_wait_seconds += b.fetch_wait_seconds;
   a->lanes_used += b.lanes_used;
   a->cycles_gated += b.cycles_gated;
   a->cycles_column_skip += b.cycles_column_skip;

@@ -81,8 +81,17 @@ struct DeviceCounters {
   uint64_t mem_reads = 0;     // PT-5 bytes read by the modelled fabric
   uint64_t mem_writes = 0;
   uint64_t broadcasts = 0;
+  // Of a bounded pool: ops whose matrix was there or on its way, and ops that had to have it
+  // fetched.
+  uint64_t residency_hits = 0;
   uint64_t residency_misses = 0;
-  uint64_t lanes_used = 0;  // summed over projections: lanes that hold a row
+  uint64_t evictions = 0;
+  uint64_t prefetches_used = 0;    // fetched ahead, and then read
+  uint64_t prefetches_wasted = 0;  // fetched ahead, and evicted before anybody read it
+  uint64_t fetched_bytes = 0;
+  double fetch_seconds = 0;       // in which matrices were copied
+  double fetch_wait_seconds = 0;  // of submissions, for them; the rest of the copying was hidden
+  uint64_t lanes_used = 0;        // summed over projections: lanes that hold a row
   uint64_t cycles_gated = 0;
   uint64_t cycles_column_skip = 0;
   double fabric_cost = 0;
@@ -112,6 +121,12 @@ struct DeviceCounters {
 // a += b.
 void AddCounters(const DeviceCounters& b, DeviceCounters* a);
 
+// The memory of a device that may be smaller than what is uploaded (fabric/residency).
+struct PoolFacts {
+  size_t bytes = 0;      // for ternary matrices at one time; 0 = no bound
+  bool in_file = false;  // matrices outside of it are in a file and not in memory
+};
+
 // Executes projections. The Fabric accelerates inner products; attention, norms and sampling are
 // the engine's.
 //
@@ -139,6 +154,12 @@ class Device {
 
   virtual DeviceCounters Counters() const noexcept = 0;
   virtual size_t resident_bytes() const noexcept = 0;
+  virtual PoolFacts pool() const noexcept { return {}; }
+  // Whether products with the matrix need nothing fetched before.
+  virtual bool IsResident(MatrixId /*id*/) const noexcept { return true; }
+  // A pinned matrix is resident until it is unpinned. kErrNoMem when the pool has no room beside
+  // what is pinned already.
+  virtual Status SetPinned(MatrixId /*id*/, bool /*pinned*/) noexcept { return Status::kOk; }
   // False when it has failed for good: what it would have run, the host runs. Any thread.
   virtual bool in_service() const noexcept { return true; }
 };

@@ -66,6 +66,11 @@ struct FabricOptions {
   FabricGeometry geometry;
   EnergyTable energy;
 
+  // Bytes that ternary matrices may take on each device at one time; 0 = all of them stay. With a
+  // bound the rest waits in memory or, when `store` is a folder, in a file there.
+  uint64_t pool_bytes = 0;
+  std::string store;
+
   uint32_t devices = 1;  // 1..16 of them, each as above
   FabricSplit split = FabricSplit::kRows;
 

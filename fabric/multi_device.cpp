@@ -385,6 +385,39 @@ size_t MultiDevice::resident_bytes() const noexcept {
   return bytes;
 }
 
+PoolFacts MultiDevice::pool() const noexcept {
+  PoolFacts facts = devices_.front()->pool();
+  facts.bytes *= devices_.size();
+  return facts;
+}
+
+bool MultiDevice::IsResident(MatrixId id) const noexcept {
+  const Shared* shared = Find(id);
+  if (shared == nullptr) return false;
+  const auto here = [&](const Part& part) { return devices_[part.device]->IsResident(part.id); };
+  return std::all_of(shared->row_parts.begin(), shared->row_parts.end(), here) &&
+         std::all_of(shared->column_parts.begin(), shared->column_parts.end(), here);
+}
+
+// All parts or none.
+Status MultiDevice::SetPinned(MatrixId id, bool pinned) noexcept {
+  const Shared* shared = Find(id);
+  if (shared == nullptr) return Status::kErrStale;
+  const auto set = [&](bool value) {
+    Status status = Status::kOk;
+    for (const std::vector<Part>* parts : {&shared->row_parts, &shared->column_parts}) {
+      for (const Part& part : *parts) {
+        const Status of_part = devices_[part.device]->SetPinned(part.id, value);
+        if (status == Status::kOk) status = of_part;
+      }
+    }
+    return status;
+  };
+  const Status status = set(pinned);
+  if (status != Status::kOk && pinned) set(false);
+  return status;
+}
+
 bool MultiDevice::in_service() const noexcept {
   return std::all_of(devices_.begin(), devices_.end(),
                      [](const auto& device) { return device->in_service(); });

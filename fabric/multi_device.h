@@ -39,6 +39,10 @@ class MultiDevice final : public Device {
   // Sums over the devices; but cycles are those of the busiest one, since they run side by side.
   DeviceCounters Counters() const noexcept override;
   size_t resident_bytes() const noexcept override;
+  // All pools together.
+  PoolFacts pool() const noexcept override;
+  bool IsResident(MatrixId id) const noexcept override;
+  Status SetPinned(MatrixId id, bool pinned) noexcept override;
   bool in_service() const noexcept override;
 
  private:

@@ -238,6 +238,18 @@ DeviceCounters SupervisedDevice::Counters() const noexcept {
   return sum;
 }
 
+bool SupervisedDevice::IsResident(MatrixId id) const noexcept {
+  if (host_->store().Find(id) == nullptr) return false;
+  const std::optional<MatrixId>& on_device = routes_[id.index].on_device;
+  return !on_device || device_->IsResident(*on_device);
+}
+
+Status SupervisedDevice::SetPinned(MatrixId id, bool pinned) noexcept {
+  if (host_->store().Find(id) == nullptr) return Status::kErrStale;
+  const std::optional<MatrixId>& on_device = routes_[id.index].on_device;
+  return on_device ? device_->SetPinned(*on_device, pinned) : Status::kOk;
+}
+
 size_t SupervisedDevice::resident_bytes() const noexcept {
   return host_->resident_bytes() + device_->resident_bytes();
 }

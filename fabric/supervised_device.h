@@ -39,6 +39,10 @@ class SupervisedDevice final : public Device {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
   size_t resident_bytes() const noexcept override;
+  PoolFacts pool() const noexcept override { return device_->pool(); }
+  // Of a matrix that the host alone has: as on the host.
+  bool IsResident(MatrixId id) const noexcept override;
+  Status SetPinned(MatrixId id, bool pinned) noexcept override;
   bool in_service() const noexcept override { return in_service_.load(); }
 
  private:

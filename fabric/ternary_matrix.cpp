@@ -109,8 +109,7 @@ TernaryMatrix::TernaryMatrix(TernaryLayout layout, uint32_t rows, uint32_t cols,
     throw std::invalid_argument("A scale group is a multiple of 32 columns, not " +
                                 std::to_string(group) + ".");
   }
-  const size_t entries = kind == ScaleKind::kTensor ? 1 : size_t{panel_count()} * scales_per_row();
-  scales_ = AlignedBuffer<float>(entries * kPanelRows);
+  scales_ = AlignedBuffer<float>(scale_entries());
 }
 
 TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group,
@@ -120,6 +119,7 @@ TernaryMatrix::TernaryMatrix(uint32_t rows, uint32_t cols, ScaleKind kind, uint3
     throw std::invalid_argument("A sparse matrix is made by PackSparse(), not row by row.");
   }
   panels_ = AlignedBuffer<uint8_t>(panel_count() * panel_bytes());
+  panels_size_ = panels_.size();
   // Rows write their own bytes, so that their pages are first touched by many threads. Nobody
   // writes those that the last panel has too many.
   if (rows % kPanelRows != 0) {
@@ -134,6 +134,7 @@ TernaryMatrix TernaryMatrix::PackSparse(uint32_t rows, uint32_t cols, ScaleKind 
   TernaryMatrix matrix(TernaryLayout::kSparse, rows, cols, kind, group);
   sparse::PackedLines packed = sparse::PackLines(rows, cols, row_of);
   matrix.panels_ = std::move(packed.bytes);
+  matrix.panels_size_ = matrix.panels_.size();
   matrix.nonzeros_ = std::move(packed.nonzeros);
   const size_t per_row = matrix.scales_per_row();
   for (uint32_t row = 0; row < rows; ++row) {
@@ -151,6 +152,47 @@ uint32_t TernaryMatrix::panel_count() const { return (rows_ + kPanelRows - 1) / 
 size_t TernaryMatrix::panel_bytes() const {
   assert(layout_ != TernaryLayout::kSparse);
   return size_t{LinesOf(cols_, DigitsOf(layout_))} * kLineBytes;
+}
+
+size_t TernaryMatrix::scale_entries() const {
+  return (kind_ == ScaleKind::kTensor ? 1 : size_t{panel_count()} * scales_per_row()) * kPanelRows;
+}
+
+size_t TernaryMatrix::bytes() const { return panels_size_ + scale_entries() * sizeof(float); }
+
+size_t TernaryMatrix::ScalesInImage() const {
+  return (panels_size_ + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
+}
+
+size_t TernaryMatrix::image_bytes() const {
+  return ScalesInImage() + scale_entries() * sizeof(float);
+}
+
+void TernaryMatrix::CopyImage(uint8_t* out) const {
+  std::memcpy(out, panels_.data(), panels_.size());
+  std::memcpy(out + ScalesInImage(), scales_.data(), scales_.size() * sizeof(float));
+}
+
+TernaryMatrix TernaryMatrix::ViewImage(std::span<uint8_t> image) const {
+  assert(image.size() == image_bytes());
+  TernaryMatrix view;
+  view.rows_ = rows_;
+  view.cols_ = cols_;
+  view.kind_ = kind_;
+  view.group_ = group_;
+  view.layout_ = layout_;
+  view.panels_ = AlignedBuffer<uint8_t>::Borrow(image.first(panels_size_));
+  view.panels_size_ = panels_size_;
+  auto* scales = reinterpret_cast<float*>(image.data() + ScalesInImage());
+  view.scales_ = AlignedBuffer<float>::Borrow({scales, scale_entries()});
+  auto* counts = const_cast<uint32_t*>(nonzeros_.data());  // nobody writes through a view
+  view.nonzeros_ = AlignedBuffer<uint32_t>::Borrow({counts, nonzeros_.size()});
+  return view;
+}
+
+void TernaryMatrix::DropWeights() {
+  panels_ = {};
+  scales_ = {};
 }
 
 void TernaryMatrix::SetRow(uint32_t row, std::span<const int8_t> trits,

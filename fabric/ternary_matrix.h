@@ -34,7 +34,8 @@ std::string_view LayoutName(TernaryLayout layout);
 //            packed on one machine is read on any other.
 // Shape:     rows = output features, cols = input features. Any rows >= 1 and 1 <= cols < 2^17 (so
 //            that an int32 holds any dot product); tails are padded inside with zero trits.
-// Ownership: owns its panels and scales. Move-only.
+// Ownership: owns its panels and scales, or views an image that must outlive it (ViewImage()).
+//            Move-only.
 // Threads:   immutable once packed; SetRow() may run concurrently for different rows.
 // Errors:    the constructor throws std::invalid_argument on a shape outside the above.
 class TernaryMatrix {
@@ -71,7 +72,17 @@ class TernaryMatrix {
   // What the kernels read: 16 floats per panel and scale, [panel_count(), scales_per_row(), 16];
   // one entry of 16 equal floats for kTensor.
   std::span<const float> panel_scales() const { return scales_; }
-  size_t bytes() const { return panels_.size() + scales_.size() * sizeof(float); }
+  size_t bytes() const;
+
+  // The panels, and from the next multiple of 64 bytes on the scales, as one piece of memory.
+  size_t image_bytes() const;
+  // out: [image_bytes()].
+  void CopyImage(uint8_t* out) const;
+  // A matrix of this one's shape that has its weights in `image`, 64-byte aligned, and shares the
+  // counts below. This one and the image outlive it.
+  TernaryMatrix ViewImage(std::span<uint8_t> image) const;
+  // Frees the weights. What is left can be asked for its shape, bytes and counts, and for views.
+  void DropWeights();
 
   // Non-zero weights per column, for the exact skip account: [cols], empty before CountNonZeros();
   // Device::Upload() computes them when they are missing.
@@ -82,6 +93,10 @@ class TernaryMatrix {
   // Without panels.
   TernaryMatrix(TernaryLayout layout, uint32_t rows, uint32_t cols, ScaleKind kind, uint32_t group);
   void SetScales(uint32_t row, std::span<const float> scales);
+  // Without anything.
+  TernaryMatrix() = default;
+  size_t scale_entries() const;
+  size_t ScalesInImage() const;  // where they begin
 
   uint32_t rows_ = 0;
   uint32_t cols_ = 0;
@@ -89,6 +104,7 @@ class TernaryMatrix {
   uint32_t group_ = 0;
   TernaryLayout layout_ = TernaryLayout::kPanel2Bit;
   AlignedBuffer<uint8_t> panels_;
+  size_t panels_size_ = 0;  // also after DropWeights()
   AlignedBuffer<float> scales_;
   AlignedBuffer<uint32_t> nonzeros_;
 };

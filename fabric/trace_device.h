@@ -30,6 +30,11 @@ class TraceDevice final : public Device {
   Status Wait(Ticket ticket) noexcept override { return device_->Wait(ticket); }
   DeviceCounters Counters() const noexcept override { return device_->Counters(); }
   size_t resident_bytes() const noexcept override { return device_->resident_bytes(); }
+  PoolFacts pool() const noexcept override { return device_->pool(); }
+  bool IsResident(MatrixId id) const noexcept override { return device_->IsResident(id); }
+  Status SetPinned(MatrixId id, bool pinned) noexcept override {
+    return device_->SetPinned(id, pinned);
+  }
   bool in_service() const noexcept override { return device_->in_service(); }
 
  private:

@@ -174,6 +174,15 @@ engine::EngineOptions EngineOptionsOf(const ModelRuntime::Options& options) {
   return own;
 }
 
+// Of weights behind a bounded pool: the matrices that are in it, and those that wait in memory.
+uint64_t HeldBytes(uint64_t weight_bytes, const fabric::FabricOptions& fabric) {
+  if (fabric.pool_bytes == 0) return weight_bytes;
+  const uint64_t pools = weight_bytes / fabric.devices < fabric.pool_bytes
+                             ? weight_bytes
+                             : fabric.pool_bytes * fabric.devices;
+  return fabric.store.empty() ? weight_bytes + pools : pools;
+}
+
 }  // namespace
 
 ModelRuntime::Facts ModelRuntime::Inspect(const Options& options) {
@@ -187,12 +196,13 @@ ModelRuntime::Facts ModelRuntime::Inspect(const Options& options) {
               .context_length = file.context_length,
               .vocabulary = file.vocabulary,
               .parameters = file.parameters,
-              .memory_bytes = file.weight_bytes + file.kv_bytes + options.scheduler.swap_bytes};
+              .memory_bytes = HeldBytes(file.weight_bytes, options.fabric) + file.kv_bytes +
+                              options.scheduler.swap_bytes};
   if (DraftKind(options.scheduler) == Speculation::kModel) {
     const engine::ModelFacts draft = InspectDraft(options);
-    facts.memory_bytes += draft.weight_bytes + file.kv_bytes /
-                                                   std::max<uint64_t>(file.kv_block_bytes, 1) *
-                                                   draft.kv_block_bytes;
+    facts.memory_bytes +=
+        HeldBytes(draft.weight_bytes, options.fabric) +
+        file.kv_bytes / std::max<uint64_t>(file.kv_block_bytes, 1) * draft.kv_block_bytes;
   }
   return facts;
 }

@@ -207,6 +207,34 @@ void AddEngine(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               Number(stats.kv_bytes_read));
 }
 
+// Of a bounded pool; zeros where everything stays.
+void AddResidency(FamilyBuilder& out, const fabric::DeviceCounters& device, const Labels& labels) {
+  const auto with = [&labels](const char* value) {
+    Labels more = labels;
+    more["result"] = value;
+    return more;
+  };
+  out.Counter("tern_residency_hits_total",
+              "Products whose matrix was in the Fabric's pool or on its way.", labels,
+              Number(device.residency_hits));
+  out.Counter("tern_residency_misses_total", "Products that had to have their matrix fetched.",
+              labels, Number(device.residency_misses));
+  out.Counter("tern_residency_evictions_total", "Matrices that made room for others.", labels,
+              Number(device.evictions));
+  constexpr char kPrefetches[] = "Matrices fetched ahead: read later, or evicted before.";
+  out.Counter("tern_residency_prefetches_total", kPrefetches, with("used"),
+              Number(device.prefetches_used));
+  out.Counter("tern_residency_prefetches_total", kPrefetches, with("wasted"),
+              Number(device.prefetches_wasted));
+  out.Counter("tern_residency_fetched_bytes_total", "Bytes copied into the Fabric's pool.", labels,
+              Number(device.fetched_bytes));
+  out.Counter("tern_residency_fetch_seconds_total", "Time in which they were copied.", labels,
+              device.fetch_seconds);
+  out.Counter("tern_residency_wait_seconds_total",
+              "Of it, the time that products waited; the rest was hidden behind others.", labels,
+              device.fetch_wait_seconds);
+}
+
 void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labels& labels) {
   const fabric::DeviceCounters& device = stats.device;
   const auto with = [&labels](const char* name, const char* value) {
@@ -259,8 +287,7 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               "Energy by the table of picojoules per event; never measured.", labels, joules);
   out.Gauge("tern_tokens_per_joule", kTokensPerJoule, with("source", "proxy"),
             joules == 0 ? 0 : tokens / joules);
-  out.Counter("tern_residency_misses_total", "Matrices fetched again.", labels,
-              Number(device.residency_misses));
+  AddResidency(out, device, labels);
   for (size_t kind = 0; kind < fabric::kFaultKinds; ++kind) {
     const std::string name(fabric::FaultKindName(static_cast<fabric::FaultKind>(kind)));
     out.Counter("tern_fabric_faults_total", "Submissions that the device failed, retries included.",

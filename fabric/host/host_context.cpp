@@ -79,28 +79,31 @@ Status HostContext::Upload(uint64_t layer_id, std::span<const TernaryFrame> plan
     std::optional<TernaryMatrix> matrix;
     const Status status = FromFrame(plane, layout, &matrix);
     if (status != Status::kOk) return status;
+    // A device that may fail would leave it to the host.
+    const uint64_t bound = options_.fabric.pool_bytes;
+    if (bound != 0 && matrix->image_bytes() > bound) return Status::kErrNoMem;
     bytes += matrix->bytes();
     matrices.push_back(std::move(*matrix));
   }
-  {
-    const std::lock_guard lock(mutex_);
-    const uint64_t bound = options_.pool_bytes;
-    if (bound != 0 && (pool_used_ > bound || bytes > bound - pool_used_)) return Status::kErrNoMem;
-    pool_used_ += bytes;
-    uploaded_bytes_ += bytes;
-  }
   std::vector<MatrixId> ids;
   const Status status = UploadAll(std::move(matrices), &ids);
-  const std::lock_guard lock(mutex_);
-  if (status != Status::kOk) {
-    pool_used_ -= bytes;
-    return status;
-  }
+  if (status != Status::kOk) return status;
+  const std::scoped_lock lock(device_mutex_, mutex_);
+  uploaded_bytes_ += bytes;
   auto slot = std::find_if(frames_.begin(), frames_.end(), [](const Frame& f) { return !f.used; });
   if (slot == frames_.end()) slot = frames_.emplace(frames_.end());
   slot->used = true;
   slot->planes = std::move(ids);
   const bool pinned = (shape.flags & kFramePinned) != 0;
+  if (pinned) {
+    const Status fixed = SetPinned(*slot, true);
+    if (fixed != Status::kOk) {
+      for (const MatrixId id : slot->planes) device_->Free(id);
+      slot->planes.clear();
+      slot->used = false;
+      return fixed;
+    }
+  }
   slot->facts = {.bytes = bytes,
                  .layer_id = layer_id,
                  .pins = pinned ? 1U : 0U,
@@ -139,7 +142,6 @@ Status HostContext::Free(FrameHandle handle) {
     if (frame == nullptr) return Status::kErrStale;
     if (frame->facts.pins > 0) return Status::kErrBusy;
     planes = std::move(frame->planes);
-    pool_used_ -= frame->facts.bytes;
     frame->facts = {};
     // A slot whose generations are used up is never given out again.
     frame->used = ++frame->generation == 0;
@@ -149,29 +151,46 @@ Status HostContext::Free(FrameHandle handle) {
   return Status::kOk;
 }
 
+bool HostContext::IsResident(const Frame& frame) const {
+  return std::all_of(frame.planes.begin(), frame.planes.end(),
+                     [&](MatrixId id) { return device_->IsResident(id); });
+}
+
+// All planes or none. REQUIRES: both mutexes.
+Status HostContext::SetPinned(const Frame& frame, bool pinned) {
+  for (const MatrixId id : frame.planes) {
+    const Status status = device_->SetPinned(id, pinned);
+    if (status == Status::kOk) continue;
+    for (const MatrixId undo : frame.planes) device_->SetPinned(undo, false);
+    return status;
+  }
+  return Status::kOk;
+}
+
 Status HostContext::Pin(FrameHandle handle) {
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock lock(device_mutex_, mutex_);
   Frame* frame = Find(handle);
   if (frame == nullptr) return Status::kErrStale;
   if (frame->facts.pins == std::numeric_limits<uint32_t>::max()) return Status::kErrBusy;
-  ++frame->facts.pins;
-  return Status::kOk;
+  const Status status = frame->facts.pins == 0 ? SetPinned(*frame, true) : Status::kOk;
+  if (status == Status::kOk) ++frame->facts.pins;
+  return status;
 }
 
 Status HostContext::Unpin(FrameHandle handle) {
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock lock(device_mutex_, mutex_);
   Frame* frame = Find(handle);
   if (frame == nullptr) return Status::kErrStale;
   if (frame->facts.pins == 0) return Status::kErrAddr;
-  --frame->facts.pins;
-  return Status::kOk;
+  return --frame->facts.pins == 0 ? SetPinned(*frame, false) : Status::kOk;
 }
 
-Status HostContext::Query(FrameHandle handle, FrameFacts* facts) const {
-  const std::lock_guard lock(mutex_);
+Status HostContext::Query(FrameHandle handle, FrameFacts* facts) {
+  const std::scoped_lock lock(device_mutex_, mutex_);
   const Frame* frame = Find(handle);
   if (frame == nullptr) return Status::kErrStale;
   *facts = frame->facts;
+  facts->resident = IsResident(*frame);
   return Status::kOk;
 }
 
@@ -342,14 +361,21 @@ void HostContext::RunTasks() {
   }
 }
 
-ContextFacts HostContext::facts() const {
+ContextFacts HostContext::facts() {
+  const std::scoped_lock lock(device_mutex_, mutex_);
+  ContextFacts facts{.threads = static_cast<uint32_t>(team_.size()),
+                     .uploaded_bytes = uploaded_bytes_};
+  for (const Frame& frame : frames_) {
+    if (!frame.used) continue;
+    ++facts.frames;
+    if (IsResident(frame)) facts.pool_used += frame.facts.bytes;
+  }
+  return facts;
+}
+
+uint64_t HostContext::uploaded_bytes() const {
   const std::lock_guard lock(mutex_);
-  const auto used =
-      std::count_if(frames_.begin(), frames_.end(), [](const Frame& frame) { return frame.used; });
-  return {.threads = static_cast<uint32_t>(team_.size()),
-          .frames = static_cast<uint32_t>(used),
-          .pool_used = pool_used_,
-          .uploaded_bytes = uploaded_bytes_};
+  return uploaded_bytes_;
 }
 
 }  // namespace fabric::host

@@ -24,7 +24,6 @@ using TaskTicket = uint64_t;
 struct ContextOptions {
   FabricOptions fabric;
   int threads = 0;
-  uint64_t pool_bytes = 0;  // 0 = no bound
   size_t queue_depth = 64;
 };
 
@@ -48,12 +47,13 @@ struct FrameFacts {
   uint32_t planes = 0;
   uint32_t rows = 0;
   uint32_t cols = 0;
+  bool resident = true;
 };
 
 struct ContextFacts {
   uint32_t threads = 0;
   uint32_t frames = 0;
-  uint64_t pool_used = 0;
+  uint64_t pool_used = 0;  // by frames all of whose planes are resident
   uint64_t uploaded_bytes = 0;
 };
 
@@ -76,7 +76,7 @@ class HostContext {
   Status Free(FrameHandle handle);
   Status Pin(FrameHandle handle);
   Status Unpin(FrameHandle handle);
-  Status Query(FrameHandle handle, FrameFacts* facts) const;
+  Status Query(FrameHandle handle, FrameFacts* facts);
 
   // All are checked before any runs. Strides of 0 mean without padding.
   Status Run(std::span<const Product> products);
@@ -86,7 +86,9 @@ class HostContext {
 
   const Device& device() const { return *device_; }
   const ContextOptions& options() const { return options_; }
-  ContextFacts facts() const;
+  // Waits for the product that runs.
+  ContextFacts facts();
+  uint64_t uploaded_bytes() const;
 
  private:
   struct Frame {
@@ -111,6 +113,8 @@ class HostContext {
   const Frame* Find(FrameHandle handle) const;
   Frame* Find(FrameHandle handle);
   Status UploadAll(std::vector<TernaryMatrix> matrices, std::vector<MatrixId>* ids);
+  bool IsResident(const Frame& frame) const;
+  Status SetPinned(const Frame& frame, bool pinned);
   Status Check(const Product& product, Checked* checked) const;
   Status CheckAll(std::span<const Product> products, std::vector<Checked>* checked) const;
   Status Execute(std::span<const Checked> products);
@@ -119,13 +123,12 @@ class HostContext {
 
   const ContextOptions options_;
   WorkerTeam team_;
-  std::mutex device_mutex_;  // of all of device_ but what any thread may call; taken alone
+  std::mutex device_mutex_;  // of all of device_ but what any thread may call; before mutex_
   std::unique_ptr<Device> device_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable changed_;
   std::vector<Frame> frames_;
-  uint64_t pool_used_ = 0;
   uint64_t uploaded_bytes_ = 0;
   TaskTicket last_ticket_ = 0;
   std::map<TaskTicket, std::shared_ptr<Task>> tasks_;  // that nobody has been told the end of

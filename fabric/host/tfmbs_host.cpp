@@ -55,7 +55,7 @@ Status OptionsOf(const tfmbs_config& config, fabric::host::ContextOptions* optio
     return Status::kErrUnsupported;
   }
   options->threads = static_cast<int>(config.threads);
-  options->pool_bytes = config.pool_bytes;
+  options->fabric.pool_bytes = config.pool_bytes;
   if (config.queue_depth != 0) options->queue_depth = config.queue_depth;
   if (config.device != nullptr) options->fabric.device = config.device;
   if (config.faults != nullptr) options->fabric.faults = fabric::ParseFaultPlan(config.faults);
@@ -223,7 +223,7 @@ tfmbs_status tfmbs_query_residency(tfmbs_ctx* ctx, tfmbs_frame frame, tfmbs_resi
     if (status != Status::kOk) return status;
     *residency = {.bytes = facts.bytes,
                   .layer_id = facts.layer_id,
-                  .resident = 1,
+                  .resident = facts.resident ? 1U : 0U,
                   .pins = facts.pins,
                   .planes = facts.planes,
                   .rows = facts.rows,
@@ -285,9 +285,15 @@ tfmbs_status tfmbs_get_metrics(tfmbs_ctx* ctx, tfmbs_metrics* metrics) {
                 .fabric_cost = counters.fabric_cost,
                 .energy_picojoules = counters.energy_picojoules,
                 .fabric_seconds = counters.fabric_seconds,
-                .uploaded_bytes = ctx->context.facts().uploaded_bytes,
+                .uploaded_bytes = ctx->context.uploaded_bytes(),
                 .faults = counters.TotalFaults(),
-                .host_fallbacks = counters.host_fallbacks};
+                .host_fallbacks = counters.host_fallbacks,
+                .residency_hits = counters.residency_hits,
+                .residency_misses = counters.residency_misses,
+                .evictions = counters.evictions,
+                .prefetches_used = counters.prefetches_used,
+                .prefetches_wasted = counters.prefetches_wasted,
+                .fetched_bytes = counters.fetched_bytes};
     return Status::kOk;
   });
 }
@@ -295,7 +301,7 @@ tfmbs_status tfmbs_get_metrics(tfmbs_ctx* ctx, tfmbs_metrics* metrics) {
 tfmbs_status tfmbs_get_info(tfmbs_ctx* ctx, tfmbs_info* info) {
   return Guarded([&] {
     if (ctx == nullptr || info == nullptr) return Status::kErrAddr;
-    const HostContext& context = ctx->context;
+    HostContext& context = ctx->context;
     const fabric::host::ContextFacts facts = context.facts();
     *info = {};
     info->version = TFMBS_VERSION;
@@ -304,7 +310,7 @@ tfmbs_status tfmbs_get_info(tfmbs_ctx* ctx, tfmbs_info* info) {
     info->tiles = context.options().fabric.geometry.tiles;
     info->frames = facts.frames;
     info->in_service = context.device().in_service() ? 1 : 0;
-    info->pool_bytes = context.options().pool_bytes;
+    info->pool_bytes = context.options().fabric.pool_bytes;
     info->pool_used = facts.pool_used;
     CopyText(context.device().name(), info->device);
     CopyText(fabric::IsaName(fabric::ActiveIsa()), info->isa);

@@ -127,7 +127,8 @@ typedef struct tfmbs_config {
   uint32_t threads;     /* 0 = the CPUs that the process may use */
   const char* device;   /* "sim" (NULL), "reference", "stub", "ioctl" */
   const char* faults;   /* of "ioctl", for tests: "timeout=0.01,busy=0.02"; NULL = none */
-  uint64_t pool_bytes;  /* of all frames; 0 = no bound. Nothing is evicted: TFMBS_ERR_NOMEM */
+  uint64_t pool_bytes;  /* of the device, for frames at one time; 0 = no bound. What does not fit
+                           waits in host memory and is fetched when a product needs it */
   uint32_t watchdog_ms; /* of "ioctl"; 0 = 500 */
   uint32_t queue_depth; /* tasks that tfmbs_submit() takes; 0 = 64 */
   double check_rate;    /* share of results verified on devices that can fail; 0 = none */
@@ -154,16 +155,18 @@ TFMBS_API tfmbs_status tfmbs_upload_frame(tfmbs_ctx* ctx, const tfmbs_tfd_t* des
 TFMBS_API tfmbs_status tfmbs_upload_planes(tfmbs_ctx* ctx, uint64_t layer_id,
                                            const tfmbs_plane* planes, const float* alphas,
                                            uint32_t n, tfmbs_frame* frame);
-/* A pinned frame cannot be freed (TFMBS_ERR_BUSY). Pins are counted; TFMBS_ERR_ADDR: not pinned. */
+/* A pinned frame is resident until it is unpinned, and cannot be freed (TFMBS_ERR_BUSY). Pins are
+ * counted; TFMBS_ERR_ADDR: not pinned. TFMBS_ERR_NOMEM: a bounded pool has no room for it beside
+ * what is pinned already. */
 TFMBS_API tfmbs_status tfmbs_pin(tfmbs_ctx* ctx, tfmbs_frame frame);
 TFMBS_API tfmbs_status tfmbs_unpin(tfmbs_ctx* ctx, tfmbs_frame frame);
 /* Tasks that were submitted and have not begun end with TFMBS_ERR_STALE. */
 TFMBS_API tfmbs_status tfmbs_free(tfmbs_ctx* ctx, tfmbs_frame frame);
 
 typedef struct tfmbs_residency {
-  uint64_t bytes; /* that the frame counts for in the pool */
+  uint64_t bytes; /* that the frame takes in the pool */
   uint64_t layer_id;
-  uint32_t resident; /* 1 */
+  uint32_t resident; /* 0: a product fetches it first. Any time may change it, but for a pin */
   uint32_t pins;
   uint32_t planes;
   uint32_t rows;
@@ -231,6 +234,13 @@ typedef struct tfmbs_metrics {
   uint64_t uploaded_bytes; /* of frames and planes: does not grow when products run */
   uint64_t faults;         /* failed submissions to the device, second attempts included */
   uint64_t host_fallbacks; /* products that the host ran after the device had failed twice */
+  /* Of a bounded pool, and else 0. */
+  uint64_t residency_hits;   /* products whose plane was there or on its way */
+  uint64_t residency_misses; /* products that had to have it fetched */
+  uint64_t evictions;
+  uint64_t prefetches_used;   /* planes fetched ahead, and then read */
+  uint64_t prefetches_wasted; /* planes fetched ahead, and evicted before */
+  uint64_t fetched_bytes;
 } tfmbs_metrics;
 TFMBS_API tfmbs_status tfmbs_get_metrics(tfmbs_ctx* ctx, tfmbs_metrics* metrics);
 
@@ -239,7 +249,7 @@ typedef struct tfmbs_info {
   uint32_t threads;
   uint32_t lanes_per_tile;
   uint32_t tiles;
-  uint32_t frames;     /* that are resident */
+  uint32_t frames;     /* that were uploaded and not freed */
   uint32_t in_service; /* 0: the device has failed for good and the host runs everything */
   uint64_t pool_bytes; /* 0 = no bound */
   uint64_t pool_used;

@@ -105,6 +105,7 @@ std::string OtherValue(const OptionInfo& info) {
   if (info.name == "layout") return "pt5";
   if (info.name == "split") return "columns";
   if (info.name == "sparse") return "always";
+  if (info.name == "pool") return "131072";
   if (info.name == "faults") return "busy=0.5";
   if (info.name == "profile") return "fast";
   if (info.name == "planes") return "3";

@@ -301,23 +301,91 @@ static void Configurations(void) {
   EXPECT(ctx == NULL);
   tfmbs_shutdown(NULL);
 
-  /* A pool for one frame and not for two. */
   config.check_rate = 1;
-  config.pool_bytes = 1500;
   EXPECT_OK(tfmbs_init(&config, &ctx));
-  const tfmbs_tfd_t frame = TFMBS_FRAME(kRows, kCols);
-  tfmbs_frame first = 0;
-  tfmbs_frame second = 0;
-  EXPECT_OK(tfmbs_upload_frame(ctx, &frame, packed, kBytes, NULL, &first));
-  EXPECT(tfmbs_upload_frame(ctx, &frame, packed, kBytes, NULL, &second) == TFMBS_ERR_NOMEM);
-  EXPECT_OK(tfmbs_free(ctx, first));
-  EXPECT_OK(tfmbs_upload_frame(ctx, &frame, packed, kBytes, NULL, &second));
   tfmbs_info info;
   EXPECT_OK(tfmbs_get_info(ctx, &info));
-  EXPECT(info.version == TFMBS_VERSION && info.frames == 1 && info.in_service == 1);
-  EXPECT(info.pool_bytes == 1500 && info.pool_used > 0 && info.pool_used <= 1500);
+  EXPECT(info.version == TFMBS_VERSION && info.frames == 0 && info.in_service == 1);
+  EXPECT(info.pool_bytes == 0 && info.pool_used == 0);
   EXPECT(strcmp(info.device, "sim") == 0 && strlen(info.isa) > 0);
   tfmbs_shutdown(ctx);
+}
+
+static uint32_t IsResident(tfmbs_ctx* ctx, tfmbs_frame frame) {
+  tfmbs_residency residency;
+  EXPECT_OK(tfmbs_query_residency(ctx, frame, &residency));
+  return residency.resident;
+}
+
+/* More frames than the pool holds: the results of an unbounded one, fetched as they are needed. */
+static void APoolSmallerThanItsFrames(const char* device) {
+  enum { kFrames = 5 };
+  tfmbs_ctx* whole = NULL;
+  tfmbs_ctx* ctx = NULL;
+  tfmbs_frame expected[kFrames];
+  tfmbs_frame frames[kFrames];
+  float y_whole[kRows];
+  const tfmbs_tfd_t frame = TFMBS_FRAME(kRows, kCols);
+  tfmbs_config config = TFMBS_CONFIG_INIT;
+  config.device = device;
+  EXPECT_OK(tfmbs_init(&config, &whole));
+  tfmbs_residency one;
+  for (int i = 0; i < kFrames; ++i) {
+    const float scale = 1.0f + (float)i;
+    const tfmbs_scales scales = {TFMBS_SCALE_TENSOR, 0, 1, &scale};
+    EXPECT_OK(tfmbs_upload_frame(whole, &frame, packed, kBytes, &scales, &expected[i]));
+  }
+  EXPECT_OK(tfmbs_query_residency(whole, expected[0], &one));
+  config.pool_bytes = 2 * one.bytes + one.bytes / 2;
+  EXPECT_OK(tfmbs_init(&config, &ctx));
+  for (int i = 0; i < kFrames; ++i) {
+    const float scale = 1.0f + (float)i;
+    const tfmbs_scales scales = {TFMBS_SCALE_TENSOR, 0, 1, &scale};
+    EXPECT_OK(tfmbs_upload_frame(ctx, &frame, packed, kBytes, &scales, &frames[i]));
+  }
+  for (int i = 0; i < 4 * kFrames; ++i) {
+    const int f = (int)(Next() % kFrames);
+    EXPECT_OK(tfmbs_run_gemv(whole, expected[f], x, y_whole));
+    EXPECT_OK(tfmbs_run_gemv(ctx, frames[f], x, y));
+    EXPECT(memcmp(y, y_whole, sizeof y_whole) == 0);
+    EXPECT(IsResident(ctx, frames[f]) == 1);
+  }
+  tfmbs_info info;
+  EXPECT_OK(tfmbs_get_info(ctx, &info));
+  EXPECT(info.frames == kFrames && info.pool_bytes == config.pool_bytes);
+  EXPECT(info.pool_used >= one.bytes && info.pool_used <= info.pool_bytes);
+  tfmbs_metrics metrics;
+  EXPECT_OK(tfmbs_get_metrics(ctx, &metrics));
+  EXPECT(metrics.residency_hits + metrics.residency_misses == 4 * kFrames);
+  EXPECT(metrics.evictions > 0 && metrics.fetched_bytes > metrics.uploaded_bytes);
+  EXPECT(metrics.faults == 0 && metrics.host_fallbacks == 0);
+
+  /* What is pinned stays; what has no room beside it can neither be pinned nor run. */
+  EXPECT_OK(tfmbs_pin(ctx, frames[0]));
+  for (int i = 1; i < kFrames; ++i) EXPECT_OK(tfmbs_run_gemv(ctx, frames[i], x, y));
+  EXPECT(IsResident(ctx, frames[0]) == 1);
+  EXPECT_OK(tfmbs_pin(ctx, frames[1]));
+  EXPECT_OK(tfmbs_pin(ctx, frames[1]));
+  EXPECT(tfmbs_pin(ctx, frames[2]) == TFMBS_ERR_NOMEM && IsResident(ctx, frames[2]) == 0);
+  EXPECT_OK(tfmbs_unpin(ctx, frames[1]));
+  EXPECT(tfmbs_pin(ctx, frames[2]) == TFMBS_ERR_NOMEM);
+  EXPECT_OK(tfmbs_unpin(ctx, frames[1]));
+  EXPECT_OK(tfmbs_pin(ctx, frames[2]));
+  EXPECT_OK(tfmbs_unpin(ctx, frames[2]));
+
+  /* An evicted frame's handle is good, a freed one's is not, and its memory is another's. */
+  EXPECT_OK(tfmbs_free(ctx, frames[3]));
+  EXPECT(tfmbs_run_gemv(ctx, frames[3], x, y) == TFMBS_ERR_STALE);
+  EXPECT_OK(tfmbs_run_gemv(ctx, frames[4], x, y));
+
+  /* A frame that is larger than the pool. */
+  static uint8_t zeros[TFMBS_PT5_BYTES(kRows * 16 * kCols)];
+  memset(zeros, 121, sizeof zeros);
+  const tfmbs_tfd_t large = TFMBS_FRAME(kRows * 16, kCols);
+  EXPECT(tfmbs_upload_frame(ctx, &large, zeros, sizeof zeros, NULL, &frames[3]) ==
+         TFMBS_ERR_NOMEM);
+  tfmbs_shutdown(ctx);
+  tfmbs_shutdown(whole);
 }
 
 /* Every device gives the same bits, and one that fails is replaced by the host. */
@@ -388,6 +456,8 @@ int main(void) {
   EXPECT(info.frames == 0 && info.pool_used == 0);
   tfmbs_shutdown(ctx);
   Configurations();
+  APoolSmallerThanItsFrames(NULL);
+  APoolSmallerThanItsFrames("ioctl");
   Devices();
   ShutdownWithWorkUnderWay();
   for (int status = -1; status < 12; ++status) {

@@ -49,6 +49,29 @@ TEST(Devices, GiveTheSameTokensAndLogProbabilities) {
   }
 }
 
+TEST(Devices, APoolSmallerThanTheModelGivesTheSameTokensAndLogProbabilities) {
+  std::string expected;
+  uint64_t all = 0;  // what the ternary matrices take
+  {
+    TestAppOptions options = AppWith("sim");
+    options.fabric.pool_bytes = uint64_t{1} << 30;
+    const TestApp app(options);
+    expected = Answer(app, kQuestion, 16);
+    all = static_cast<uint64_t>(app.Metric("tern_residency_fetched_bytes_total"));
+    EXPECT_EQ(app.Metric("tern_residency_misses_total"), 0);
+  }
+  EXPECT_EQ(Answer(TestApp(), kQuestion, 16), expected);
+  for (const uint64_t pool : {all / 2, all / 4}) {
+    TestAppOptions options = AppWith("sim");
+    options.fabric.pool_bytes = pool;
+    const TestApp app(options);
+    EXPECT_EQ(Answer(app, kQuestion, 16), expected) << pool;
+    EXPECT_GT(app.Metric("tern_residency_hits_total"), 0);
+    EXPECT_GT(app.Metric("tern_residency_evictions_total"), 0);
+    EXPECT_GT(app.Metric("tern_residency_fetched_bytes_total"), static_cast<double>(all));
+  }
+}
+
 TEST(Devices, FaultsUnderLoadFailNoRequest) {
   const std::vector<std::string> questions = {kQuestion, "Do you like movies?", "Hello!",
                                               "What did you do today?"};
