@@ -667,6 +667,10 @@ void AddFabricOptions(std::vector<Option>* table) {
   add(Text(info("store", "--fabric-store", "FOLDER",
                 "what waits outside of the pool is in a file in FOLDER, and not in memory"),
            TERN_FIELD(fabric.store)));
+  add(Integer(
+      info("queue_depth", "--fabric-queue", "N",
+           "submissions that wait at each device while a thread of its own works; 0 = none"),
+      TERN_FIELD(fabric.queue_depth), 0, 1024));
   add(Boolean(
       info("account", "--fabric-account", "", "keep the account of skips, cycles and energy"),
       TERN_FIELD(fabric.account)));

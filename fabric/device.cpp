@@ -9,6 +9,7 @@
 #include "fabric/driver/mock_driver.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/multi_device.h"
+#include "fabric/queued_device.h"
 #include "fabric/residency/resident_device.h"
 #include "fabric/shadow_device.h"
 #include "fabric/sim/sim_device.h"
@@ -40,7 +41,7 @@ std::unique_ptr<Device> Bounded(std::unique_ptr<Device> device, const FabricOpti
   return std::make_unique<residency::ResidentDevice>(std::move(device), options, kernels);
 }
 
-std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& team) {
+std::unique_ptr<Device> MakeUnqueued(const FabricOptions& options, WorkerTeam& team) {
   FabricOptions host = options;
   host.account = false;
   const kernels::KernelTable& active = kernels::ActiveKernels();
@@ -60,6 +61,12 @@ std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& tea
   }
   throw std::invalid_argument("The fabric device \"" + options.device +
                               "\" is not known; choose reference, sim, stub or ioctl.");
+}
+
+std::unique_ptr<Device> MakeDevice(const FabricOptions& options, WorkerTeam& team) {
+  std::unique_ptr<Device> device = MakeUnqueued(options, team);
+  if (options.queue_depth == 0) return device;
+  return std::make_unique<QueuedDevice>(std::move(device), options.queue_depth);
 }
 
 // `first` and as many more like it as make options.devices.
@@ -121,6 +128,8 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->fetched_bytes += b.fetched_bytes;
   a->fetch_seconds += b.fetch_seconds;
   a->fetch_wait_seconds += b.fetch_wait_seconds;
+  a->queue_busy_seconds += b.queue_busy_seconds;
+  a->queue_wait_seconds += b.queue_wait_seconds;
   a->lanes_used += b.lanes_used;
   a->cycles_gated += b.cycles_gated;
   a->cycles_column_skip += b.cycles_column_skip;

@@ -91,6 +91,8 @@ struct DeviceCounters {
   uint64_t fetched_bytes = 0;
   double fetch_seconds = 0;       // in which matrices were copied
   double fetch_wait_seconds = 0;  // of submissions, for them; the rest of the copying was hidden
+  double queue_busy_seconds = 0;  // in which devices behind a queue worked
+  double queue_wait_seconds = 0;  // of callers, for them; beside the rest they did something else
   uint64_t lanes_used = 0;        // summed over projections: lanes that hold a row
   uint64_t cycles_gated = 0;
   uint64_t cycles_column_skip = 0;

@@ -70,6 +70,9 @@ struct FabricOptions {
   // bound the rest waits in memory or, when `store` is a folder, in a file there.
   uint64_t pool_bytes = 0;
   std::string store;
+  // Submissions that wait at each device while a thread of its own works on one; 0 = a submission
+  // is done when Submit() returns.
+  uint32_t queue_depth = 0;
 
   uint32_t devices = 1;  // 1..16 of them, each as above
   FabricSplit split = FabricSplit::kRows;

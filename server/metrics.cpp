@@ -282,6 +282,17 @@ void AddFabric(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               device.fabric_seconds);
   out.Counter("tern_host_seconds_total", "Wall time of steps outside ternary projections.", labels,
               std::max(0.0, stats.step_seconds - device.fabric_seconds));
+  constexpr char kOverlap[] =
+      "Share of the time that devices behind a queue or copies into a pool worked in which nobody "
+      "waited for them.";
+  const double beside = device.queue_busy_seconds + device.fetch_seconds;
+  const double waited = device.queue_wait_seconds + device.fetch_wait_seconds;
+  out.Counter("tern_fabric_busy_seconds_total", "Time that devices behind a queue worked.", labels,
+              device.queue_busy_seconds);
+  out.Counter("tern_fabric_wait_seconds_total", "Time that the host waited for them.", labels,
+              device.queue_wait_seconds);
+  out.Gauge("tern_fabric_overlap_ratio", kOverlap, labels,
+            beside == 0 ? 0 : std::max(0.0, 1 - waited / beside));
   const double joules = device.energy_picojoules * 1e-12;
   out.Counter("tern_energy_proxy_joules_total",
               "Energy by the table of picojoules per event; never measured.", labels, joules);
