@@ -305,6 +305,31 @@ TEST(Residency, SeveralDevicesHaveAPoolEach) {
   }
 }
 
+TEST(Residency, SparseMatricesComeAndGoAsDenseOnes) {
+  WorkerTeam team(2);
+  const auto plain = CreateDevice(OptionsOf("sim", 0), team);
+  const size_t bytes = CopyTernary(MatrixOf(0), TernaryLayout::kSparse).image_bytes();
+  for (const std::string& store : {std::string(), Folder()}) {
+    FabricOptions options = OptionsOf("sim", 2 * bytes);
+    options.store = store;
+    const auto device = CreateDevice(options, team);
+    Model expected(*plain);
+    Model model(*device);
+    std::vector<MatrixId> sparse;
+    std::vector<MatrixId> dense;
+    for (uint32_t seed = 0; seed < 5; ++seed) {
+      dense.push_back(expected.Upload(MatrixOf(seed)));
+      sparse.push_back(model.Upload(CopyTernary(MatrixOf(seed), TernaryLayout::kSparse)));
+    }
+    for (uint32_t i = 0; i < 30; ++i) {
+      ASSERT_EQ(expected.RunOne(dense[i % 5]), Status::kOk);
+      ASSERT_EQ(model.RunOne(sparse[i % 5]), Status::kOk);
+      EXPECT_EQ(model.last(), expected.last());
+    }
+    EXPECT_GT(device->Counters().evictions, 10U);
+  }
+}
+
 // ------------------------------------------------------------------------------- what is fetched
 
 TEST(Residency, WhenEverythingFitsNothingIsFetchedAfterwards) {

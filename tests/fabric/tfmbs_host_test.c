@@ -335,8 +335,8 @@ static void APoolSmallerThanItsFrames(const char* device) {
     const tfmbs_scales scales = {TFMBS_SCALE_TENSOR, 0, 1, &scale};
     EXPECT_OK(tfmbs_upload_frame(whole, &frame, packed, kBytes, &scales, &expected[i]));
   }
-  EXPECT_OK(tfmbs_query_residency(whole, expected[0], &one));
-  config.pool_bytes = 2 * one.bytes + one.bytes / 2;
+  /* Two frames and not three, whichever layout is measured to be faster (832 or 1024 bytes). */
+  config.pool_bytes = 2304;
   EXPECT_OK(tfmbs_init(&config, &ctx));
   for (int i = 0; i < kFrames; ++i) {
     const float scale = 1.0f + (float)i;
@@ -351,6 +351,8 @@ static void APoolSmallerThanItsFrames(const char* device) {
     EXPECT(IsResident(ctx, frames[f]) == 1);
   }
   tfmbs_info info;
+  EXPECT_OK(tfmbs_query_residency(ctx, frames[0], &one));
+  EXPECT(2 * one.bytes <= config.pool_bytes && 3 * one.bytes > config.pool_bytes);
   EXPECT_OK(tfmbs_get_info(ctx, &info));
   EXPECT(info.frames == kFrames && info.pool_bytes == config.pool_bytes);
   EXPECT(info.pool_used >= one.bytes && info.pool_used <= info.pool_bytes);
