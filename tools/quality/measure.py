@@ -161,6 +161,48 @@ def blocks(bench):
     return table(["projections", "relative error", "file smaller than F16", *QUALITY], rows)
 
 
+def fabric_cells(bench, path, options):
+    """Planes, PT-5 and resident bits per weight, density and estimated error of the projections."""
+    placements = bench.run("inspect", path, "--json", *options)[0]["run"]["placements"]
+    layers = [p for p in placements if p["name"].startswith("blk.") and "reason" in p]
+    planes = [p for p in layers if p["runs_on"] == "fabric"]
+    shapes = {t["name"]: t["shape"] for t in bench.run("inspect", path, "--json",
+                                                       "--no-load")[0]["tensors"]}
+    weights = sum(shapes[p["name"]][0] * shapes[p["name"]][1] for p in layers)
+    resident = f"{8 * sum(p['resident_bytes'] for p in layers) / weights:.2f}"
+    if not planes:
+        return ["none", "", resident, "", ""]
+    counts = sorted({p["frames"] for p in planes})
+    trits = sum(p["frames"] * shapes[p["name"]][0] * shapes[p["name"]][1] for p in planes)
+    density = sum(p["density"] * p["frames"] * shapes[p["name"]][0] * shapes[p["name"]][1]
+                  for p in planes) / trits
+    worst = max(p["estimated_error"] for p in planes)
+    packed = f"{8 * sum(p['frame_bytes'] for p in planes) / weights:.2f}"
+    return [" or ".join(map(str, counts)), packed, resident, f"{100 * density:.1f} %",
+            f"{worst:.4f}"]
+
+
+def planes(bench):
+    rotated = bench.scratch / "rotated.gguf"
+    subprocess.run([sys.executable, ROOT / "tools" / "quality" / "rotate.py", bench.f16, rotated],
+                   check=True)
+    exact = {"Q4_0": 3, "Q4_K": 3, "Q5_K": 4, "Q6_K": 4, "Q8_0": 6}
+    native = bench.scratch / "native.logits"
+    rows = []
+    for kind, most in exact.items():
+        path, _ = bench.quantize(rotated, "m.gguf", "--type", kind)
+        bench.run("perplexity", "--model", path, "--file", bench.text, "--save-logits", native,
+                  "--json")
+        runs = [("", [])] + [("", ["--fabric-planes", str(n)]) for n in range(1, most + 1)]
+        runs += [(profile, ["--fabric-profile", profile]) for profile in ("fast", "balanced")]
+        for profile, options in runs:
+            result = bench.run("perplexity", "--model", path, "--kl", native, "--json", *options)[0]
+            rows.append([kind, profile, *fabric_cells(bench, path, options),
+                         *quality_cells(result)])
+    return table(["projections", "profile", "planes", "bits per weight in PT-5", "resident",
+                  "density", "largest estimated error", *QUALITY], rows)
+
+
 def recalibration(bench):
     rows = []
     for rule in CALIBRATIONS:
@@ -211,7 +253,8 @@ def accuracy(bench):
 
 
 SECTIONS = {"formats": formats, "activations": activations, "kv": kv_types,
-            "calibrations": calibrations, "blocks": blocks, "recalibration": recalibration,
+            "calibrations": calibrations, "blocks": blocks, "planes": planes,
+            "recalibration": recalibration,
             "accuracy": accuracy}
 
 
