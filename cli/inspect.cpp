@@ -144,7 +144,7 @@ Json PlacementJson(const engine::TensorPlacement& placement) {
   return json;
 }
 
-Json FabricJson(const engine::Weights& weights) {
+Json FabricJson(const engine::Weights& weights, const fabric::PoolFacts& pool) {
   uint64_t frames = 0;
   uint64_t frame_bytes = 0;
   uint64_t fabric_bytes = 0;
@@ -157,7 +157,9 @@ Json FabricJson(const engine::Weights& weights) {
   return {{"frames", frames},
           {"frame_bytes", frame_bytes},
           {"resident_bytes", fabric_bytes},
-          {"host_bytes", weights.resident_bytes - fabric_bytes}};
+          {"host_bytes", weights.resident_bytes - fabric_bytes},
+          {"pool_bytes", pool.bytes},
+          {"pool_in_file", pool.in_file}};
 }
 
 Json RunJson(LocalModel& model, const config::Config& config) {
@@ -187,7 +189,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
              shape.recurrent() ? engine::StateCache::BytesPerSlot(shape) : 0},
             {"context_length", context},
             {"workspace_bytes", model.engine().workspace_bytes()}}},
-          {"fabric", FabricJson(weights)},
+          {"fabric", FabricJson(weights, model.device().pool())},
           {"placements", std::move(placements)}};
 }
 
@@ -257,6 +259,13 @@ void PrintFabric(const Json& run) {
             << " in PT-5, " << Mebibytes(fabric["resident_bytes"])
             << " resident as kernels run them; "
             << "host: " << Mebibytes(fabric["host_bytes"]) << "\n";
+  if (fabric["pool_bytes"] == 0) {
+    std::cout << "pool: holds every matrix\n";
+  } else {
+    std::cout << "pool: " << Mebibytes(fabric["pool_bytes"])
+              << " for ternary matrices in use; the others wait in "
+              << (fabric["pool_in_file"].get<bool>() ? "a file" : "memory") << "\n";
+  }
 }
 
 void PrintText(const Json& report, bool fabric) {
