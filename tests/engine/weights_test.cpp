@@ -279,9 +279,9 @@ TEST(LoadWeights, RefusesTensorsThatDoNotFit) {
   cases.push_back({With(good, "output_norm.weight", gguf::TensorType::kF32, {128},
                         Floats(std::vector<float>(128, nan))),
                    "not finite"});
-  cases.push_back({With(good, "blk.0.attn_q_norm_in.weight", gguf::TensorType::kF32, {128},
+  cases.push_back({With(good, "blk.0.attn_q_unheard_of.weight", gguf::TensorType::kF32, {128},
                         Floats(std::vector<float>(128, 1.0F))),
-                   "blk.0.attn_q_norm_in.weight"});
+                   "blk.0.attn_q_unheard_of.weight"});
   cases.push_back({With(good, "blk.0.attn_q.scale", gguf::TensorType::kF32, {1},
                         Floats({std::numeric_limits<float>::infinity()})),
                    "blk.0.attn_q.scale"});
