@@ -4,15 +4,16 @@
 // int16 and widened by vpmaddwd before they can overflow.
 //
 //   codes     | row 0: c0 c1 c2 c3 | ... | row 7 |     (bytes)
-//   maddubs   | c0 x0 + c1 x1 , c2 x2 + c3 x3 | ...    (int16, at most 2 * 2 * 128)
+//   maddubs   | c0 x0 + c1 x1 , c2 x2 + c3 x3 | ...    (int16, at most 2 * 3 * 128)
 
 namespace fabric::kernels {
 namespace {
 
-// Dwords of columns whose pairs fit in an int16 together.
-constexpr uint32_t kStepsBeforeWidening = 64;
-static_assert(int{kStepsBeforeWidening} * 2 * 2 * -128 >= -32768);
-static_assert(int{kStepsBeforeWidening} * 2 * 2 * 127 <= 32767);
+// Dwords of columns whose pairs fit in an int16 together, for codes up to 3; whole lines of either
+// layout.
+constexpr uint32_t kStepsBeforeWidening = 40;
+static_assert(int{kStepsBeforeWidening} * 2 * 3 * -128 >= -32768);
+static_assert(kStepsBeforeWidening % k2BitDigits == 0 && kStepsBeforeWidening % kPt5Digits == 0);
 
 struct Avx2 : Ymm {
   template <uint32_t kDigits, bool kSegmented, bool kInPlace>
@@ -64,7 +65,7 @@ struct Avx2 : Ymm {
   template <uint32_t kDigits>
   static Ints DotVector(const uint8_t* line, const int8_t* x, uint32_t steps) {
     Ints sums = ZeroInts();
-    constexpr uint32_t kChunk = kStepsBeforeWidening / kDigits * kDigits;
+    constexpr uint32_t kChunk = kStepsBeforeWidening;
     for (uint32_t step = 0; step < steps;) {
       const uint32_t stop = steps - step > kChunk ? step + kChunk : steps;
       __m256i low = _mm256_setzero_si256();

@@ -13,7 +13,7 @@
 //   codes   | row 0: c0 c1 c2 c3 | row 1 | row 2 | row 3 |   bytes, one digit each
 //   x       | x0 x1 x2 x3 | x4 .. x7 | x8 .. x11 | x12 .. x15 |   lane k belongs to digit k
 //
-// Codes are at most 2, so it does not matter that sdot takes them as signed. Bits in place, as on
+// Codes are at most 3, so it does not matter that sdot takes them as signed. Bits in place, as on
 // x86, would: the upper digit would be negative.
 
 namespace fabric::kernels {

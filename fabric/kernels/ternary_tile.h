@@ -19,7 +19,8 @@ enum class TernarySum : uint8_t {
 //
 // REQUIRES: codes are zero from cols up to a multiple of 64, code_stride included; the sums of
 // codes
-//           are right: kernels compute sum of (trit + 1) * code and subtract them.
+//           are right: kernels compute sum of (trit + 1) * code and subtract them. Two-bit panels
+//           may also hold 3, a trit of 2 (fabric/coarse_screen.h).
 struct TernaryTile {
   const uint8_t* panels = nullptr;
   size_t panel_stride = 0;  // bytes

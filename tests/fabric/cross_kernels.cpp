@@ -35,13 +35,17 @@ void FillPanels(Random& random, Case* c) {
   c->tile.panel_stride = size_t{fabric::LinesOf(c->tile.cols, digits)} * fabric::kLineBytes;
   c->panels.assign(c->tile.panel_count * c->tile.panel_stride,
                    c->two_bit ? fabric::k2BitZeros : fabric::kPt5Zeros);
+  // Two bits have a fourth code, which sketches use (fabric/coarse_screen.h).
+  const bool four_codes = c->two_bit && random() % 2 == 0;
+  const int largest = four_codes ? 2 : 1;
   for (uint32_t row = 0; row < c->tile.panel_count * fabric::kPanelRows; ++row) {
     uint8_t* panel = c->panels.data() + row / fabric::kPanelRows * c->tile.panel_stride;
     for (uint32_t col = 0; col < c->tile.cols; ++col) {
       const auto at = fabric::PositionInPanel(row % fabric::kPanelRows, col, digits);
       int weight = 1;
       for (uint32_t k = 0; k < at.digit; ++k) weight *= c->two_bit ? 4 : 3;
-      const int trit = row % 7 == 0 ? 1 : static_cast<int>(random() % 3) - 1;
+      const int trit =
+          row % 7 == 0 ? largest : static_cast<int>(random() % (four_codes ? 4 : 3)) - 1;
       panel[at.byte] = static_cast<uint8_t>(panel[at.byte] + trit * weight);
     }
   }
