@@ -155,7 +155,7 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
                      .depth = depth,
                      .threads = model_.threads(),
                      .isa = isa_,
-                     .head = model_.engine().screens_head() ? "strict" : "full"};
+                     .head = std::string(engine::HeadModeName(model_.engine().head_mode()))};
   const size_t middle = rates.size() / 2;
   result.median = rates.size() % 2 == 1 ? rates[middle] : (rates[middle - 1] + rates[middle]) / 2;
   result.min = rates.front();

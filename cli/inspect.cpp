@@ -179,7 +179,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
           {"activation", ActivationText(shape.ternary_activation)},
           {"activation_reason", ActivationReason(shape, config)},
           {"layout_reason", weights.layout_reason},
-          {"head", model.engine().screens_head() ? "strict" : "full"},
+          {"head", engine::HeadModeName(model.engine().head_mode())},
           {"load_seconds", model.model().load_seconds()},
           {"memory",
            {{"weights_bytes", weights.resident_bytes},
@@ -297,9 +297,9 @@ void PrintText(const Json& report, bool fabric) {
     std::cout << "layout of ternary weights: " << run["layout_reason"].get<std::string>() << "\n";
   }
   std::cout << "head: " << run["head"].get<std::string>()
-            << (run["head"] == "strict"
-                    ? ", where only the best logits count\n"
-                    : " (not screened: --head full, too small, or a type without a sketch)\n");
+            << (run["head"] == "full"
+                    ? " (not screened: --head full, too small, or a type without a sketch)\n"
+                    : ", where only the best logits count\n");
   std::cout << "memory: weights " << Mebibytes(memory["weights_bytes"]) << ", workspace "
             << Mebibytes(memory["workspace_bytes"]) << ", KV " << memory["kv_bytes_per_token"]
             << " bytes per token, " << Mebibytes(memory["kv_bytes_full_context"])

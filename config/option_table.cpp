@@ -559,11 +559,14 @@ void AddEngineOptions(std::vector<Option>* table) {
        {"block", ActivationMode::kBlock},
        {"float", ActivationMode::kFloat}}));
   add(Choice<HeadMode>(info("head", "--head", "MODE",
-                            "how the LM head is computed: full | strict; strict skips what its "
-                            "error bound rules out, "
-                            "where only the best logits count, and gives the same bits"),
+                            "how the LM head is computed where only the best logits count: full | "
+                            "strict | screened; strict skips what a proven bound rules out and "
+                            "gives the same bits; screened is faster and trusts a bound of 6 "
+                            "sigmas (docs/kernels.md)"),
                        TERN_FIELD(engine.head),
-                       {{"full", HeadMode::kFull}, {"strict", HeadMode::kStrict}}));
+                       {{"full", HeadMode::kFull},
+                        {"strict", HeadMode::kStrict},
+                        {"screened", HeadMode::kScreened}}));
   add(Choice<KvType>(
       info("kv_type", "--kv-type", "TYPE",
            "storage of K and V: f32 | f16 | q8 | t2; q8 takes half of f16 and loses "

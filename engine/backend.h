@@ -5,6 +5,7 @@
 #include <span>
 
 #include "engine/batch.h"
+#include "engine/engine_options.h"
 #include "engine/kv_geometry.h"
 #include "fabric/device.h"
 
@@ -32,8 +33,8 @@ class Backend {
   virtual void LoadBlock(const std::byte* bytes, BlockId block) = 0;
 
   virtual const fabric::Device& device() const = 0;
-  // Whether rows that need only the best few logits are screened (engine/head.h).
-  virtual bool screens_head() const = 0;
+  // How rows that need only the best few logits are computed (engine/head.h).
+  virtual HeadMode head_mode() const = 0;
   // One per layer, cumulative; zeros when the device keeps no account.
   virtual std::span<const LayerActivity> layer_activities() const = 0;
   virtual size_t workspace_bytes() const = 0;

@@ -101,7 +101,8 @@ struct StepStats {
   uint64_t weight_bytes = 0;        // streamed, dense and ternary
   uint64_t kv_bytes = 0;            // read by attention
   uint32_t screened_positions = 0;  // of head_positions: found from the head's sketch
-  uint32_t screen_fallbacks = 0;    // computed in full because the sketch left too many rows
+  uint32_t screen_fallbacks = 0;    // computed in full because the sketch could not settle them
+  uint32_t guard_trips = 0;         // of screen_fallbacks: an exact logit was beyond the guard
   uint64_t refined_rows = 0;        // rows of the head computed exactly for screened positions
 };
 

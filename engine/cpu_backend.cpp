@@ -152,14 +152,27 @@ void CpuBackend::EmitLogits(const Batch& batch) {
                                   source.outputs.size() * source.query.k};
     }
   }
-  const std::span<const HeadPosition> positions = head_positions_;
+  const auto only_candidates = [&](const HeadPosition& position) {
+    return batch.rows[position.row].output_kind == OutputKind::kCandidates;
+  };
+  // Positions that a statistical bound may decide are decided by it whatever is beside them.
+  const auto full =
+      head_.mode() == HeadMode::kScreened
+          ? std::stable_partition(head_positions_.begin(), head_positions_.end(), only_candidates)
+          : head_positions_.begin();
+  const auto screened = static_cast<size_t>(full - head_positions_.begin());
+  EmitPositions(batch, std::span(head_positions_).first(screened));
+  EmitPositions(batch, std::span(head_positions_).subspan(screened));
+  stats_.head_positions += static_cast<uint32_t>(head_positions_.size());
+  stats_.head_seconds += stopwatch.Seconds();
+}
+
+void CpuBackend::EmitPositions(const Batch& batch, std::span<const HeadPosition> positions) {
   for (size_t first = 0; first < positions.size(); first += head_.capacity()) {
     const size_t count = std::min<size_t>(head_.capacity(), positions.size() - first);
     const std::span<const HeadPosition> chunk = positions.subspan(first, count);
     CanScreen(batch, chunk) ? EmitScreened(batch, chunk) : EmitChunk(batch, chunk);
   }
-  stats_.head_positions += static_cast<uint32_t>(positions.size());
-  stats_.head_seconds += stopwatch.Seconds();
 }
 
 bool CpuBackend::CanScreen(const Batch& batch, std::span<const HeadPosition> positions) {

@@ -35,7 +35,7 @@ class CpuBackend : public Backend {
   void SaveBlock(BlockId block, std::byte* out) override { cache_.SaveBlock(block, out); }
   void LoadBlock(const std::byte* bytes, BlockId block) override { cache_.LoadBlock(bytes, block); }
   const fabric::Device& device() const override { return device_; }
-  bool screens_head() const override { return head_.screens(); }
+  HeadMode head_mode() const override { return head_.mode(); }
   std::span<const LayerActivity> layer_activities() const override {
     return transformer_.layer_activities();
   }
@@ -58,6 +58,7 @@ class CpuBackend : public Backend {
   void EmitLogits(const Batch& batch);
   void EmitChunk(const Batch& batch, std::span<const HeadPosition> positions);
   bool CanScreen(const Batch& batch, std::span<const HeadPosition> positions);
+  void EmitPositions(const Batch& batch, std::span<const HeadPosition> positions);
   void EmitScreened(const Batch& batch, std::span<const HeadPosition> positions);
   std::span<Candidate> CandidatesOf(const Batch& batch, const HeadPosition& position);
   void Deliver(const Batch& batch, const HeadPosition& position, std::span<float> logits);

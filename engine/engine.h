@@ -47,7 +47,7 @@ class Engine {
   uint32_t context_length() const { return context_length_; }
   uint32_t max_batch_tokens() const { return max_batch_tokens_; }
   const fabric::Device& device() const { return backend_->device(); }
-  bool screens_head() const { return backend_->screens_head(); }
+  HeadMode head_mode() const { return backend_->head_mode(); }
   std::span<const LayerActivity> layer_activities() const { return backend_->layer_activities(); }
   size_t workspace_bytes() const { return backend_->workspace_bytes(); }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/kv_geometry.h"
@@ -15,11 +16,13 @@ namespace engine {
 // format, unless the user says otherwise (docs/decisions.md).
 enum class ActivationMode : uint8_t { kAuto, kToken, kBlock, kFloat };
 
-// How the LM head is computed for rows that need only the best few logits. The bits are the same.
+// How the LM head is computed for rows that need only the best few logits.
 enum class HeadMode : uint8_t {
-  kFull,    // all logits
-  kStrict,  // a sketch of all, then those that the sketch's error bound cannot rule out
+  kFull,      // all logits
+  kStrict,    // a sketch of all, then those that its proven error bound cannot rule out: same bits
+  kScreened,  // the same with a smaller sketch and a statistical bound (fabric/coarse_screen.h)
 };
+std::string_view HeadModeName(HeadMode mode);  // "full", "strict", "screened"
 
 // A LoRA adapter to load with the model.
 struct LoraSource {

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "engine/candidates.h"
+#include "fabric/coarse_screen.h"
+#include "fabric/strict_screen.h"
 #include "fabric/vector_ops.h"
 
 namespace engine {
@@ -21,9 +23,10 @@ uint32_t PositionsPerPass(uint32_t vocabulary, uint32_t max_tokens) {
   return std::min(std::clamp(fitting, kMinPositions, kMaxPositions), max_tokens);
 }
 
-// Positions that share a sketch. Each refines rows of its own, and from about eight on a full pass
-// is bound by arithmetic and not by the bytes that a sketch saves.
-constexpr size_t kScreenPositions = 4;
+// Positions that share a strict sketch. Each refines rows of its own, and from about eight on a
+// full pass is bound by arithmetic and not by the bytes that a sketch saves. A coarse sketch saves
+// arithmetic, too.
+constexpr uint32_t kStrictPositions = 4;
 // The best rows of the sketch are made exact first: the worse of the wanted ones among them then
 // rules out the others.
 constexpr size_t kExtraSeeds = 32;
@@ -34,13 +37,24 @@ constexpr uint32_t kLongestPause = 256;
 constexpr float kLargestLogit = 1e37F;
 
 std::unique_ptr<fabric::RowScreen> MakeScreen(const Weights& weights, const EngineOptions& options,
-                                              fabric::WorkerTeam& team) {
-  const auto& matrix = weights.head_matrix.quantized;
-  if (options.head != HeadMode::kStrict || matrix == nullptr || !weights.head.bias.empty() ||
-      matrix->bytes() < options.screened_head_bytes || !fabric::RowScreen::Supports(*matrix)) {
+                                              fabric::WorkerTeam& team, uint32_t capacity) {
+  const SharedMatrix& matrix = weights.head_matrix;
+  const bool shared = matrix.dense != nullptr || matrix.quantized != nullptr;
+  if (!shared || !weights.head.bias.empty() || matrix.bytes() < options.screened_head_bytes) {
     return nullptr;
   }
-  return std::make_unique<fabric::RowScreen>(matrix, team, kScreenPositions);
+  switch (options.head) {
+    case HeadMode::kFull:
+      return nullptr;
+    case HeadMode::kStrict:
+      if (matrix.quantized == nullptr || !fabric::StrictScreen::Supports(*matrix.quantized)) {
+        return nullptr;
+      }
+      return std::make_unique<fabric::StrictScreen>(matrix.quantized, team, kStrictPositions);
+    case HeadMode::kScreened:
+      return std::make_unique<fabric::CoarseScreen>(matrix.AsMatrix(), team, capacity);
+  }
+  return nullptr;
 }
 
 ActivationKinds KindOf(const Linear& linear) {
@@ -50,6 +64,18 @@ ActivationKinds KindOf(const Linear& linear) {
 }
 
 }  // namespace
+
+std::string_view HeadModeName(HeadMode mode) {
+  switch (mode) {
+    case HeadMode::kFull:
+      return "full";
+    case HeadMode::kStrict:
+      return "strict";
+    case HeadMode::kScreened:
+      return "screened";
+  }
+  return "";
+}
 
 Head::Head(const ModelConfig& config, const Weights& weights, const EngineOptions& options,
            fabric::Device& device, fabric::WorkerTeam& team)
@@ -61,7 +87,8 @@ Head::Head(const ModelConfig& config, const Weights& weights, const EngineOption
       input_(capacity_, config.hidden, kinds_),
       normed_(size_t{capacity_} * config.hidden),
       logits_(size_t{capacity_} * config.vocabulary),
-      screen_(MakeScreen(weights, options, team)) {}
+      screen_(MakeScreen(weights, options, team, capacity_)),
+      mode_(screen_ == nullptr ? HeadMode::kFull : options.head) {}
 
 void Head::FinalNorm(const float* hidden, float* out) const noexcept {
   fabric::RmsNorm(hidden, weights_.output_norm.data(), config_.norm_eps, config_.hidden, out);
@@ -92,15 +119,15 @@ fabric::Status Head::Compute(std::span<const float* const> hidden) noexcept {
 }
 
 bool Head::WantsScreen(size_t positions) {
-  if (screen_ == nullptr || positions > std::min<size_t>(kScreenPositions, capacity_)) return false;
-  if (pause_ == 0) return true;
+  if (screen_ == nullptr || positions > std::min(screen_->max_tokens(), capacity_)) return false;
+  if (mode_ == HeadMode::kScreened || pause_ == 0) return true;
   pause_ -= static_cast<uint32_t>(std::min<size_t>(pause_, positions));
   return false;
 }
 
 void Head::Screen(std::span<const float* const> hidden) noexcept {
   Encode(hidden);
-  screen_->Sketch(*input_.View(fabric::ActivationKind::kInt8Block));
+  screen_->Sketch(*input_.View(weights_.head.activation));
 }
 
 bool Head::FindBest(size_t i, const HeadQuery& query, std::span<Candidate> out, StepStats* stats) {
@@ -117,7 +144,7 @@ bool Head::FindBest(size_t i, const HeadQuery& query, std::span<Candidate> out, 
   found_.clear();
   rows_.clear();
   for (const Candidate& seed : seeds_) rows_.push_back(static_cast<uint32_t>(seed.token));
-  if (!RefineRows(i)) return false;
+  if (!RefineRows(i, stats)) return false;
   const auto worst = found_.begin() + static_cast<ptrdiff_t>(out.size()) - 1;
   std::nth_element(found_.begin(), worst, found_.end(), BetterCandidate);
 
@@ -126,7 +153,7 @@ bool Head::FindBest(size_t i, const HeadQuery& query, std::span<Candidate> out, 
     pause_ = pause_length_;
     return false;
   }
-  if (!RefineRows(i)) return false;
+  if (!RefineRows(i, stats)) return false;
   pause_length_ = 0;
   std::partial_sort_copy(found_.begin(), found_.end(), out.begin(), out.end(), BetterCandidate);
   stats->screened_positions += 1;
@@ -159,13 +186,23 @@ bool Head::CollectRows(size_t i, const HeadQuery& query, float least) {
   return true;
 }
 
-// Appends rows_ with their exact logits to found_. False when one is not finite.
-bool Head::RefineRows(size_t i) {
+// Appends rows_ with their exact logits to found_. False when one is not finite or so far from the
+// sketch that others may be, too.
+bool Head::RefineRows(size_t i, StepStats* stats) {
+  const auto token = static_cast<uint32_t>(i);
+  const std::span<const float> sketch = screen_->Sketched(token);
+  const std::span<const float> reach = screen_->Reach();
+  const float trusted = screen_->guard() * screen_->Norm(token);
   refined_.resize(rows_.size());
-  screen_->Refine(static_cast<uint32_t>(i), rows_, refined_.data());
+  screen_->Refine(token, rows_, refined_.data());
   for (size_t r = 0; r < rows_.size(); ++r) {
+    const uint32_t row = rows_[r];
     if (!std::isfinite(refined_[r])) return false;
-    found_.push_back({static_cast<TokenId>(rows_[r]), refined_[r]});
+    if (std::abs(refined_[r] - sketch[row]) > reach[row] * trusted) {
+      stats->guard_trips += 1;
+      return false;
+    }
+    found_.push_back({static_cast<TokenId>(row), refined_[r]});
   }
   return true;
 }

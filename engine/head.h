@@ -21,8 +21,10 @@ namespace engine {
 // vocabulary never exist at once.
 //
 // Rows that need only the best few logits can be screened (fabric/row_screen.h): a sketch of the
-// upper bits of the head's codes rules out most of the vocabulary, and the rest is computed
-// exactly. The candidates are those of the full logits, bit for bit, ties included.
+// head rules out most of the vocabulary, and the rest is computed exactly. With HeadMode::kStrict
+// the candidates are those of the full logits, bit for bit, ties included; with kScreened they are
+// but for a chance whose size docs/kernels.md has. What is computed in full then depends on the
+// position alone, so a token's bits do not depend on its batch in either mode.
 //
 // Threads: one thread at a time.
 class Head {
@@ -45,18 +47,19 @@ class Head {
     return {logits_.data() + i * config_.vocabulary, config_.vocabulary};
   }
 
-  // Whether this head is screened at all: kStrict, a quantised matrix of two planes on the host,
-  // large enough to be worth it, and no bias.
-  bool screens() const { return screen_ != nullptr; }
-  // Whether it is now worth a sketch of so many positions. Too many rows left over make it pause
-  // for a while.
+  // How rows that need only the best few logits are computed: as asked, but kFull where the matrix
+  // has a bias, is ternary, too small to be worth it or, for kStrict, not of two planes.
+  HeadMode mode() const { return mode_; }
+  // Whether it is now worth a sketch of so many positions, all of which need only candidates. With
+  // kScreened always, up to capacity(); with kStrict too many rows left over make it pause for a
+  // while.
   bool WantsScreen(size_t positions);
   // Sketches the logits of the positions; FindBest() may then be called for each.
   // REQUIRES: WantsScreen(hidden.size()).
   void Screen(std::span<const float* const> hidden) noexcept;
   // The best candidates of the i-th position as SelectBest() finds them in the full logits. False
-  // when they must be computed after all: the sketch leaves too many rows, some value is not
-  // finite, the mask allows too few tokens, or the query has a bias.
+  // when they must be computed after all: the sketch leaves too many rows, its guard trips, some
+  // value is not finite, the mask allows too few tokens, or the query has a bias.
   bool FindBest(size_t i, const HeadQuery& query, std::span<Candidate> out, StepStats* stats);
 
   // Of one Screen().
@@ -67,7 +70,7 @@ class Head {
  private:
   void Encode(std::span<const float* const> hidden) noexcept;
   bool CollectRows(size_t i, const HeadQuery& query, float least);
-  bool RefineRows(size_t i);
+  bool RefineRows(size_t i, StepStats* stats);
 
   const ModelConfig& config_;
   const Weights& weights_;
@@ -79,6 +82,7 @@ class Head {
   fabric::AlignedBuffer<float> logits_;  // [capacity, vocabulary]
 
   std::unique_ptr<fabric::RowScreen> screen_;
+  HeadMode mode_;
   uint32_t pause_ = 0;         // positions to compute in full before the next sketch
   uint32_t pause_length_ = 0;  // of the last pause; 0 after a success
   std::vector<Candidate> seeds_;

@@ -106,6 +106,7 @@ struct SharedMatrix {
   fabric::Matrix AsMatrix() const {
     return dense != nullptr ? fabric::Matrix(dense) : fabric::Matrix(quantized);
   }
+  size_t bytes() const { return dense != nullptr ? dense->bytes() : quantized->bytes(); }
   void GetRow(uint32_t row, std::span<float> out) const {
     dense != nullptr ? dense->GetRow(row, out) : quantized->GetRow(row, out);
   }

@@ -121,17 +121,8 @@ void RunQuantized(const kernels::KernelTable& kernels, const QuantizedMatrix& ma
                   uint32_t token_begin, uint32_t token_end, float* out) {
   uint32_t rows[kTileRows];
   std::iota(rows, rows + (row_end - row_begin), row_begin);
-  kernels::QuantizedTile tile = matrix.Tile();
-  tile.rows = rows;
-  tile.row_count = row_end - row_begin;
-  tile.tokens = token_end - token_begin;
-  tile.codes = x.codes + token_begin * x.code_stride;
-  tile.code_stride = x.code_stride;
-  tile.x_scales = x.scales + token_begin * x.scale_stride;
-  tile.x_scale_stride = x.scale_stride;
-  tile.out = out;
-  tile.out_stride = kTileRows;
-  kernels.quantized(tile);
+  kernels.quantized(QuantizedTileOf(matrix, x, token_begin, token_end,
+                                    std::span(rows, row_end - row_begin), out, kTileRows));
 }
 
 void RunPlanes(const kernels::KernelTable& kernels, const PlaneMatrix& matrix,
@@ -165,6 +156,34 @@ kernels::TileEpilogue TileEpilogueOf(Epilogue epilogue) {
       return kernels::TileEpilogue::kGeluMul;
   }
   return kernels::TileEpilogue::kStore;
+}
+
+kernels::QuantizedTile QuantizedTileOf(const QuantizedMatrix& matrix, const ActivationView& x,
+                                       uint32_t token_begin, uint32_t token_end,
+                                       std::span<const uint32_t> rows, float* out,
+                                       size_t out_stride) noexcept {
+  kernels::QuantizedTile tile = matrix.Tile();
+  tile.rows = rows.data();
+  tile.row_count = static_cast<uint32_t>(rows.size());
+  tile.tokens = token_end - token_begin;
+  tile.codes = x.codes + token_begin * x.code_stride;
+  tile.code_stride = x.code_stride;
+  tile.x_scales = x.scales + token_begin * x.scale_stride;
+  tile.x_scale_stride = x.scale_stride;
+  tile.out = out;
+  tile.out_stride = out_stride;
+  return tile;
+}
+
+void ProjectRows(const kernels::KernelTable& kernels, const Matrix& matrix, const ActivationView& x,
+                 uint32_t token, std::span<const uint32_t> rows, float* out) noexcept {
+  if (const QuantizedMatrix* quantized = AsQuantized(matrix)) {
+    return kernels.quantized(
+        QuantizedTileOf(*quantized, x, token, token + 1, rows, out, kTileRows));
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    RunDense(kernels, *AsDense(matrix), x, rows[i], rows[i] + 1, token, token + 1, out + i);
+  }
 }
 
 bool NeedsGroupSums(const Matrix& matrix, const ActivationView& x) noexcept {

@@ -29,6 +29,19 @@ struct PreparedInput {
   const uint8_t* tables = nullptr;      // when NeedsTables(); 64-byte aligned
 };
 
+// Some rows of a quantised matrix and tokens [token_begin, token_end) of x, for the kernels.
+// rows: borrowed.
+kernels::QuantizedTile QuantizedTileOf(const QuantizedMatrix& matrix, const ActivationView& x,
+                                       uint32_t token_begin, uint32_t token_end,
+                                       std::span<const uint32_t> rows, float* out,
+                                       size_t out_stride) noexcept;
+
+// The projections of listed rows of one token, with the bits of a full one. out: [rows.size()],
+// written up to a multiple of 16.
+// REQUIRES: a dense or a quantised matrix, x of its kind; at most kTileRows rows.
+void ProjectRows(const kernels::KernelTable& kernels, const Matrix& matrix, const ActivationView& x,
+                 uint32_t token, std::span<const uint32_t> rows, float* out) noexcept;
+
 // Computes rows [row_begin, row_end) of `op` for tokens [token_begin, token_end), epilogue
 // included.
 //

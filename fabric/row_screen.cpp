@@ -5,165 +5,50 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 
-#include "fabric/half.h"
 #include "fabric/kernels/kernel_table.h"
-#include "fabric/parallel.h"
+#include "fabric/matrix_store.h"
+#include "fabric/panel_layout.h"
+#include "fabric/projection.h"
 
 namespace fabric {
 namespace {
 
-constexpr uint32_t kTileRows = 64;
-// Rows of a task: enough to repay its wake-up.
-constexpr size_t kTaskRows = 256;
-// Columns of the narrowest sub-block, and the kernels' vectors of rows.
-constexpr uint32_t kVector = 16;
-// Covers the roundings of sums in double and of the conversion to float.
-constexpr double kUp = 1.0 + 1e-6;
-
-uint32_t Padded(uint32_t rows) { return (rows + kVector - 1) / kVector * kVector; }
-
-// Sums over 16 columns from `col` of the lower plane's field and of its square.
-struct FieldSums {
-  int32_t sum = 0;
-  int32_t squares = 0;
-};
-
-FieldSums SumFields(const kernels::QuantizedTile& tile, uint32_t bits, uint32_t row, uint32_t col) {
-  const uint32_t in_unit = col % (8 * kernels::kPlaneUnit / bits);
-  const uint8_t* bytes = tile.planes[1] + kernels::PlaneOffset(bits, tile.cols, row, col) +
-                         in_unit % kernels::kPlaneUnit;
-  const uint32_t shift = in_unit / kernels::kPlaneUnit * bits;
-  const int32_t mask = (1 << bits) - 1;
-  FieldSums sums;
-  for (uint32_t i = 0; i < kVector; ++i) {
-    const int32_t field = (bytes[i] >> shift) & mask;
-    sums.sum += field;
-    sums.squares += field * field;
-  }
-  return sums;
-}
+// Rows from which on the team's help repays its wake-up.
+constexpr size_t kRowsForTeam = 256;
 
 }  // namespace
 
-bool RowScreen::Supports(const QuantizedMatrix& matrix) {
-  const kernels::QuantizedFormat& format = matrix.format();
-  return format.planes[1] != 0 && !format.mins && !format.nonlinear;
-}
-
-RowScreen::RowScreen(std::shared_ptr<const QuantizedMatrix> matrix, WorkerTeam& team,
-                     uint32_t max_tokens)
+RowScreen::RowScreen(Matrix matrix, WorkerTeam& team, uint32_t max_tokens, float guard)
     : matrix_(std::move(matrix)),
       team_(team),
-      padded_rows_(Padded(matrix_->rows())),
+      padded_rows_((size_t{RowsOf(matrix_)} + kPanelRows - 1) / kPanelRows * kPanelRows),
+      row_bytes_(BytesOf(matrix_) / RowsOf(matrix_)),
+      guard_(guard),
       sketch_(max_tokens * padded_rows_),
       norms_(max_tokens),
-      reach_(matrix_->rows()),
-      longest_(matrix_->rows()) {
-  assert(Supports(*matrix_));
-  ParallelFor(matrix_->rows(), kTaskRows, [&](size_t begin, size_t end) {
-    for (size_t row = begin; row < end; ++row) MeasureRow(static_cast<uint32_t>(row));
-  });
+      reach_(RowsOf(matrix_)) {}
+
+void RowScreen::SetLargestRow(std::span<const float> lengths) {
   // A NaN would be lost by std::max: it makes the bound infinite.
-  for (const float length : longest_) {
+  for (const float length : lengths) {
     largest_row_ = length <= largest_row_ ? largest_row_
                    : std::isnan(length)   ? std::numeric_limits<float>::infinity()
                                           : length;
   }
 }
 
-void RowScreen::MeasureRow(uint32_t row) {
-  const kernels::QuantizedTile tile = matrix_->Tile();
-  const kernels::QuantizedFormat& f = tile.format;
-  const uint32_t dropped = kernels::DroppedBits(f, 1);
-  const double step = std::ldexp(1.0, static_cast<int>(dropped));
-  const double middle = (kernels::IsDoubled(f, 1) ? step - 1 : step) / 2;
-  const double largest_code = std::max(f.zero, (1 << kernels::CodeBits(f)) - 1 - f.zero);
-  double residual = 0;
-  double longest = 0;
-  for (uint32_t col = 0; col < tile.cols; col += kVector) {
-    const size_t super_block = row * tile.scale_stride + col / f.super_block;
-    const size_t sub_block = row * tile.sub_stride + col / f.sub_block;
-    double scale = HalfToFloat(tile.scales[super_block]);
-    if (f.sub_scales) scale *= tile.sub_scales[sub_block];
-    const FieldSums sums = SumFields(tile, dropped, row, col);
-    residual += scale * scale * (sums.squares - 2 * middle * sums.sum + kVector * middle * middle);
-    longest += scale * scale * kVector * largest_code * largest_code;
-  }
-  const uint32_t roundings_of_blocks = tile.cols / kernels::kQuantizedBlock;
-  const double roundings = roundings_of_blocks + 4.0;
-  const double u = 0x1p-24;
-  const double gamma = roundings * u / (1.0 - roundings * u);
-  // A sketch's code may lie outside the matrix's own range by half a step.
-  const double length = std::sqrt(longest) * (largest_code + 1) / largest_code;
-  reach_[row] = static_cast<float>((std::sqrt(residual) + gamma * 2 * length) * kUp);
-  longest_[row] = static_cast<float>(length * kUp);
-}
-
-void RowScreen::RunRows(const ActivationView& x, uint32_t sketch_planes, const uint32_t* rows,
-                        uint32_t row_count, float* out, size_t out_stride) noexcept {
-  kernels::QuantizedTile tile = matrix_->Tile();
-  tile.sketch_planes = sketch_planes;
-  tile.rows = rows;
-  tile.row_count = row_count;
-  tile.tokens = x.tokens;
-  tile.codes = x.codes;
-  tile.code_stride = x.code_stride;
-  tile.x_scales = x.scales;
-  tile.x_scale_stride = x.scale_stride;
-  tile.out = out;
-  tile.out_stride = out_stride;
-  kernels::ActiveKernels().quantized(tile);
-}
-
-void RowScreen::Sketch(const ActivationView& x) noexcept {
-  assert(x.kind == ActivationKind::kInt8Block && x.tokens <= norms_.size());
-  x_ = x;
-  for (uint32_t token = 0; token < x.tokens; ++token) {
-    double sum = 0;
-    for (uint32_t block = 0; block < x.cols / kActivationBlock; ++block) {
-      const int8_t* codes = x.codes + token * x.code_stride + size_t{block} * kActivationBlock;
-      int32_t squares = 0;
-      for (uint32_t i = 0; i < kActivationBlock; ++i) squares += codes[i] * codes[i];
-      const double d = x.scales[token * x.scale_stride + block];
-      sum += d * d * squares;
-    }
-    norms_[token] = static_cast<float>(std::sqrt(sum) * kUp);
-  }
-  // Doubled sketches are halved here, which is exact.
-  const bool doubled = kernels::IsDoubled(matrix_->format(), 1);
-  const auto task = [&](int, size_t begin, size_t end) {
-    uint32_t rows[kTileRows];
-    for (size_t first = begin; first < end; first += kTileRows) {
-      const size_t count = std::min<size_t>(kTileRows, end - first);
-      std::iota(rows, rows + count, static_cast<uint32_t>(first));
-      RunRows(x, 1, rows, static_cast<uint32_t>(count), sketch_.data() + first, padded_rows_);
-      if (!doubled) continue;
-      for (uint32_t token = 0; token < x.tokens; ++token) {
-        float* values = sketch_.data() + token * padded_rows_ + first;
-        for (size_t i = 0; i < count; ++i) values[i] *= 0.5F;
-      }
-    }
-  };
-  // kTaskRows is a multiple of kTileRows, so tasks write whole vectors of their own.
-  team_.ParallelFor(matrix_->rows(), kTaskRows, std::ref(task));
-}
-
 void RowScreen::Refine(uint32_t token, std::span<const uint32_t> rows, float* out) noexcept {
-  ActivationView one = x_;
-  one.tokens = 1;
-  one.codes += token * x_.code_stride;
-  one.scales += token * x_.scale_stride;
+  const kernels::KernelTable& kernels = kernels::ActiveKernels();
   const auto task = [&](int, size_t begin, size_t end) {
     for (size_t first = begin; first < end; first += kTileRows) {
       const size_t count = std::min<size_t>(kTileRows, end - first);
       float values[kTileRows];
-      RunRows(one, 0, rows.data() + first, static_cast<uint32_t>(count), values, kTileRows);
+      ProjectRows(kernels, matrix_, x_, token, rows.subspan(first, count), values);
       std::copy(values, values + count, out + first);
     }
   };
-  if (rows.size() < kTaskRows) {
+  if (rows.size() < kRowsForTeam) {
     task(0, 0, rows.size());
   } else {
     team_.ParallelFor(rows.size(), kTileRows, std::ref(task));

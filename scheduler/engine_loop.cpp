@@ -172,6 +172,7 @@ void EngineLoop::Impl::Report(Slot& slot) {
   stats.kv_bytes_read = totals.kv_bytes_read;
   stats.screened_positions = totals.screened_positions;
   stats.screen_fallbacks = totals.screen_fallbacks;
+  stats.guard_trips = totals.guard_trips;
   stats.refined_rows = totals.refined_rows;
   stats.step_seconds = totals.seconds;
   stats.projection_seconds = totals.projection_seconds;
@@ -217,6 +218,7 @@ void AddCounters(const LoopStats& more, LoopStats* sum) {
   sum->kv_bytes_read += more.kv_bytes_read;
   sum->screened_positions += more.screened_positions;
   sum->screen_fallbacks += more.screen_fallbacks;
+  sum->guard_trips += more.guard_trips;
   sum->refined_rows += more.refined_rows;
   sum->step_seconds += more.step_seconds;
   sum->projection_seconds += more.projection_seconds;

@@ -22,6 +22,7 @@ struct LoopStats {
   uint64_t kv_bytes_read = 0;
   uint64_t screened_positions = 0;
   uint64_t screen_fallbacks = 0;
+  uint64_t guard_trips = 0;
   uint64_t refined_rows = 0;
   double step_seconds = 0;
   double projection_seconds = 0;

@@ -39,7 +39,7 @@ class EngineRunner : public StepRunner {
     LoadBlock(swap_.data() + slot * block_bytes_, to);
   }
 
-  bool gives_candidates() const override { return engine_.screens_head(); }
+  bool gives_candidates() const override { return engine_.head_mode() != engine::HeadMode::kFull; }
   const engine::KvGeometry& kv_geometry() const override { return engine_.kv_geometry(); }
   uint32_t kv_blocks() const override { return engine_.kv_blocks(); }
   uint32_t context_length() const override { return engine_.context_length(); }

@@ -67,6 +67,7 @@ void AddStats(const engine::StepStats& part, engine::StepStats* sum) {
   sum->kv_bytes += part.kv_bytes;
   sum->screened_positions += part.screened_positions;
   sum->screen_fallbacks += part.screen_fallbacks;
+  sum->guard_trips += part.guard_trips;
   sum->refined_rows += part.refined_rows;
 }
 
@@ -393,6 +394,7 @@ void StepExecutor::RunBatch() {
   totals_.kv_bytes_read += last_step_.kv_bytes;
   totals_.screened_positions += last_step_.screened_positions;
   totals_.screen_fallbacks += last_step_.screen_fallbacks;
+  totals_.guard_trips += last_step_.guard_trips;
   totals_.refined_rows += last_step_.refined_rows;
   totals_.seconds += last_step_.seconds;
   totals_.projection_seconds += last_step_.projection_seconds;

@@ -34,6 +34,7 @@ struct StepTotals {
   double draft_seconds = 0;  // in a model that drafts; no part of `seconds`
   uint64_t screened_positions = 0;
   uint64_t screen_fallbacks = 0;
+  uint64_t guard_trips = 0;
   uint64_t refined_rows = 0;
 };
 

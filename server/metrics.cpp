@@ -201,8 +201,11 @@ void AddEngine(FamilyBuilder& out, const scheduler::LoopStats& stats, const Labe
               "Rows of the head computed exactly for these positions.", labels,
               Number(stats.refined_rows));
   out.Counter("tern_head_screen_fallbacks_total",
-              "Positions computed in full because the sketch left too many rows.", labels,
+              "Positions computed in full because the sketch could not settle them.", labels,
               Number(stats.screen_fallbacks));
+  out.Counter("tern_head_guard_trips_total",
+              "Of these, positions where an exact logit was beyond the sketch's guard.", labels,
+              Number(stats.guard_trips));
   out.Counter("tern_kv_bytes_read_total", "Bytes of K and V that attention read.", labels,
               Number(stats.kv_bytes_read));
 }

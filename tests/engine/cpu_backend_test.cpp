@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -171,6 +172,76 @@ TEST(CpuBackend, CandidatesAreTheBestLogitsAfterMaskAndBias) {
       EXPECT_EQ(found[k].logit, expected[k].logit);
     }
   }
+}
+
+constexpr char kStory[] =
+    "Once upon a time there was a little dog. He liked to run in the garden with his friend, a "
+    "small "
+    "black cat. One day they found a big red ball under the old tree. \"Whose ball is this?\" "
+    "asked "
+    "the cat. The dog did not know. They took it to the house and showed it to the girl who lived "
+    "there. She laughed and said that it was hers, and that she had looked for it all morning. So "
+    "they played together until it was dark, and then they all went home and slept.";
+
+// One row with the best candidate of each position of the story.
+struct StoryRow {
+  explicit StoryRow(const Model& model, OutputKind kind, BlockId first_block)
+      : tokens(model.tokenizer().Encode(kStory, {})), outputs(tokens.size()), blocks(16) {
+    std::iota(outputs.begin(), outputs.end(), 0U);
+    std::iota(blocks.begin(), blocks.end(), first_block);
+    row = {.tokens = tokens,
+           .block_table = blocks,
+           .outputs = outputs,
+           .output_kind = kind,
+           .query = {}};
+  }
+  std::vector<TokenId> tokens;
+  std::vector<uint32_t> outputs;
+  std::vector<BlockId> blocks;
+  BatchRow row;
+};
+
+struct NoLogits : LogitsSink {
+  void OnLogits(size_t, size_t, std::span<float>) override {}
+};
+
+// Of a screened head what decides is the position alone: rows that need all logits beside it, and
+// more positions than one pass takes, change nothing.
+TEST(CpuBackend, ScreenedCandidatesAreThoseOfTheFullHeadAloneAndBesideOthers) {
+  EngineOptions options = SmallOptions();
+  options.head = HeadMode::kFull;
+  Rig full(testing::BundledModel(), options, 2);
+  options.head = HeadMode::kScreened;
+  options.screened_head_bytes = 0;
+  Rig screened(testing::BundledModel(), options, 2);
+  ASSERT_EQ(screened.engine->head_mode(), HeadMode::kScreened);
+
+  const StoryRow story(*full.model, OutputKind::kCandidates, 0);
+  const StoryRow all(*full.model, OutputKind::kLogits, 16);
+  const StepOutput expected = full.engine->Step({.rows = {&story.row, 1}});
+  const std::vector<Candidate> best(expected.rows[0].candidates.begin(),
+                                    expected.rows[0].candidates.end());
+  ASSERT_EQ(best.size(), story.tokens.size());
+  const auto expect_best = [&](const RowOutput& output) {
+    ASSERT_EQ(output.candidates.size(), best.size());
+    for (size_t i = 0; i < best.size(); ++i) {
+      EXPECT_EQ(output.candidates[i].token, best[i].token) << i;
+      EXPECT_EQ(std::memcmp(&output.candidates[i].logit, &best[i].logit, sizeof(float)), 0) << i;
+    }
+  };
+
+  const StepOutput alone = screened.engine->Step({.rows = {&story.row, 1}});
+  expect_best(alone.rows[0]);
+  const uint32_t settled = alone.stats.screened_positions;
+  EXPECT_GE(settled, best.size() * 9 / 10);
+  EXPECT_EQ(settled + alone.stats.screen_fallbacks, best.size());
+  EXPECT_EQ(alone.stats.guard_trips, 0U);
+
+  NoLogits sink;
+  const std::array rows = {all.row, story.row};
+  const StepOutput beside = screened.engine->Step({.rows = rows, .sink = &sink});
+  expect_best(beside.rows[1]);
+  EXPECT_EQ(beside.stats.screened_positions, settled);
 }
 
 TEST(CpuBackend, HiddenTimesTheHeadGivesTheLogits) {

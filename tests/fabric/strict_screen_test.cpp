@@ -1,7 +1,7 @@
 // Property: a sketch is never farther from the exact projection than the bound says, on matrices
 // made to break it too; and refined rows have the bits of a full projection.
 
-#include "fabric/row_screen.h"
+#include "fabric/strict_screen.h"
 
 #include <gtest/gtest.h>
 
@@ -103,17 +103,17 @@ std::vector<float> Full(WorkerTeam& team, const std::shared_ptr<const QuantizedM
 constexpr QuantizedType kScreened[] = {QuantizedType::kQ6_K, QuantizedType::kQ8_0,
                                        QuantizedType::kQ5_0, QuantizedType::kQ3_K};
 
-TEST(RowScreen, SupportsTypesWithALowerPlaneAndNoMinimums) {
+TEST(StrictScreen, SupportsTypesWithALowerPlaneAndNoMinimums) {
   for (const QuantizedType type : kScreened) {
-    EXPECT_TRUE(RowScreen::Supports(QuantizedMatrix(type, 1, 256)));
+    EXPECT_TRUE(StrictScreen::Supports(QuantizedMatrix(type, 1, 256)));
   }
   for (const QuantizedType type :
        {QuantizedType::kQ4_0, QuantizedType::kQ5_K, QuantizedType::kQ4_K, QuantizedType::kIQ4_NL}) {
-    EXPECT_FALSE(RowScreen::Supports(QuantizedMatrix(type, 1, 256)));
+    EXPECT_FALSE(StrictScreen::Supports(QuantizedMatrix(type, 1, 256)));
   }
 }
 
-TEST(RowScreen, BoundHoldsOnEveryRow) {
+TEST(StrictScreen, BoundHoldsOnEveryRow) {
   WorkerTeam team(2);
   for (const QuantizedType type : kScreened) {
     for (const Style style : {Style::kRandom, Style::kAligned, Style::kOpposed, Style::kExtreme}) {
@@ -121,7 +121,7 @@ TEST(RowScreen, BoundHoldsOnEveryRow) {
         const Input x(3, outliers, 7);
         const auto matrix = MakeMatrix(type, 1001, style, x, 8);
         const std::vector<float> full = Full(team, matrix, x);
-        RowScreen screen(matrix, team, 3);
+        StrictScreen screen(matrix, team, 3);
         screen.Sketch(x.view);
         double closest = 0;  // error over bound
         for (uint32_t token = 0; token < 3; ++token) {
@@ -144,14 +144,14 @@ TEST(RowScreen, BoundHoldsOnEveryRow) {
   }
 }
 
-TEST(RowScreen, RefinedRowsHaveTheBitsOfAFullProjection) {
+TEST(StrictScreen, RefinedRowsHaveTheBitsOfAFullProjection) {
   WorkerTeam team(2);
   Random random(9);
   for (const QuantizedType type : kScreened) {
     const Input x(4, false, 10);
     const auto matrix = MakeMatrix(type, 777, Style::kRandom, x, 11);
     const std::vector<float> full = Full(team, matrix, x);
-    RowScreen screen(matrix, team, 4);
+    StrictScreen screen(matrix, team, 4);
     screen.Sketch(x.view);
     for (const size_t count : {1U, 15U, 16U, 17U, 200U, 600U}) {
       std::vector<uint32_t> rows(count);
