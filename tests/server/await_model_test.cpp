@@ -189,6 +189,9 @@ TEST(AwaitModel, WaitingHasAnEnd) {
   options.model_wait_seconds = 0.2;
   TestServer server(options);
   server.source.CloseGate();
+  EXPECT_EQ(server.Ask({{"model", "m0"}}).ReadResponse().status, 503);
+  // The load goes on, however late it began.
+  ASSERT_TRUE(Eventually([&] { return server.registry.StatusOf("m0").progress == 0.5; }));
   const auto response = server.Ask({{"model", "m0"}}).ReadResponse();
   EXPECT_EQ(response.status, 503);
   EXPECT_THAT(response.body, HasSubstr("model_loading"));
