@@ -125,18 +125,25 @@ void RunQuantized(const kernels::KernelTable& kernels, const QuantizedMatrix& ma
                                     std::span(rows, row_end - row_begin), out, kTileRows));
 }
 
+// Of a tile that takes activations in blocks.
+template <class Tile>
+void SetTokens(const ActivationView& x, uint32_t begin, uint32_t end, float* out, size_t out_stride,
+               Tile* tile) {
+  tile->tokens = end - begin;
+  tile->codes = x.codes + begin * x.code_stride;
+  tile->code_stride = x.code_stride;
+  tile->x_scales = x.scales + begin * x.scale_stride;
+  tile->x_scale_stride = x.scale_stride;
+  tile->out = out;
+  tile->out_stride = out_stride;
+}
+
 void RunPlanes(const kernels::KernelTable& kernels, const PlaneMatrix& matrix,
                const ActivationView& x, uint32_t row_begin, uint32_t row_end, uint32_t token_begin,
-               uint32_t token_end, float* out, size_t out_stride) {
+               uint32_t token_end, float* out) {
   kernels::PlaneTile tile =
       matrix.Tile(row_begin / kPanelRows, (row_end - row_begin + kPanelRows - 1) / kPanelRows);
-  tile.tokens = token_end - token_begin;
-  tile.codes = x.codes + token_begin * x.code_stride;
-  tile.code_stride = x.code_stride;
-  tile.x_scales = x.scales + token_begin * x.scale_stride;
-  tile.x_scale_stride = x.scale_stride;
-  tile.out = out;
-  tile.out_stride = out_stride;
+  SetTokens(x, token_begin, token_end, out, kTileRows, &tile);
   kernels.ternary.planes(tile);
 }
 
@@ -165,13 +172,7 @@ kernels::QuantizedTile QuantizedTileOf(const QuantizedMatrix& matrix, const Acti
   kernels::QuantizedTile tile = matrix.Tile();
   tile.rows = rows.data();
   tile.row_count = static_cast<uint32_t>(rows.size());
-  tile.tokens = token_end - token_begin;
-  tile.codes = x.codes + token_begin * x.code_stride;
-  tile.code_stride = x.code_stride;
-  tile.x_scales = x.scales + token_begin * x.scale_stride;
-  tile.x_scale_stride = x.scale_stride;
-  tile.out = out;
-  tile.out_stride = out_stride;
+  SetTokens(x, token_begin, token_end, out, out_stride, &tile);
   return tile;
 }
 
@@ -210,8 +211,7 @@ void ProjectTile(const kernels::KernelTable& kernels, const Matrix& matrix, cons
     return;
   }
   if (const PlaneMatrix* planes = AsPlanes(matrix)) {
-    RunPlanes(kernels, *planes, *op.x, row_begin, row_end, token_begin, token_end, scratch,
-              kTileRows);
+    RunPlanes(kernels, *planes, *op.x, row_begin, row_end, token_begin, token_end, scratch);
   } else if (ternary != nullptr) {
     RunTernary(kernels, *ternary, *op.x, input, row_begin, row_end, token_begin, token_end, scratch,
                kTileRows);
