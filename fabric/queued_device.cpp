@@ -17,7 +17,7 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 QueuedDevice::QueuedDevice(std::unique_ptr<Device> device, uint32_t depth)
-    : device_(std::move(device)), depth_(depth), thread_([this] { Run(); }) {}
+    : DeviceDecorator(std::move(device)), depth_(depth), thread_([this] { Run(); }) {}
 
 QueuedDevice::~QueuedDevice() {
   {

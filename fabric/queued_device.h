@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "fabric/device.h"
+#include "fabric/device_decorator.h"
 #include "fabric/matrix_store.h"
 #include "fabric/sim/account.h"
 
@@ -24,14 +24,13 @@ namespace fabric {
 // Threads, errors: as fabric::Device. kErrBusy when the queue is full. A failure that is found
 // while
 //          ops run is what Wait() returns, and takes none of the other submissions with it.
-class QueuedDevice final : public Device {
+class QueuedDevice final : public DeviceDecorator {
  public:
   // depth: submissions that wait beside the one that runs; at least 1.
   QueuedDevice(std::unique_ptr<Device> device, uint32_t depth);
   // Ends what was submitted.
   ~QueuedDevice() override;
 
-  std::string_view name() const override { return device_->name(); }
   // What changes matrices waits until the queue is empty.
   LayoutChoice PreferredLayout(const TernaryUse& use) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
@@ -41,11 +40,8 @@ class QueuedDevice final : public Device {
   // Once per ticket.
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
-  size_t resident_bytes() const noexcept override { return device_->resident_bytes(); }
-  PoolFacts pool() const noexcept override { return device_->pool(); }
   bool IsResident(MatrixId id) const noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
-  bool in_service() const noexcept override { return device_->in_service(); }
 
  private:
   struct Task {
@@ -62,7 +58,7 @@ class QueuedDevice final : public Device {
   Status Note(Status status, const std::optional<MatrixShape>& shape, const MatrixId* id);
   void Run();
 
-  std::unique_ptr<Device> device_;  // of the thread while tasks are waiting or running
+  // device_ is of the thread while tasks are waiting or running.
   const size_t depth_;
   std::vector<Known> known_;  // by index of the handle
   sim::CounterBook book_;

@@ -13,7 +13,7 @@ namespace fabric {
 
 ShadowDevice::ShadowDevice(std::unique_ptr<Device> device, const kernels::KernelTable& kernels,
                            uint32_t interval)
-    : device_(std::move(device)), kernels_(kernels), interval_(interval) {}
+    : DeviceDecorator(std::move(device)), kernels_(kernels), interval_(interval) {}
 
 void ShadowDevice::Note(MatrixId id, std::shared_ptr<const PlaneMatrix> planes) {
   if (id.index >= planes_.size()) planes_.resize(size_t{id.index} + 1);

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "fabric/device.h"
+#include "fabric/device_decorator.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/sim/account.h"
 
@@ -19,30 +19,19 @@ namespace fabric {
 // where PlaneChoice::error is an estimate for inputs without a pattern.
 //
 // Threads, errors: as fabric::Device. Its own products are in the device's account.
-class ShadowDevice final : public Device {
+class ShadowDevice final : public DeviceDecorator {
  public:
   // interval: products of planes per comparison on average, at least 1. Which ones is fixed by
   // their number, so that runs repeat.
   ShadowDevice(std::unique_ptr<Device> device, const kernels::KernelTable& kernels,
                uint32_t interval);
 
-  std::string_view name() const override { return device_->name(); }
-  LayoutChoice PreferredLayout(const TernaryUse& use) override {
-    return device_->PreferredLayout(use);
-  }
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
-  size_t resident_bytes() const noexcept override { return device_->resident_bytes(); }
-  PoolFacts pool() const noexcept override { return device_->pool(); }
-  bool IsResident(MatrixId id) const noexcept override { return device_->IsResident(id); }
-  Status SetPinned(MatrixId id, bool pinned) noexcept override {
-    return device_->SetPinned(id, pinned);
-  }
-  bool in_service() const noexcept override { return device_->in_service(); }
 
  private:
   // An op whose product will be compared when its submission is done.
@@ -55,7 +44,6 @@ class ShadowDevice final : public Device {
   void Note(MatrixId id, std::shared_ptr<const PlaneMatrix> planes);
   void Compare(const ProjectionOp& op);
 
-  std::unique_ptr<Device> device_;
   const kernels::KernelTable& kernels_;
   uint32_t interval_;
   std::vector<std::shared_ptr<const PlaneMatrix>> planes_;  // by index of the handle, or null

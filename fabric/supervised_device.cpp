@@ -37,7 +37,7 @@ bool SameResults(std::span<const float> a, std::span<const float> b) {
 SupervisedDevice::SupervisedDevice(std::unique_ptr<Device> device,
                                    std::unique_ptr<sim::SimDevice> host,
                                    const kernels::KernelTable& kernels, double check_rate)
-    : device_(std::move(device)),
+    : DeviceDecorator(std::move(device)),
       host_(std::move(host)),
       kernels_(kernels),
       check_rate_(check_rate) {}

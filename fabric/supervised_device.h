@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "fabric/device.h"
+#include "fabric/device_decorator.h"
 #include "fabric/row_check.h"
 #include "fabric/sim/sim_device.h"
 
@@ -20,7 +20,7 @@ namespace fabric {
 // device says that it is gone, it is out of service for good and the host runs everything.
 //
 // Threads, errors: as fabric::Device.
-class SupervisedDevice final : public Device {
+class SupervisedDevice final : public DeviceDecorator {
  public:
   static constexpr uint32_t kFaultsInARow = 4;
 
@@ -30,7 +30,6 @@ class SupervisedDevice final : public Device {
   SupervisedDevice(std::unique_ptr<Device> device, std::unique_ptr<sim::SimDevice> host,
                    const kernels::KernelTable& kernels, double check_rate);
 
-  std::string_view name() const override { return device_->name(); }
   LayoutChoice PreferredLayout(const TernaryUse& use) override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
@@ -39,7 +38,6 @@ class SupervisedDevice final : public Device {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
   size_t resident_bytes() const noexcept override;
-  PoolFacts pool() const noexcept override { return device_->pool(); }
   // Of a matrix that the host alone has: as on the host.
   bool IsResident(MatrixId id) const noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
@@ -62,7 +60,6 @@ class SupervisedDevice final : public Device {
   void Finish(std::span<const ProjectionOp> ops) noexcept;
   void NoteFault(FaultKind fault);
 
-  std::unique_ptr<Device> device_;
   std::unique_ptr<sim::SimDevice> host_;
   const kernels::KernelTable& kernels_;
   double check_rate_;

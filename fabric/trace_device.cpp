@@ -30,7 +30,7 @@ const char* NameOf(ActivationKind kind) {
 }  // namespace
 
 TraceDevice::TraceDevice(std::unique_ptr<Device> device, const std::string& path)
-    : device_(std::move(device)), file_(path, std::ios::app) {
+    : DeviceDecorator(std::move(device)), file_(path, std::ios::app) {
   if (!file_) {
     throw std::runtime_error("The file \"" + path + "\" of --fabric-trace cannot be written: " +
                              std::strerror(errno) + ".");

@@ -37,7 +37,7 @@ class ResidentDevice::Locks {
 
 ResidentDevice::ResidentDevice(std::unique_ptr<Device> device, const FabricOptions& options,
                                const kernels::KernelTable& kernels)
-    : device_(std::move(device)),
+    : DeviceDecorator(std::move(device)),
       account_(options.account),
       picojoules_per_byte_(options.energy.dram_byte),
       layout_(options.layout),

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "fabric/device.h"
+#include "fabric/device_decorator.h"
 #include "fabric/kernels/kernel_table.h"
 #include "fabric/matrix_store.h"
 #include "fabric/residency/copy_engine.h"
@@ -34,7 +34,7 @@ namespace fabric::residency {
 // The results' bits are those of the device inside.
 //
 // Threads, errors: as fabric::Device. IsResident() as the rest.
-class ResidentDevice final : public Device {
+class ResidentDevice final : public DeviceDecorator {
  public:
   // pool_bytes > 0. store_directory: empty = memory. kernels: for the epilogues of ops that do not
   // fit together.
@@ -43,10 +43,6 @@ class ResidentDevice final : public Device {
                  const kernels::KernelTable& kernels);
   ~ResidentDevice() override;
 
-  std::string_view name() const override { return device_->name(); }
-  LayoutChoice PreferredLayout(const TernaryUse& use) override {
-    return device_->PreferredLayout(use);
-  }
   // kErrNoMem when the pool is too small for this matrix alone.
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
@@ -54,11 +50,9 @@ class ResidentDevice final : public Device {
   Status Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept override;
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
-  size_t resident_bytes() const noexcept override { return device_->resident_bytes(); }
   PoolFacts pool() const noexcept override;
   bool IsResident(MatrixId id) const noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
-  bool in_service() const noexcept override { return device_->in_service(); }
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -112,7 +106,6 @@ class ResidentDevice final : public Device {
   void EvictAll() noexcept;
   void Publish() noexcept;
 
-  std::unique_ptr<Device> device_;
   const bool account_;
   const double picojoules_per_byte_;
   const std::optional<TernaryLayout> layout_;
