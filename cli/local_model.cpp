@@ -55,11 +55,7 @@ void LocalModel::PrepareKv(uint32_t sequences, uint32_t context) {
   engine_ = std::make_unique<engine::Engine>(model_, options, *device_, team_);
 }
 
-fabric::Isa LocalModel::isa() const {
-  // These devices are plain loops whatever the CPU can do.
-  const bool plain = device_->name() == "reference" || device_->name() == "stub";
-  return plain ? fabric::Isa::kScalar : fabric::ActiveIsa();
-}
+fabric::Isa LocalModel::isa() const { return fabric::IsaOf(device_->name()); }
 
 fabric::MachineLimits LocalModel::MeasureLimits() {
   return fabric::MeasureMachineLimits(team_, isa());

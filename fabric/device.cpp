@@ -25,6 +25,11 @@ constexpr uint64_t kMockMemoryBytes = uint64_t{1} << 40;
 
 using sim::SimDevice;
 
+const kernels::KernelTable& KernelsOf(std::string_view device) {
+  return IsaOf(device) == Isa::kScalar ? kernels::SupportedKernels().back()
+                                       : kernels::ActiveKernels();
+}
+
 std::unique_ptr<SimDevice> MakeReference(const FabricOptions& options) {
   return std::make_unique<SimDevice>("reference", options, kernels::SupportedKernels().back(),
                                      nullptr);
@@ -44,20 +49,19 @@ std::unique_ptr<Device> Bounded(std::unique_ptr<Device> device, const FabricOpti
 std::unique_ptr<Device> MakeUnqueued(const FabricOptions& options, WorkerTeam& team) {
   FabricOptions host = options;
   host.account = false;
-  const kernels::KernelTable& active = kernels::ActiveKernels();
-  const kernels::KernelTable& scalar = kernels::SupportedKernels().back();
-  if (options.device == "sim") return Bounded(MakeSim(options, team), options, active);
-  if (options.device == "reference") return Bounded(MakeReference(options), options, scalar);
+  const kernels::KernelTable& kernels = KernelsOf(options.device);
+  if (options.device == "sim") return Bounded(MakeSim(options, team), options, kernels);
+  if (options.device == "reference") return Bounded(MakeReference(options), options, kernels);
   if (options.device == "stub") {
     return std::make_unique<SupervisedDevice>(
-        Bounded(std::make_unique<StubDevice>(options), options, scalar), MakeReference(host),
-        scalar, options.check_rate);
+        Bounded(std::make_unique<StubDevice>(options), options, kernels), MakeReference(host),
+        kernels, options.check_rate);
   }
   if (options.device == "ioctl") {
     auto driver = std::make_unique<driver::MockDriver>(options, kMockMemoryBytes, team);
     auto device = std::make_unique<driver::IoctlDevice>(std::move(driver), options.watchdog_ms);
-    return std::make_unique<SupervisedDevice>(Bounded(std::move(device), options, active),
-                                              MakeSim(host, team), active, options.check_rate);
+    return std::make_unique<SupervisedDevice>(Bounded(std::move(device), options, kernels),
+                                              MakeSim(host, team), kernels, options.check_rate);
   }
   throw std::invalid_argument("The fabric device \"" + options.device +
                               "\" is not known; choose reference, sim, stub or ioctl.");
@@ -75,10 +79,8 @@ std::unique_ptr<Device> MakeSeveral(std::unique_ptr<Device> first, const FabricO
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(std::move(first));
   while (devices.size() < options.devices) devices.push_back(MakeDevice(options, team));
-  const bool plain = options.device == "reference" || options.device == "stub";
-  return std::make_unique<MultiDevice>(
-      std::move(devices), options.split,
-      plain ? kernels::SupportedKernels().back() : kernels::ActiveKernels());
+  return std::make_unique<MultiDevice>(std::move(devices), options.split,
+                                       KernelsOf(options.device));
 }
 
 }  // namespace
@@ -146,6 +148,10 @@ void AddCounters(const DeviceCounters& b, DeviceCounters* a) {
   a->shadow_squared_norm += b.shadow_squared_norm;
 }
 
+Isa IsaOf(std::string_view device) noexcept {
+  return device == "reference" || device == "stub" ? Isa::kScalar : ActiveIsa();
+}
+
 Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept {
   Ticket ticket = 0;
   const Status status = device.Submit(ops, &ticket);
@@ -156,7 +162,7 @@ std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& t
   std::unique_ptr<Device> device = MakeDevice(options, team);
   if (options.devices > 1) device = MakeSeveral(std::move(device), options, team);
   if (options.shadow_interval > 0) {
-    device = std::make_unique<ShadowDevice>(std::move(device), kernels::ActiveKernels(),
+    device = std::make_unique<ShadowDevice>(std::move(device), KernelsOf(options.device),
                                             options.shadow_interval);
   }
   if (options.trace.empty()) return device;

@@ -11,6 +11,7 @@
 #include <variant>
 
 #include "fabric/activations.h"
+#include "fabric/cpu/isa.h"
 #include "fabric/dense_matrix.h"
 #include "fabric/fabric_options.h"
 #include "fabric/plane_matrix.h"
@@ -177,5 +178,9 @@ Status Execute(Device& device, std::span<const ProjectionOp> ops) noexcept;
 // Errors: std::invalid_argument on another name, listing the known ones; std::runtime_error when
 // options.trace cannot be opened. team outlives the device.
 std::unique_ptr<Device> CreateDevice(const FabricOptions& options, WorkerTeam& team);
+
+// The instruction set of the kernels of a device of this name: "reference" and "stub" are plain
+// loops whatever the CPU has.
+Isa IsaOf(std::string_view device) noexcept;
 
 }  // namespace fabric
