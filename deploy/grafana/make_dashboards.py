@@ -14,7 +14,8 @@ import pathlib
 import sys
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "dashboards"
-MODEL = 'model_name=~"$model_name"'
+SERVER = 'job=~"$job",instance=~"$instance"'
+MODEL = SERVER + ',model_name=~"$model_name"'
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 GRID_COLUMNS = 24
 
@@ -50,7 +51,7 @@ def labels(title, description, metric, label):
     options = {"colorMode": "none", "graphMode": "none", "textMode": "name",
                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
     return panel("stat", title, description, "short",
-                 [query(f"count by ({label}) ({metric})", f"{{{{{label}}}}}")], options)
+                 [query(f"count by ({label}) ({metric}{{{SERVER}}})", f"{{{{{label}}}}}")], options)
 
 
 def heatmap(title, description, unit, histogram):
@@ -79,7 +80,7 @@ def rate(metric, legend, by=""):
 
 
 def per_key(metric):
-    return query(f"sum by (key) (rate({metric}[$__rate_interval]))", "{{key}}")
+    return query(f"sum by (key) (rate({metric}{{{SERVER}}}[$__rate_interval]))", "{{key}}")
 
 
 def gauge(metric, legend, by="", how="sum"):
@@ -131,7 +132,8 @@ SERVING = [
               query(f"sum(rate(tern_prompt_tokens_cached_total{{{MODEL}}}[$__rate_interval])) / "
                     f"sum(rate(tern_prompt_tokens_total{{{MODEL}}}[$__rate_interval]))", "cached"), max=1),
         lines("HTTP replies", "Per second by status code.", "short",
-              query("sum by (code) (rate(tern_http_requests_total[$__rate_interval]))", "{{code}}"), stacked=True),
+              query(f"sum by (code) (rate(tern_http_requests_total{{{SERVER}}}[$__rate_interval]))", "{{code}}"),
+              stacked=True),
     ]),
 ]
 
@@ -171,7 +173,8 @@ TERNARY = [
               rate("tern_energy_proxy_joules_total", "proxy")),
         lines("Measured energy (RAPL)", "Watts of each processor package, all processes of the machine together; empty "
               "where the counters cannot be read.", "watt",
-              query("sum by (package) (rate(tern_energy_rapl_joules_total[$__rate_interval]))", "{{package}}")),
+              query(f"sum by (package) (rate(tern_energy_rapl_joules_total{{{SERVER}}}[$__rate_interval]))",
+                    "{{package}}")),
     ]),
     ("Health", [
         lines("Residency", "Products whose matrix was in a bounded pool or had to be fetched, and what made room.", "short",
@@ -181,7 +184,7 @@ TERNARY = [
         lines("Overlap", "Share of the device's and the pool's time that nobody waited for; 0 without either.", "percentunit",
               query(f"tern_fabric_overlap_ratio{{{MODEL}}}", "{{model_name}}"), max=1),
         lines("Heartbeat age", "Seconds since the engine thread last went round.", "s",
-              query("max by (instance) (tern_engine_heartbeat_age_seconds)", "{{instance}}")),
+              query(f"max by (instance) (tern_engine_heartbeat_age_seconds{{{SERVER}}})", "{{instance}}")),
     ]),
 ]
 
@@ -197,11 +200,12 @@ MODELS = [
               gauge("tern_requests_waiting", "{{model_name}}", by="model_name"), stacked=True),
     ]),
     ("Each model's latency", [
-        lines("Time to first token, p95", "", "s",
+        lines("Time to first token, p95", "From the request's header to its first token; one request in 20 waited longer.",
+              "s",
               query("histogram_quantile(0.95, sum by (le, model_name) "
                     f"(rate(tern_time_to_first_token_seconds_bucket{{{MODEL}}}[$__rate_interval])))",
                     "{{model_name}}")),
-        lines("Inter-token latency, p99", "", "s",
+        lines("Inter-token latency, p99", "Gap between two tokens of one answer; one in 100 was longer.", "s",
               query("histogram_quantile(0.99, sum by (le, model_name) "
                     f"(rate(tern_inter_token_latency_seconds_bucket{{{MODEL}}}[$__rate_interval])))",
                     "{{model_name}}")),
@@ -213,10 +217,11 @@ MODELS = [
               per_key("tern_key_generation_tokens_total"), stacked=True),
         lines("Prompt tokens by key", "Per second, of requests that have ended.", "short",
               per_key("tern_key_prompt_tokens_total"), stacked=True),
-        lines("Requests running by key", "", "short",
-              query("sum by (key) (tern_key_requests_running)", "{{key}}"), stacked=True),
+        lines("Requests running by key", "Requests being answered; a key's concurrent limit counts these.", "short",
+              query(f"sum by (key) (tern_key_requests_running{{{SERVER}}})", "{{key}}"), stacked=True),
         lines("Requests refused by a key's limits", "Per second; clients see 429.", "short",
-              query("sum by (key, limit) (rate(tern_key_refusals_total[$__rate_interval])) > 0", "{{key}}: {{limit}}"),
+              query(f"sum by (key, limit) (rate(tern_key_refusals_total{{{SERVER}}}[$__rate_interval])) > 0",
+                    "{{key}}: {{limit}}"),
               stacked=True),
     ]),
 ]
@@ -238,20 +243,26 @@ def place(rows):
     return [{"id": number_, **each} for number_, each in enumerate(placed, 1)]
 
 
+def variable(name, label, expression):
+    """A drop-down list of a label's values: all of them at first."""
+    return {"name": name, "label": label, "type": "query", "datasource": DATASOURCE, "definition": expression,
+            "query": {"query": expression, "refId": name}, "includeAll": True, "multi": True, "allValue": ".+",
+            "refresh": 2, "sort": 1, "hide": 0, "regex": "",
+            "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": []}
+
+
 def variables():
     return [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
          "current": {}, "hide": 0, "refresh": 1, "regex": "", "options": []},
-        {"name": "model_name", "label": "Model", "type": "query", "datasource": DATASOURCE,
-         "definition": "label_values(tern_model_ready, model_name)",
-         "query": {"query": "label_values(tern_model_ready, model_name)", "refId": "models"},
-         "includeAll": True, "multi": True, "allValue": ".*", "refresh": 2, "sort": 1, "hide": 0, "regex": "",
-         "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": []},
+        variable("job", "Job", "label_values(tern_model_ready, job)"),
+        variable("instance", "Instance", 'label_values(tern_model_ready{job=~"$job"}, instance)'),
+        variable("model_name", "Model", f"label_values(tern_model_ready{{{SERVER}}}, model_name)"),
     ]
 
 
 def dashboard(uid, title, description, rows):
-    return {"uid": uid, "title": title, "description": description, "tags": ["tern"], "editable": True,
+    return {"uid": uid, "title": title, "description": description, "tags": ["tern"], "editable": False,
             "schemaVersion": 38, "version": 1, "refresh": "10s", "timezone": "browser",
             "time": {"from": "now-30m", "to": "now"}, "timepicker": {}, "links": [], "annotations": {"list": []},
             "graphTooltip": 1, "templating": {"list": variables()}, "panels": place(rows)}

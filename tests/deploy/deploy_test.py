@@ -148,13 +148,14 @@ def traffic(url):
 def dashboards():
     script = DEPLOY / "grafana" / "make_dashboards.py"
     subprocess.run([sys.executable, script, "--check"], check=True)
-    paths = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+    paths = dashboard_files()
     check(len(paths) >= 3, f"expected three dashboards, found {len(paths)}")
     for path in paths:
         content = json.loads(path.read_text())
         ids = [panel["id"] for panel in content["panels"]]
         check(len(ids) == len(set(ids)), f"{path.name} uses a panel id twice")
         for panel in content["panels"]:
+            check(panel["type"] == "row" or panel["description"], f"{path.name}: \"{panel['title']}\" explains nothing")
             place = panel["gridPos"]
             check(place["x"] + place["w"] <= 24, f"{path.name}: \"{panel['title']}\" leaves the grid")
     print(f"{len(paths)} dashboards are up to date")
@@ -171,11 +172,24 @@ def rules():
         check(f"alertname: {alert}" in tested, f"alert {alert} has no test case")
 
 
+def dashboard_files():
+    return sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+
+
 def panel_queries():
-    for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
+    for path in dashboard_files():
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", []):
                 yield f"{path.stem}: {panel['title']}", panel["title"], target["expr"]
+
+
+def variable_queries():
+    """(name, series, label) of each drop-down list."""
+    for path in dashboard_files():
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            if variable["type"] == "query":
+                series, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()
+                yield f"{path.stem}: {variable['name']}", series, label
 
 
 def alert_queries(url):
@@ -184,9 +198,20 @@ def alert_queries(url):
         yield rule["name"], rule["query"], rule.get("lastError", "")
 
 
+def all_chosen(expression):
+    """The expression as Grafana sends it with all of every drop-down list chosen."""
+    return re.sub(r'"\$(job|instance|model_name)"', '".+"', expression)
+
+
+def choices(prometheus, series, label):
+    query = urllib.parse.urlencode({"match[]": all_chosen(series)})
+    return get_json(f"{prometheus}/api/v1/label/{label}/values?{query}")["data"]
+
+
 def evaluate(prometheus, expression):
     """The values of an instant query, without NaN."""
-    expression = expression.replace("$__rate_interval", f"{8 * SCRAPE_SECONDS}s").replace("$model_name", ".*")
+    expression = all_chosen(expression).replace("$__rate_interval", f"{8 * SCRAPE_SECONDS}s")
+    check("$" not in expression, f"{expression} has a variable that this test does not know")
     query = urllib.parse.urlencode({"query": expression})
     try:
         reply = get_json(f"{prometheus}/api/v1/query?{query}")
@@ -218,6 +243,8 @@ def queries(tern):
             wait_for("Prometheus", 60,
                      lambda: urllib.request.urlopen(prometheus + "/-/ready", timeout=5).status == 200)
             wait_for("a scrape", 60, lambda: evaluate(prometheus, "tern_model_ready == 1"))
+            for name, series, label in variable_queries():
+                check(len(choices(prometheus, series, label)) == 1, f"{name} offers nothing to choose")
             count = 0
             with traffic(server):
                 for name, title, expression in panel_queries():
