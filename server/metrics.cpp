@@ -4,7 +4,6 @@
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -15,6 +14,8 @@
 #include <ctime>
 #include <map>
 #include <mutex>
+
+#include "server/exposition.h"
 
 namespace server {
 namespace {
@@ -607,17 +608,15 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
 
   std::vector<MetricFamily> families = builder.Take();
   for (MetricFamily& family : impl_->registry.Collect()) families.push_back(std::move(family));
-  if (impl_->aliases) {
-    const size_t own = families.size();
-    for (size_t i = 0; i < own; ++i) {
-      for (const Alias& alias : kAliases) {
-        if (alias.tern != families[i].name) continue;
-        families.push_back(families[i]);
-        families.back().name = alias.vllm;
-      }
+  std::string text;
+  for (const MetricFamily& family : families) AppendFamily(family, family.name, &text);
+  if (!impl_->aliases) return text;
+  for (const MetricFamily& family : families) {
+    for (const Alias& alias : kAliases) {
+      if (alias.tern == family.name) AppendFamily(family, alias.vllm, &text);
     }
   }
-  return prometheus::TextSerializer().Serialize(families);
+  return text;
 }
 
 }  // namespace server
