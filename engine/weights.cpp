@@ -185,6 +185,13 @@ struct Resident {
   }
 };
 
+// A ternary matrix as the device runs it.
+struct PackedMatrix {
+  fabric::TernaryMatrix matrix;
+  uint64_t zeros = 0;
+  std::string reason;  // of its layout
+};
+
 class Loader {
  public:
   Loader(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
@@ -231,15 +238,18 @@ class Loader {
   Linear UploadQuantized(const gguf::TensorInfo& info, const RowRange& rows,
                          fabric::QuantizedType type, Resident* resident);
   std::vector<Linear> LoadStack(const std::string& name, uint32_t rows, uint32_t cols);
+  PackedMatrix Pack(const gguf::TensorInfo& info, const RowRange& rows, float factor);
   Linear UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
                        Resident* resident);
   void LoadEmbeddingAndHead();
   Vector LoadRopeFactors();
   fabric::MatrixId Upload(fabric::Matrix matrix, const std::string& name, bool on_fabric);
   fabric::MatrixId UploadToPool(fabric::TernaryMatrix matrix, const std::string& name);
-  uint64_t LargestTernaryBytes() const;
+  uint64_t LargestTernaryBytes();
+  uint64_t LargestMatrixBytes(const gguf::TensorInfo& info);
   void CountPool();
   void CheckRotated() const;
+  fabric::ActivationKind TernaryActivation() const;
   void AddReason(const std::string& reason);
   void Place(const gguf::TensorInfo& info, const Resident& resident);
   void PlaceVector(const gguf::TensorInfo& info, uint64_t resident_bytes);
@@ -518,8 +528,12 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
   return linear;
 }
 
-Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
-                             Resident* resident) {
+fabric::ActivationKind Loader::TernaryActivation() const {
+  return config_.ternary_activation == ActivationMode::kBlock ? fabric::ActivationKind::kInt8Block
+                                                              : fabric::ActivationKind::kInt8Token;
+}
+
+PackedMatrix Loader::Pack(const gguf::TensorInfo& info, const RowRange& rows, float factor) {
   const gguf::TernaryDecoder decoder(info, file_.TensorBytes(info), file_.options());
   const size_t per_row = decoder.scales_per_row();
   CollapsedScales collapsed = CollapseScales(ReadGroups(info, decoder, rows), rows.count, per_row);
@@ -529,24 +543,30 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
       throw ModelError("Tensor " + info.name + " has a scale that is not finite.");
     }
   }
-  Linear linear;
-  linear.activation = config_.ternary_activation == ActivationMode::kBlock
-                          ? fabric::ActivationKind::kInt8Block
-                          : fabric::ActivationKind::kInt8Token;
   const auto cols = static_cast<uint32_t>(info.cols());
   const double weights = static_cast<double>(rows.count) * cols;
   const double density = 1.0 - static_cast<double>(collapsed.zeros) / weights;
-  const fabric::LayoutChoice choice =
-      device_.PreferredLayout({linear.activation, collapsed.kind, density});
-  AddReason(choice.reason);
-  fabric::TernaryMatrix matrix = PackTernary(decoder, rows, cols, collapsed, choice.layout);
-  const bool sparse = choice.layout == fabric::TernaryLayout::kSparse;
-  resident->layout = (sparse ? "" : "panel-") + std::string(fabric::LayoutName(choice.layout));
+  fabric::LayoutChoice choice =
+      device_.PreferredLayout({TernaryActivation(), collapsed.kind, density});
+  return {.matrix = PackTernary(decoder, rows, cols, collapsed, choice.layout),
+          .zeros = collapsed.zeros,
+          .reason = std::move(choice.reason)};
+}
+
+Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
+                             Resident* resident) {
+  PackedMatrix packed = Pack(info, rows, factor);
+  AddReason(packed.reason);
+  fabric::TernaryMatrix& matrix = packed.matrix;
+  const bool sparse = matrix.layout() == fabric::TernaryLayout::kSparse;
+  resident->layout = (sparse ? "" : "panel-") + std::string(fabric::LayoutName(matrix.layout()));
+  Linear linear;
+  linear.activation = TernaryActivation();
   const Placement placement = PlaceTernary(placement_, LayerOf(info.name));
   resident->activation = linear.activation;
   resident->bytes += matrix.bytes();
   resident->trits += uint64_t{rows.count} * info.cols();
-  resident->zeros += collapsed.zeros;
+  resident->zeros += packed.zeros;
   resident->planes = 1;
   resident->Add(placement);
   linear.matrix = placement.on_fabric ? UploadToPool(std::move(matrix), info.name)
@@ -596,27 +616,35 @@ fabric::MatrixId Loader::UploadToPool(fabric::TernaryMatrix matrix, const std::s
   const uint64_t pool = device_.pool().bytes;
   pooled_bytes_ += matrix.bytes();
   if (pool > 0 && matrix.image_bytes() > pool) {
-    throw ModelError(
-        "A Fabric pool of " + std::to_string(pool) + " bytes cannot hold tensor " + name +
-        ", which takes " + std::to_string(matrix.image_bytes()) + "; give --fabric-pool at least " +
-        std::to_string(std::max<uint64_t>(LargestTernaryBytes(), matrix.image_bytes())) +
-        " bytes, the size of the largest.");
+    throw ModelError("A Fabric pool of " + std::to_string(pool) + " bytes cannot hold tensor " +
+                     name + ", which takes " + std::to_string(matrix.image_bytes()) +
+                     "; give --fabric-pool at least " + std::to_string(LargestTernaryBytes()) +
+                     " bytes, the size of the largest.");
   }
   return Upload(std::move(matrix), name, true);
 }
 
-// At most: two bits per weight, and a scale for every group that the file has.
-uint64_t Loader::LargestTernaryBytes() const {
+// Of all that goes to the Fabric. How many bytes a sparse matrix takes is known when it is packed,
+// so each is: the load has failed, and what it takes a moment to find out is told for good.
+uint64_t Loader::LargestTernaryBytes() {
   uint64_t largest = 0;
   for (const gguf::TensorInfo& info : file_.tensors()) {
-    const auto bytes = file_.TensorBytes(info);
-    if (info.rank < 2 || !gguf::TernaryDecoder::Accepts(info, bytes)) continue;
-    const gguf::TernaryDecoder decoder(info, bytes, file_.options());
-    const uint64_t rows = info.rank > 2 ? info.extents[1] : info.rows();
-    const fabric::TernaryMatrix shape(static_cast<uint32_t>(rows),
-                                      static_cast<uint32_t>(info.cols()), fabric::ScaleKind::kGroup,
-                                      decoder.group(), fabric::TernaryLayout::kPanel2Bit);
-    largest = std::max<uint64_t>(largest, shape.image_bytes());
+    const bool looked_up = info.name == "token_embd.weight" && !config_.tied_head;
+    const bool ternary =
+        info.rank >= 2 && gguf::TernaryDecoder::Accepts(info, file_.TensorBytes(info));
+    if (!ternary || looked_up || !PlaceTernary(placement_, LayerOf(info.name)).on_fabric) continue;
+    largest = std::max(largest, LargestMatrixBytes(info));
+  }
+  return largest;
+}
+
+// Of a tensor, or of the matrices of a stack.
+uint64_t Loader::LargestMatrixBytes(const gguf::TensorInfo& info) {
+  const uint64_t rows = info.rank > 2 ? info.extents[1] : info.rows();
+  uint64_t largest = 0;
+  for (uint64_t first = 0; first < info.rows(); first += rows) {
+    const RowRange range{.first = first, .count = static_cast<uint32_t>(rows)};
+    largest = std::max<uint64_t>(largest, Pack(info, range, 1.0F).matrix.image_bytes());
   }
   return largest;
 }

@@ -111,5 +111,34 @@ TEST(Residency, APoolThatIsTooSmallForOneMatrixIsRefusedWithTheSizeThatIsEnough)
   }
 }
 
+// Held as their non-zeros alone, matrices take more than at two bits per weight when they have few
+// zeros, and how much more is known only when they are packed.
+TEST(Residency, TheSizeThatIsEnoughHoldsForSparseMatricesToo) {
+  fabric::FabricOptions options = PoolOf(4096);
+  options.sparse = fabric::SparseChoice::kAlways;
+  std::string message;
+  try {
+    RigWith(options);
+  } catch (const ModelError& error) {
+    message = error.what();
+  }
+  std::smatch match;
+  ASSERT_TRUE(std::regex_search(message, match, std::regex("at least ([0-9]+) bytes"))) << message;
+  const uint64_t enough = std::stoull(match[1]);
+  options.pool_bytes = enough;
+  Rig rig = RigWith(options);
+  uint64_t largest = 0;
+  for (const TensorPlacement& placement : rig.model->weights().placements) {
+    if (placement.layout == "sparse") largest = std::max(largest, placement.resident_bytes);
+  }
+  EXPECT_LE(enough, largest) << "no more than the largest takes with its scales";
+  const fabric::TernaryMatrix dense(rig.model->config().ffn, rig.model->config().hidden,
+                                    fabric::ScaleKind::kTensor, 0,
+                                    fabric::TernaryLayout::kPanel2Bit);
+  EXPECT_GT(enough, dense.image_bytes()) << "or the sizes of dense matrices would have been enough";
+  options.pool_bytes = enough - 64;
+  EXPECT_THROW(RigWith(options), ModelError);
+}
+
 }  // namespace
 }  // namespace engine
