@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/config_flags.h"
+#include "cli/fabric_report.h"
 #include "cli/local_model.h"
 #include "cli/model_path.h"
 #include "engine/errors.h"
@@ -123,45 +124,6 @@ std::string ActivationReason(const engine::ModelConfig& model, const config::Con
              : "ternary tensors have several scales or none are there";
 }
 
-// PT-5 bytes of the frames that a tensor is on the Fabric.
-uint64_t FrameBytes(const engine::TensorPlacement& placement) {
-  return placement.on_fabric ? placement.planes * ((placement.rows * placement.cols + 4) / 5) : 0;
-}
-
-Json PlacementJson(const engine::TensorPlacement& placement) {
-  Json json = {{"name", placement.name},
-               {"file_type", placement.file_type},
-               {"layout", placement.layout},
-               {"activation", placement.activation},
-               {"resident_bytes", placement.resident_bytes},
-               {"runs_on", placement.on_fabric ? "fabric" : "host"}};
-  if (!placement.reason.empty()) json["reason"] = placement.reason;
-  if (!placement.on_fabric) return json;
-  json["frames"] = placement.planes;
-  json["frame_bytes"] = FrameBytes(placement);
-  json["density"] = 1.0 - placement.zero_rate;
-  json["estimated_error"] = placement.plane_error;
-  return json;
-}
-
-Json FabricJson(const engine::Weights& weights, const fabric::PoolFacts& pool) {
-  uint64_t frames = 0;
-  uint64_t frame_bytes = 0;
-  uint64_t fabric_bytes = 0;
-  for (const engine::TensorPlacement& placement : weights.placements) {
-    if (!placement.on_fabric) continue;
-    frames += placement.planes;
-    frame_bytes += FrameBytes(placement);
-    fabric_bytes += placement.resident_bytes;
-  }
-  return {{"frames", frames},
-          {"frame_bytes", frame_bytes},
-          {"resident_bytes", fabric_bytes},
-          {"host_bytes", weights.resident_bytes - fabric_bytes},
-          {"pool_bytes", pool.bytes},
-          {"pool_in_file", pool.in_file}};
-}
-
 Json RunJson(LocalModel& model, const config::Config& config) {
   const engine::ModelConfig& shape = model.model().config();
   const engine::Weights& weights = model.model().weights();
@@ -171,7 +133,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
   const engine::KvGeometry& kv = model.engine().kv_geometry();
   Json placements = Json::array();
   for (const engine::TensorPlacement& placement : weights.placements) {
-    placements.push_back(PlacementJson(placement));
+    placements.push_back(PlacementJson(placement, model.device()));
   }
   return {{"device", model.device().name()},
           {"isa", fabric::IsaName(model.isa())},
@@ -189,14 +151,8 @@ Json RunJson(LocalModel& model, const config::Config& config) {
              shape.recurrent() ? engine::StateCache::BytesPerSlot(shape) : 0},
             {"context_length", context},
             {"workspace_bytes", model.engine().workspace_bytes()}}},
-          {"fabric", FabricJson(weights, model.device().pool())},
+          {"fabric", FabricJson(weights, model.device())},
           {"placements", std::move(placements)}};
-}
-
-std::string Mebibytes(const Json& bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MiB", bytes.get<double>() / 1048576.0);
-  return text;
 }
 
 void PrintTensors(const Json& report) {
@@ -229,42 +185,6 @@ void PrintTensors(const Json& report) {
     std::printf("%-32s %-8s %-16s %12s %6s  %s\n", tensor["name"].get<std::string>().c_str(),
                 tensor["type"].get<std::string>().c_str(), shape.c_str(),
                 tensor["bytes"].dump().c_str(), zeros.c_str(), runs_as.c_str());
-  }
-}
-
-// The matrices, in the order of the file: where each runs, as what, and why.
-void PrintFabric(const Json& run) {
-  std::printf("\n%-32s %-8s %-11s %6s %12s %12s %7s %7s  %s\n", "matrix", "runs on", "layout",
-              "frames", "frame bytes", "resident", "density", "error", "why");
-  for (const Json& placement : run["placements"]) {
-    if (!placement.contains("reason")) continue;
-    const bool on_fabric = placement["runs_on"] == "fabric";
-    char density[16] = "";
-    char error[16] = "";
-    if (on_fabric) {
-      std::snprintf(density, sizeof density, "%.1f%%", 100 * placement["density"].get<double>());
-      std::snprintf(error, sizeof error, "%.4f", placement["estimated_error"].get<double>());
-    }
-    std::printf("%-32s %-8s %-11s %6s %12s %12s %7s %7s  %s\n",
-                placement["name"].get<std::string>().c_str(),
-                placement["runs_on"].get<std::string>().c_str(),
-                placement["layout"].get<std::string>().c_str(),
-                on_fabric ? placement["frames"].dump().c_str() : "",
-                on_fabric ? placement["frame_bytes"].dump().c_str() : "",
-                placement["resident_bytes"].dump().c_str(), density, error,
-                placement["reason"].get<std::string>().c_str());
-  }
-  const Json& fabric = run["fabric"];
-  std::cout << "\nFabric: " << fabric["frames"] << " frames, " << Mebibytes(fabric["frame_bytes"])
-            << " in PT-5, " << Mebibytes(fabric["resident_bytes"])
-            << " resident as kernels run them; "
-            << "host: " << Mebibytes(fabric["host_bytes"]) << "\n";
-  if (fabric["pool_bytes"] == 0) {
-    std::cout << "pool: holds every matrix\n";
-  } else {
-    std::cout << "pool: " << Mebibytes(fabric["pool_bytes"])
-              << " for ternary matrices in use; the others wait in "
-              << (fabric["pool_in_file"].get<bool>() ? "a file" : "memory") << "\n";
   }
 }
 

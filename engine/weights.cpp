@@ -173,6 +173,7 @@ struct Resident {
   double error = 0;
   bool on_fabric = false;
   std::string reason;
+  std::vector<fabric::MatrixId> matrices;  // of trits
 
   // Of a stack: what is told is the matrix with the largest error.
   void Add(const Placement& placement) {
@@ -279,6 +280,7 @@ Weights Loader::Load() {
   CheckKnown();
   CheckRotated();
   CountPool();
+  device_.Settle();
   uploaded_.clear();
   return std::move(weights_);
 }
@@ -571,6 +573,7 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
   resident->Add(placement);
   linear.matrix = placement.on_fabric ? UploadToPool(std::move(matrix), info.name)
                                       : Upload(std::move(matrix), info.name, false);
+  resident->matrices.push_back(linear.matrix);
   return linear;
 }
 
@@ -600,6 +603,7 @@ Linear Loader::UploadQuantized(const gguf::TensorInfo& info, const RowRange& row
     resident->zeros += trits - std::accumulate(counts.begin(), counts.end(), uint64_t{0});
   }
   linear.matrix = Upload(std::move(planes), info.name, true);
+  resident->matrices.push_back(linear.matrix);
   return linear;
 }
 
@@ -747,6 +751,7 @@ void Loader::Place(const gguf::TensorInfo& info, const Resident& resident) {
   placement.planes = resident.planes;
   placement.plane_error = resident.error;
   placement.reason = resident.reason;
+  placement.matrices = resident.matrices;
   Place(info, std::move(placement));
 }
 

@@ -130,6 +130,18 @@ struct PoolFacts {
   bool in_file = false;  // matrices outside of it are in a file and not in memory
 };
 
+// Where a matrix is that was uploaded.
+enum class MatrixPlace : uint8_t {
+  kHost,     // the host alone has it and runs it
+  kDevice,   // on the device until it is freed
+  kPool,     // in the device's bounded memory, now
+  kOutside,  // waits outside of that
+};
+struct Residency {
+  MatrixPlace place = MatrixPlace::kDevice;
+  bool pinned = false;
+};
+
 // Executes projections. The Fabric accelerates inner products; attention, norms and sampling are
 // the engine's.
 //
@@ -158,8 +170,12 @@ class Device {
   virtual DeviceCounters Counters() const noexcept = 0;
   virtual size_t resident_bytes() const noexcept = 0;
   virtual PoolFacts pool() const noexcept { return {}; }
-  // Whether products with the matrix need nothing fetched before.
-  virtual bool IsResident(MatrixId /*id*/) const noexcept { return true; }
+  // Where the matrix is now; of one that is shared out, the part that is furthest away. kHost for a
+  // stale handle.
+  virtual Residency residency(MatrixId /*id*/) const noexcept { return {}; }
+  // Everything is there that will be used: brings a bounded pool into the state in which its use
+  // begins (fabric/residency). Products before or without it have the same bits.
+  virtual void Settle() noexcept {}
   // A pinned matrix is resident until it is unpinned. kErrNoMem when the pool has no room beside
   // what is pinned already.
   virtual Status SetPinned(MatrixId /*id*/, bool /*pinned*/) noexcept { return Status::kOk; }

@@ -29,7 +29,8 @@ class DeviceDecorator : public Device {
   DeviceCounters Counters() const noexcept override { return device_->Counters(); }
   size_t resident_bytes() const noexcept override { return device_->resident_bytes(); }
   PoolFacts pool() const noexcept override { return device_->pool(); }
-  bool IsResident(MatrixId id) const noexcept override { return device_->IsResident(id); }
+  Residency residency(MatrixId id) const noexcept override { return device_->residency(id); }
+  void Settle() noexcept override { device_->Settle(); }
   Status SetPinned(MatrixId id, bool pinned) noexcept override {
     return device_->SetPinned(id, pinned);
   }

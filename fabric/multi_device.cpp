@@ -391,12 +391,22 @@ PoolFacts MultiDevice::pool() const noexcept {
   return facts;
 }
 
-bool MultiDevice::IsResident(MatrixId id) const noexcept {
+Residency MultiDevice::residency(MatrixId id) const noexcept {
   const Shared* shared = Find(id);
-  if (shared == nullptr) return false;
-  const auto here = [&](const Part& part) { return devices_[part.device]->IsResident(part.id); };
-  return std::all_of(shared->row_parts.begin(), shared->row_parts.end(), here) &&
-         std::all_of(shared->column_parts.begin(), shared->column_parts.end(), here);
+  Residency furthest{.place = MatrixPlace::kHost};
+  if (shared == nullptr) return furthest;
+  for (const std::vector<Part>* parts : {&shared->row_parts, &shared->column_parts}) {
+    for (const Part& part : *parts) {
+      const Residency of_part = devices_[part.device]->residency(part.id);
+      furthest.place = std::max(furthest.place, of_part.place);
+      furthest.pinned = of_part.pinned;  // all parts or none
+    }
+  }
+  return furthest;
+}
+
+void MultiDevice::Settle() noexcept {
+  for (const auto& device : devices_) device->Settle();
 }
 
 // All parts or none.

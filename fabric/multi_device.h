@@ -41,7 +41,8 @@ class MultiDevice final : public Device {
   size_t resident_bytes() const noexcept override;
   // All pools together.
   PoolFacts pool() const noexcept override;
-  bool IsResident(MatrixId id) const noexcept override;
+  Residency residency(MatrixId id) const noexcept override;
+  void Settle() noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
   bool in_service() const noexcept override;
 

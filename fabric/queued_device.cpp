@@ -65,9 +65,14 @@ Status QueuedDevice::Free(MatrixId id) noexcept {
   return status;
 }
 
-bool QueuedDevice::IsResident(MatrixId id) const noexcept {
+Residency QueuedDevice::residency(MatrixId id) const noexcept {
   Drain();
-  return device_->IsResident(id);
+  return device_->residency(id);
+}
+
+void QueuedDevice::Settle() noexcept {
+  Drain();
+  device_->Settle();
 }
 
 Status QueuedDevice::SetPinned(MatrixId id, bool pinned) noexcept {

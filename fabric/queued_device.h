@@ -40,7 +40,8 @@ class QueuedDevice final : public DeviceDecorator {
   // Once per ticket.
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
-  bool IsResident(MatrixId id) const noexcept override;
+  Residency residency(MatrixId id) const noexcept override;
+  void Settle() noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
 
  private:

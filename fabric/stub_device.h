@@ -25,6 +25,9 @@ class StubDevice final : public Device {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override { return arrays_.Counters(); }
   size_t resident_bytes() const noexcept override { return arrays_.resident_bytes(); }
+  Residency residency(MatrixId id) const noexcept override {
+    return {.place = Route(id) ? MatrixPlace::kDevice : MatrixPlace::kHost};
+  }
 
  private:
   struct Flight {

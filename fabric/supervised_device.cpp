@@ -238,10 +238,10 @@ DeviceCounters SupervisedDevice::Counters() const noexcept {
   return sum;
 }
 
-bool SupervisedDevice::IsResident(MatrixId id) const noexcept {
-  if (host_->store().Find(id) == nullptr) return false;
-  const std::optional<MatrixId>& on_device = routes_[id.index].on_device;
-  return !on_device || device_->IsResident(*on_device);
+Residency SupervisedDevice::residency(MatrixId id) const noexcept {
+  const bool known = host_->store().Find(id) != nullptr;
+  if (!known || !routes_[id.index].on_device) return {.place = MatrixPlace::kHost};
+  return device_->residency(*routes_[id.index].on_device);
 }
 
 Status SupervisedDevice::SetPinned(MatrixId id, bool pinned) noexcept {

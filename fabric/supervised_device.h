@@ -38,8 +38,7 @@ class SupervisedDevice final : public DeviceDecorator {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
   size_t resident_bytes() const noexcept override;
-  // Of a matrix that the host alone has: as on the host.
-  bool IsResident(MatrixId id) const noexcept override;
+  Residency residency(MatrixId id) const noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
   bool in_service() const noexcept override { return in_service_.load(); }
 

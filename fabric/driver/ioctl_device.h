@@ -32,6 +32,9 @@ class IoctlDevice final : public Device {
   DeviceCounters Counters() const noexcept override;
   // Bytes of device memory, as asked of the driver.
   size_t resident_bytes() const noexcept override;
+  Residency residency(MatrixId id) const noexcept override {
+    return {.place = Find(id) != nullptr ? MatrixPlace::kDevice : MatrixPlace::kHost};
+  }
 
  private:
   // A frame in device memory.

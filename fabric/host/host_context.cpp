@@ -152,8 +152,9 @@ Status HostContext::Free(FrameHandle handle) {
 }
 
 bool HostContext::IsResident(const Frame& frame) const {
-  return std::all_of(frame.planes.begin(), frame.planes.end(),
-                     [&](MatrixId id) { return device_->IsResident(id); });
+  return std::all_of(frame.planes.begin(), frame.planes.end(), [&](MatrixId id) {
+    return device_->residency(id).place != MatrixPlace::kOutside;
+  });
 }
 
 // All planes or none. REQUIRES: both mutexes.

@@ -81,6 +81,11 @@ bool CopyEngine::Finish(Job& job) {
   return !job.failed;
 }
 
+void CopyEngine::Await(const Job& job) const {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return job.ended(); });
+}
+
 // REQUIRES: a piece that has not begun; the lock, which is held again at the end.
 void CopyEngine::CopyPiece(Job& job, std::unique_lock<std::mutex>* lock) {
   const size_t begin = job.begun++ * kPieceBytes;

@@ -41,6 +41,8 @@ class CopyEngine {
   bool Ended(const Job& job) const;
   // Returns when the job has ended; false when the image could not be read.
   bool Finish(Job& job);
+  // The same for somebody who has time: helps nobody, and no submission waits.
+  void Await(const Job& job) const;
 
   Seconds seconds() const;
 
@@ -50,7 +52,7 @@ class CopyEngine {
 
   const ImageStore& store_;
   mutable std::mutex mutex_;  // of what follows, and of jobs
-  std::condition_variable changed_;
+  mutable std::condition_variable changed_;
   std::deque<std::shared_ptr<Job>> queue_;  // that have pieces nobody has begun
   Seconds seconds_;
   bool stopping_ = false;

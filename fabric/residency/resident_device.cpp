@@ -454,10 +454,25 @@ Status ResidentDevice::SetPinned(MatrixId id, bool pinned) noexcept {
   return status;
 }
 
-bool ResidentDevice::IsResident(MatrixId id) const noexcept {
+Residency ResidentDevice::residency(MatrixId id) const noexcept {
   const Frame* frame = Find(id);
-  if (frame == nullptr) return false;
-  return !frame->shell || (frame->place && (!frame->job || copies_.Ended(*frame->job)));
+  if (frame == nullptr) return {.place = MatrixPlace::kHost};
+  if (!frame->shell) return device_->residency(frame->inner);
+  const bool here = frame->place && (!frame->job || copies_.Ended(*frame->job));
+  return {.place = here ? MatrixPlace::kPool : MatrixPlace::kOutside, .pinned = frame->pinned};
+}
+
+void ResidentDevice::Settle() noexcept {
+  try {
+    if (use_clock_ == 0 && absent_ > 0) SpreadOut();
+    for (const Frame& frame : frames_) {
+      // Whether it could be read is told when it is used.
+      if (frame.job) copies_.Await(*frame.job);
+    }
+  } catch (const std::bad_alloc&) {
+    // It begins with what is there.
+  }
+  Publish();
 }
 
 PoolFacts ResidentDevice::pool() const noexcept {

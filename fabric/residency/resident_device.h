@@ -33,7 +33,7 @@ namespace fabric::residency {
 // can reach memory that has something else in it. Handles given out stay good until Free().
 // The results' bits are those of the device inside.
 //
-// Threads, errors: as fabric::Device. IsResident() as the rest.
+// Threads, errors: as fabric::Device. residency() as the rest.
 class ResidentDevice final : public DeviceDecorator {
  public:
   // pool_bytes > 0. store_directory: empty = memory. kernels: for the epilogues of ops that do not
@@ -51,7 +51,10 @@ class ResidentDevice final : public DeviceDecorator {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override;
   PoolFacts pool() const noexcept override;
-  bool IsResident(MatrixId id) const noexcept override;
+  // A matrix on its way into the pool is outside of it.
+  Residency residency(MatrixId id) const noexcept override;
+  // Returns when what stays in the pool is there.
+  void Settle() noexcept override;
   Status SetPinned(MatrixId id, bool pinned) noexcept override;
 
  private:

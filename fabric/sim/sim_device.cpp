@@ -139,6 +139,15 @@ Status SimDevice::Free(MatrixId id) noexcept {
   return status;
 }
 
+bool SimDevice::OnFabric(MatrixId id) const noexcept {
+  return IsTrits(*store_.Find(id)) && !store_.OnHost(id);
+}
+
+Residency SimDevice::residency(MatrixId id) const noexcept {
+  const bool on_fabric = store_.Find(id) != nullptr && OnFabric(id);
+  return {.place = on_fabric ? MatrixPlace::kDevice : MatrixPlace::kHost};
+}
+
 Status SimDevice::Submit(std::span<const ProjectionOp> ops, Ticket* ticket) noexcept {
   const Status status = ticket == nullptr ? Status::kErrAddr : CheckOps(store_, ops);
   if (status != Status::kOk) {
@@ -188,10 +197,8 @@ void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {
   size_t table_bytes = 0;
   for (const ProjectionOp& op : ops) {
     const Matrix* matrix = store_.Find(op.matrix);
-    const OpState state{.matrix = matrix,
-                        .on_fabric = IsTrits(*matrix) && !store_.OnHost(op.matrix),
-                        .group_sums = sums,
-                        .activity = counts};
+    const OpState state{
+        .matrix = matrix, .on_fabric = OnFabric(op.matrix), .group_sums = sums, .activity = counts};
     if (NeedsGroupSums(*state.matrix, *op.x)) {
       sums += size_t{op.x->tokens} * AsTernary(*state.matrix)->scales_per_row();
     }

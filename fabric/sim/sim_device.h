@@ -34,6 +34,7 @@ class SimDevice final : public Device {
   Status Wait(Ticket ticket) noexcept override;
   DeviceCounters Counters() const noexcept override { return book_.Read(); }
   size_t resident_bytes() const noexcept override { return resident_bytes_.load(); }
+  Residency residency(MatrixId id) const noexcept override;
 
   const MatrixStore& store() const { return store_; }
 
@@ -55,13 +56,14 @@ class SimDevice final : public Device {
   // What is known of one op of the current Submit().
   struct OpState {
     const Matrix* matrix = nullptr;
-    bool on_fabric = false;  // has trits, and the account counts them
+    bool on_fabric = false;  // the account counts its trits
     size_t group_sums = 0;   // offset in group_sums_, when NeedsGroupSums()
     size_t tables = 0;       // offset in tables_, when NeedsTables()
     size_t activity = 0;     // offset in activity_: [planes, tokens]
   };
 
   Status Store(Matrix matrix, bool on_host, MatrixId* id);
+  bool OnFabric(MatrixId id) const noexcept;
   void RunWaves(std::span<const ProjectionOp> ops);
   void PrepareOps(std::span<const ProjectionOp> ops);
   size_t AddTables(std::span<const ProjectionOp> ops, size_t op, size_t* bytes) const;

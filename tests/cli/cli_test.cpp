@@ -281,6 +281,43 @@ TEST_F(Cli, InspectSaysWhereEachMatrixRunsAndWhy) {
   EXPECT_EQ(RunTern({"inspect", Model(), "--fabric-planes", "9"}).exit_code, 2);
 }
 
+TEST_F(Cli, InspectSaysWhatOfABoundedPoolIsInItBeforeTheFirstToken) {
+  const auto inspect = [](const char* device) {
+    const ProcessResult result = RunTern({"inspect", Model(), "--json", "--fabric-layout", "2bit",
+                                          "--fabric-pool", "160KiB", "--fabric-device", device});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return json::parse(result.out)["run"];
+  };
+  const json sim = inspect("sim");
+  uint64_t in_pool = 0;
+  uint64_t outside = 0;
+  uint64_t bytes = 0;
+  for (const json& placement : sim["placements"]) {
+    if (placement["runs_on"] != "fabric") continue;
+    const json& residency = placement["residency"];
+    EXPECT_EQ(residency["on_device"], 0);
+    EXPECT_EQ(residency["pinned"], 0);
+    EXPECT_EQ(residency["in_pool"].get<int>() + residency["outside"].get<int>(), 1);
+    in_pool += residency["in_pool"].get<uint64_t>();
+    outside += residency["outside"].get<uint64_t>();
+    if (residency["in_pool"] == 1) bytes += placement["resident_bytes"].get<uint64_t>();
+  }
+  EXPECT_GT(in_pool, 0U);
+  EXPECT_GT(outside, 0U);
+  EXPECT_EQ(in_pool + outside, 14U);
+  EXPECT_LE(bytes, 160U * 1024);
+  EXPECT_EQ(sim["fabric"]["matrices_in_pool"], in_pool);
+  EXPECT_EQ(sim["fabric"]["matrices_outside"], outside);
+  EXPECT_EQ(inspect("ioctl")["fabric"], sim["fabric"]) << "each device has its pool";
+
+  const std::string table =
+      RunTern({"inspect", Model(), "--fabric", "--fabric-pool", "160KiB"}).out;
+  EXPECT_THAT(table, HasSubstr(" pool "));
+  EXPECT_THAT(table, HasSubstr(" outside "));
+  EXPECT_THAT(table, HasSubstr("before the first token it holds"));
+  EXPECT_THAT(RunTern({"inspect", Model(), "--fabric"}).out, HasSubstr(" device "));
+}
+
 TEST_F(Cli, TokenizeGivesOneLinePerText) {
   const ProcessResult plain = RunTern({"tokenize", "--model", Model(), "--text", "a b"});
   ASSERT_EQ(plain.exit_code, 0) << plain.err;

@@ -46,6 +46,10 @@ FabricOptions OptionsOf(const std::string& name, uint64_t pool_bytes) {
   return options;
 }
 
+bool InPool(const Device& device, MatrixId id) {
+  return device.residency(id).place == MatrixPlace::kPool;
+}
+
 std::string Folder() { return std::filesystem::temp_directory_path().string(); }
 
 // ------------------------------------------------------------------------------ the pool's space
@@ -419,6 +423,70 @@ TEST(Residency, MissesAndBytesHaveTheirCostAndEnergy) {
 
 // ------------------------------------------------------------------------------ pins and handles
 
+TEST(Residency, TellsOfEachMatrixWhereItIs) {
+  constexpr uint32_t kCount = 12;
+  WorkerTeam team(2);
+  const size_t bytes = MatrixOf(0).image_bytes();
+  for (const char* name : {"sim", "reference", "stub", "ioctl"}) {
+    for (const uint32_t queue : {0U, 2U}) {
+      SCOPED_TRACE(std::string(name) + ", queue " + std::to_string(queue));
+      FabricOptions options = OptionsOf(name, kCount / 2 * ((bytes + 63) / 64 * 64));
+      options.queue_depth = queue;
+      const auto device = CreateDevice(options, team);
+      std::vector<MatrixId> ids(kCount);
+      for (MatrixId& id : ids) ASSERT_EQ(device->Upload(MatrixOf(0), &id), Status::kOk);
+      MatrixId on_host;
+      MatrixId dense;
+      ASSERT_EQ(device->UploadToHost(MatrixOf(0), &on_host), Status::kOk);
+      ASSERT_EQ(device->Upload(RandomDense(DenseType::kF16, kRows, kCols, 1), &dense), Status::kOk);
+      EXPECT_EQ(device->residency(on_host).place, MatrixPlace::kHost);
+      EXPECT_EQ(device->residency(dense).place, MatrixPlace::kHost);
+      EXPECT_EQ(device->residency({99, 1}).place, MatrixPlace::kHost);
+      EXPECT_FALSE(InPool(*device, ids.back())) << "the pool filled up in order";
+
+      // Two places are for what is fetched ahead.
+      device->Settle();
+      std::vector<uint32_t> there;
+      for (uint32_t i = 0; i < kCount; ++i) {
+        const MatrixPlace place = device->residency(ids[i]).place;
+        EXPECT_TRUE(place == MatrixPlace::kPool || place == MatrixPlace::kOutside);
+        if (place == MatrixPlace::kPool) there.push_back(i);
+      }
+      EXPECT_EQ(there, (std::vector<uint32_t>{2, 5, 8, 11})) << "evenly along the layers";
+
+      ASSERT_EQ(device->SetPinned(ids[3], true), Status::kOk);
+      EXPECT_EQ(device->residency(ids[3]).place, MatrixPlace::kPool);
+      EXPECT_TRUE(device->residency(ids[3]).pinned);
+      EXPECT_FALSE(device->residency(ids[4]).pinned);
+      ASSERT_EQ(device->SetPinned(ids[3], false), Status::kOk);
+      EXPECT_FALSE(device->residency(ids[3]).pinned);
+    }
+  }
+}
+
+TEST(Residency, WithoutABoundOrSharedOutAMatrixIsWhereItsFurthestPartIs) {
+  WorkerTeam team(2);
+  const auto plain = CreateDevice(OptionsOf("sim", 0), team);
+  MatrixId id;
+  ASSERT_EQ(plain->Upload(MatrixOf(0), &id), Status::kOk);
+  plain->Settle();
+  EXPECT_EQ(plain->residency(id).place, MatrixPlace::kDevice);
+
+  FabricOptions options = OptionsOf("sim", 2 * MatrixOf(0).image_bytes() / 3);
+  options.devices = 2;
+  options.split = FabricSplit::kColumns;
+  const auto several = CreateDevice(options, team);
+  std::vector<MatrixId> ids(3);
+  for (MatrixId& each : ids) ASSERT_EQ(several->Upload(MatrixOf(0), &each), Status::kOk);
+  several->Settle();
+  const auto outside = std::count_if(ids.begin(), ids.end(), [&](MatrixId each) {
+    return several->residency(each).place == MatrixPlace::kOutside;
+  });
+  EXPECT_GE(outside, 2);
+  ASSERT_EQ(several->SetPinned(ids[1], true), Status::kErrNoMem) << "one part fits, not both";
+  EXPECT_FALSE(several->residency(ids[1]).pinned);
+}
+
 TEST(Residency, APinnedMatrixStaysAndWhatHasNoRoomBesideItIsRefused) {
   WorkerTeam team(1);
   const size_t largest = SizeOfModel().largest;
@@ -428,8 +496,8 @@ TEST(Residency, APinnedMatrixStaysAndWhatHasNoRoomBesideItIsRefused) {
   ASSERT_EQ(device->SetPinned(model.id(5), true), Status::kOk);
   for (uint32_t i = 0; i < 3 * Model::kMatrices; ++i) {
     ASSERT_EQ(model.RunOne(model.id(i % Model::kMatrices)), Status::kOk);
-    EXPECT_TRUE(device->IsResident(model.id(8)));
-    EXPECT_TRUE(device->IsResident(model.id(5)));
+    EXPECT_TRUE(InPool(*device, model.id(8)));
+    EXPECT_TRUE(InPool(*device, model.id(5)));
   }
   EXPECT_GT(device->Counters().evictions, 0U);
   // Two at once do not fit beside the pins: they run one after the other, with the same bits.
@@ -439,7 +507,7 @@ TEST(Residency, APinnedMatrixStaysAndWhatHasNoRoomBesideItIsRefused) {
   EXPECT_EQ(model.Run(matrices, 3, 1), expected.Run(matrices, 3, 1));
   ASSERT_EQ(device->SetPinned(model.id(7), true), Status::kOk);
   EXPECT_EQ(device->SetPinned(model.id(2), true), Status::kErrNoMem);
-  EXPECT_FALSE(device->IsResident(model.id(2)));
+  EXPECT_FALSE(InPool(*device, model.id(2)));
   EXPECT_EQ(model.RunOne(model.id(2)), Status::kErrNoMem);
   EXPECT_EQ(device->Counters().faults[static_cast<size_t>(FaultKind::kMemory)], 1U);
   EXPECT_EQ(model.RunOne(model.id(7)), Status::kOk);
@@ -447,7 +515,7 @@ TEST(Residency, APinnedMatrixStaysAndWhatHasNoRoomBesideItIsRefused) {
   EXPECT_EQ(model.RunOne(model.id(2)), Status::kOk);
   EXPECT_EQ(device->Free(model.id(5)), Status::kOk);
   EXPECT_EQ(device->SetPinned(model.id(5), true), Status::kErrStale);
-  EXPECT_FALSE(device->IsResident(model.id(5)));
+  EXPECT_FALSE(InPool(*device, model.id(5)));
 }
 
 // Passes everything on, and remembers the handles that the device inside gave out.
@@ -496,8 +564,8 @@ TEST(Residency, HandlesOutliveEvictionsWhileThoseOfThePoolDieWithThem) {
 
   ASSERT_EQ(model.RunOne(model.id(3)), Status::kOk) << "fetched again";
   EXPECT_EQ(model.last(), bits);
-  EXPECT_TRUE(device.IsResident(model.id(3)));
-  EXPECT_FALSE(device.IsResident(model.id(4)));
+  EXPECT_TRUE(InPool(device, model.id(3)));
+  EXPECT_FALSE(InPool(device, model.id(4)));
   EXPECT_EQ(device.Free(model.id(3)), Status::kOk);
   EXPECT_EQ(model.RunOne(model.id(3)), Status::kErrStale);
   EXPECT_EQ(device.Free(model.id(3)), Status::kErrStale);
@@ -518,7 +586,7 @@ TEST(Residency, AMatrixLargerThanThePoolIsRefusedAtUpload) {
   MatrixId id;
   EXPECT_EQ(device->Upload(MatrixOf(1, 400, 640), &id), Status::kErrNoMem);
   ASSERT_EQ(device->Upload(MatrixOf(1, 80, 320), &id), Status::kOk);
-  EXPECT_TRUE(device->IsResident(id) || device->Counters().evictions == 0);
+  EXPECT_TRUE(InPool(*device, id) || device->Counters().evictions == 0);
 }
 
 TEST(Residency, WrongOpsAreRefusedBeforeAnythingIsFetched) {
