@@ -7,35 +7,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <random>
 #include <vector>
 
 #include "bench/fabric/input.h"
+#include "bench/fabric/layer_2b.h"
 #include "fabric/device.h"
 
 namespace {
 
 using fabric::FabricSplit;
 
-struct Projection {
-  uint32_t rows;
-  uint32_t cols;
-};
-// Query, key, value, attention output, gate, up, down.
-constexpr Projection kLayer[] = {{2560, 2560}, {640, 2560},  {640, 2560}, {2560, 2560},
-                                 {6912, 2560}, {6912, 2560}, {2560, 6912}};
 constexpr int kRuns = 15;
-
-fabric::TernaryMatrix RandomMatrix(const Projection& shape) {
-  fabric::TernaryMatrix matrix(shape.rows, shape.cols, fabric::ScaleKind::kTensor, 0,
-                               fabric::TernaryLayout::kPanel2Bit);
-  std::mt19937 random(1);
-  std::vector<int8_t> trits(shape.cols);
-  for (int8_t& trit : trits) trit = static_cast<int8_t>(static_cast<int>(random() % 3) - 1);
-  const float scale = 0.01F;
-  for (uint32_t row = 0; row < shape.rows; ++row) matrix.SetRow(row, trits, {&scale, 1});
-  return matrix;
-}
 
 struct Times {
   double wall_us = 0;
@@ -45,17 +27,18 @@ struct Times {
 Times TimesOf(fabric::Device& device, const std::vector<fabric::MatrixId>& ids, uint32_t tokens,
               double clock_hz) {
   const bench::Input narrow(tokens, 2560, fabric::ActivationKind::kInt8Token);
-  const bench::Input wide(tokens, 6912, fabric::ActivationKind::kInt8Token);
-  std::vector<float> y(size_t{tokens} * 6912);
+  const bench::Input wide(tokens, bench::kWidest2b, fabric::ActivationKind::kInt8Token);
+  std::vector<float> y(size_t{tokens} * bench::kWidest2b);
   std::vector<double> walls;
   const uint64_t before = device.Counters().cycles_gated;
   for (int run = 0; run < kRuns; ++run) {
     const auto start = std::chrono::steady_clock::now();
     for (size_t i = 0; i < ids.size(); ++i) {
-      const fabric::ProjectionOp op{.matrix = ids[i],
-                                    .x = kLayer[i].cols == 2560 ? &narrow.view : &wide.view,
-                                    .y = y.data(),
-                                    .y_stride = kLayer[i].rows};
+      const fabric::ProjectionOp op{
+          .matrix = ids[i],
+          .x = bench::kLayer2b[i].cols == 2560 ? &narrow.view : &wide.view,
+          .y = y.data(),
+          .y_stride = bench::kLayer2b[i].rows};
       if (fabric::Execute(device, {&op, 1}) != fabric::Status::kOk) return {};
     }
     walls.push_back(
@@ -79,8 +62,9 @@ int main() {
       options.devices = devices;
       options.split = split;
       const auto device = fabric::CreateDevice(options, team);
-      std::vector<fabric::MatrixId> ids(std::size(kLayer));
-      for (size_t i = 0; i < ids.size(); ++i) device->Upload(RandomMatrix(kLayer[i]), &ids[i]);
+      std::vector<fabric::MatrixId> ids(std::size(bench::kLayer2b));
+      for (size_t i = 0; i < ids.size(); ++i)
+        device->Upload(bench::RandomTernary(bench::kLayer2b[i]), &ids[i]);
       for (const uint32_t tokens : {1U, 16U}) {
         const Times times = TimesOf(*device, ids, tokens, options.geometry.clock_hz);
         std::printf("%8u %8s %7u %12.0f %14.0f\n", devices,
