@@ -1,23 +1,27 @@
 #!/usr/bin/env python3
 """Measures Tern on this machine and writes a report: JSON, SVG plots and a Markdown page.
 
-  bench/report.py --output report                      the whole: shapes tiny, 2b and 7b; an hour or two, 20 GB of disk
+  bench/report.py --output report                      the whole: shapes tiny, 2b and 7b; 20 to 60 minutes, 20 GB of disk
   bench/report.py --output report --quick              tiny and 700m, short runs; some minutes
   bench/report.py --output report --peer PEER/llama-bench --peer-model 2b=peer-2b.gguf
-  bench/report.py --output report --eval arc_easy.jsonl --plots-only      draw again what report.json holds
+  bench/report.py --output report --plots-only         draw again what report.json holds, of an interrupted run too
 
 Models are synthetic (`tern synth`: real dimensions, random weights), so speed is theirs and text means nothing. Each
-figure is the median of `--repetitions` runs of `tern bench` after a warm-up. Only Python's standard library is used.
+figure is the median of `--repetitions` runs of `tern bench` after a warm-up, in the grid of contexts and batches of
+`--grid-repetitions`. report.json is written after every figure. Only Python's standard library is used.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from html import escape
 
@@ -31,31 +35,187 @@ def fail(message):
     sys.exit(f"report.py: {message}")
 
 
+# Planning -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Shape:
+    """What `tern synth` gives a shape (cli/synthetic_model.cpp)."""
+    context: int
+    ternary: float    # weights
+    kv_bytes: int     # of a token, f16
+
+
+SHAPES = {"tiny": Shape(512, 1.6e6, 1024), "700m": Shape(2048, 0.68e9, 147456),
+          "2b": Shape(4096, 2.08e9, 76800), "7b": Shape(4096, 6.48e9, 524288)}
+
+
+@dataclasses.dataclass
+class Job:
+    """One run of `tern bench`, or of the peer."""
+    group: str
+    name: str
+    shape: str
+    arguments: list
+    tokens: int             # that it computes, for the estimate of the time that is left
+    results: int = 1
+    kind: str = "I2_S"
+    zero_rate: float = 0.42
+    slowness: float = 1     # against the Fabric's kernels
+    more: dict = dataclasses.field(default_factory=dict)
+
+    def model(self):
+        return (self.shape, self.kind, self.zero_rate)
+
+    def seconds(self):
+        """A guess; only shares of it matter."""
+        return 3 + self.tokens * self.slowness * SHAPES[self.shape].ternary / 0.6e12
+
+
+def plan(options):
+    if options.quick:
+        what = {"shapes": ["tiny", "700m"], "depths": [0, 512, 1024], "batches": [1, 2, 4], "prompts": [512],
+                "generate": 8, "piece": 64, "rates": [0.0, 0.42, 0.9], "pools": [0.25, 1.0]}
+    else:
+        what = {"shapes": ["tiny", "2b", "7b"], "depths": [0, 512, 1024, 2048, 4096], "batches": [1, 2, 4, 8],
+                "prompts": [512, 1024, 2048, 4096], "generate": 16, "piece": 64, "rates": [0.0, 0.42, 0.7, 0.9, 0.95],
+                "pools": [0.125, 0.25, 0.5, 0.75, 0.9, 1.0]}
+    what["shapes"] = options.shapes or what["shapes"]
+    # The shape of the plots that need only one.
+    what["single"] = "2b" if "2b" in what["shapes"] else what["shapes"][-1]
+    return what
+
+
+def available_bytes():
+    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def within(shape, lengths, room):
+    """The lengths that leave room for so many tokens; what is longer becomes what fits."""
+    most = SHAPES[shape].context - room
+    return sorted({min(length, most) for length in lengths})
+
+
+def grid_jobs(options, what, shape):
+    """Contexts and batches; fewer sequences at once where their K and V would take half of the memory that is there."""
+    most = available_bytes() / 2 / SHAPES[shape].kv_bytes
+    by_batches = {}
+    for depth in within(shape, what["depths"], what["piece"]):
+        batches = tuple(batch for batch in what["batches"] if batch * (depth + what["piece"]) <= most)
+        by_batches.setdefault(batches, []).append(depth)
+    for batches, depths in by_batches.items():
+        if not batches:
+            continue
+        each = what["piece"] + what["generate"]
+        yield Job("grid", f"{shape}, {len(depths)} contexts x {len(batches)} batches", shape,
+                  ["-p", what["piece"], "-n", what["generate"], "--depth", ",".join(map(str, depths)),
+                   "--batch", ",".join(map(str, batches)), "-r", options.grid_repetitions],
+                  max(batches) * max(depths) + sum(batches) * len(depths) * each * (1 + options.grid_repetitions),
+                  results=2 * len(batches) * len(depths))
+
+
+def path_jobs(options, what, shape):
+    """The same model by the kernels, by the plain reference, as F16, and by a peer."""
+    runs = 1 + options.repetitions
+    generate = what["generate"]
+    size, tokens = ["-p", 128, "-n", generate, "-r", options.repetitions], (128 + generate) * runs
+    yield Job("paths", f"{shape} by the Fabric's kernels", shape, size, tokens, 2, more={"path": "Fabric"})
+    few = [128, generate] if shape == "tiny" else [2, 1]
+    yield Job("paths", f"{shape} by the reference device", shape,
+              ["-p", few[0], "-n", few[1], "-r", 1, "--fabric-device", "reference"], sum(few) * 2, 2, slowness=300,
+              more={"path": "reference"})
+    if shape in options.peer_models:
+        yield Job("paths", f"{shape} by the peer", shape, size, tokens, 2, more={"path": "peer"})
+    yield Job("paths", f"{shape} as F16", shape, size, tokens, 2, kind="F16", slowness=6, more={"path": "F16"})
+
+
+def prompt_jobs(options, what, shape):
+    for length in within(shape, what["prompts"], 0):
+        yield Job("prompts", f"{shape}, a prompt of {length} tokens", shape,
+                  ["-p", length, "-n", 0, "-r", options.grid_repetitions], length * (1 + options.grid_repetitions))
+
+
+def pool_jobs(options, what):
+    shape, generate = what["single"], what["generate"]
+    packed = SHAPES[shape].ternary / 5  # PT-5: five weights in a byte
+    for share in what["pools"]:
+        yield Job("pool", f"{shape}, a pool for {share:.0%} of the ternary weights", shape,
+                  ["-p", 0, "-n", generate, "-r", options.repetitions, "--fabric-layout", "pt5",
+                   "--fabric-pool", f"{math.ceil(1.01 * share * packed / 2**20)}MiB"],
+                  3 * generate * (1 + options.repetitions), more={"pool_share": share})
+
+
+def sparsity_jobs(options, what):
+    shape, generate = what["single"], what["generate"]
+    for rate in what["rates"]:
+        for sparse, form in (("never", "all weights"), ("always", "non-zeros alone")):
+            yield Job("sparsity", f"{shape} with {rate:.0%} zeros, {form}", shape,
+                      ["-p", 128, "-n", generate, "-r", options.repetitions, "--fabric-sparse", sparse],
+                      (128 + generate) * (1 + options.repetitions), 2, zero_rate=rate,
+                      more={"zero_rate": rate, "form": form})
+
+
+def jobs(options, what):
+    """In the order of their models, so that large ones need not lie beside each other."""
+    planned = []
+    for shape in what["shapes"]:
+        planned += [*grid_jobs(options, what, shape), *path_jobs(options, what, shape)]
+        if shape == what["single"]:
+            planned += [*pool_jobs(options, what), *sparsity_jobs(options, what)]
+    for shape in what["shapes"]:
+        planned += prompt_jobs(options, what, shape)
+    return planned
+
+
 # Running ------------------------------------------------------------------------------------------------------------
 
 
 class Progress:
-    """One line per step on standard error, with the time that is left as the steps so far suggest."""
+    """A line per step on standard error, with the time that is left as the steps so far suggest."""
 
-    def __init__(self, steps):
-        self.steps, self.done, self.start = steps, 0, time.monotonic()
+    def __init__(self, planned):
+        self.results = sum(job.results for job in planned)
+        self.all = sum(job.seconds() for job in planned)
+        self.done, self.spent, self.start = 0, 0.0, time.monotonic()
 
-    def step(self, what):
-        spent = time.monotonic() - self.start
-        left = f", {spent / self.done * (self.steps - self.done) / 60:.0f} min left" if self.done else ""
-        print(f"[{self.done + 1}/{self.steps}{left}] {what}", file=sys.stderr, flush=True)
+    def say(self, what):
+        passed = time.monotonic() - self.start
+        left = passed / self.spent * (self.all - self.spent) / 60 if self.spent else 0
+        hint = f", about {left:.0f} min left" if left >= 1 else ""
+        print(f"[{self.done}/{self.results}{hint}] {what}", file=sys.stderr, flush=True)
+
+    def result(self, job, row):
         self.done += 1
+        self.spent += job.seconds() / job.results
+        self.say(f"{row['test']}, {row['batch']} at once behind {row['depth']}: {figure(speed(row))} tokens/s"
+                 if job.group == "grid" else f"{row['test']}: {figure(speed(row))} tokens/s")
 
 
-def run(command):
-    try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    except FileNotFoundError:
-        fail(f"{command[0]} is not there.")
-    if done.returncode:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-        fail(f"{' '.join(map(str, command))}\nended with status {done.returncode}:\n{tail}")
-    return done.stdout
+class CommandFailed(Exception):
+    pass
+
+
+def run(command, on_line=None):
+    """The standard output; each line is handed on as it comes."""
+    with tempfile.TemporaryFile("w+") as errors:
+        try:
+            process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=errors,
+                                       text=True)
+        except FileNotFoundError:
+            fail(f"{command[0]} is not there.")
+        lines_read = []
+        for line in process.stdout:
+            lines_read.append(line)
+            if on_line:
+                on_line(line)
+        if process.wait():
+            errors.seek(0)
+            tail = "\n".join((errors.read() or "".join(lines_read)).strip().splitlines()[-3:])
+            raise CommandFailed(f"{pathlib.Path(command[0]).name} ended with status {process.returncode}: {tail}")
+    return "".join(lines_read)
 
 
 def json_lines(text):
@@ -65,15 +225,18 @@ def json_lines(text):
 class Lab:
     """Makes synthetic models once each and benches them."""
 
-    def __init__(self, options, progress):
-        self.options, self.progress = options, progress
+    def __init__(self, options, report, progress):
+        self.options, self.report, self.progress = options, report, progress
         self.folder = pathlib.Path(options.work or options.output) / "models"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.rows = []
 
-    def model(self, shape, kind="I2_S", zero_rate=0.42):
-        path = self.folder / f"{shape}-{kind}-{zero_rate:g}.gguf"
+    def path(self, shape, kind, zero_rate):
+        return self.folder / f"{shape}-{kind}-{zero_rate:g}.gguf"
+
+    def model(self, shape, kind, zero_rate):
+        path = self.path(shape, kind, zero_rate)
         if not path.exists():
+            self.progress.say(f"writing {path.name}")
             part = path.with_suffix(".part")
             run([self.options.tern, "synth", "--shape", shape, "--type", kind, "--zero-rate", zero_rate,
                  "--embedding-type", "F16" if kind == "F16" else "Q6_K", "-o", part])
@@ -81,110 +244,75 @@ class Lab:
         return path
 
     def drop(self, path):
-        """Large models do not stay beside each other."""
         if not self.options.keep_models:
             path.unlink(missing_ok=True)
 
-    def bench(self, group, what, model, *arguments, **more):
-        self.progress.step(f"{group}: {what}")
+    def keep(self, job, row):
+        self.report["rows"].append({"group": job.group, "shape": job.shape, "load": os.getloadavg()[0], **job.more,
+                                    **row})
+        self.report["load_after"] = os.getloadavg()
+        write_report(self.options, self.report)
+        self.progress.result(job, row)
+
+    def bench(self, job):
         threads = ["--threads", self.options.threads] if self.options.threads else []
-        text = run([self.options.tern, "bench", "--model", model, "--json", "-r", self.options.repetitions,
-                    *threads, *arguments])
-        for row in json_lines(text):
-            self.rows.append({"group": group, "load": os.getloadavg()[0], **more, **row})
+
+        def on_line(line):
+            if line.startswith("{"):
+                self.keep(job, json.loads(line))
+        run([self.options.tern, "bench", "--model", self.model(*job.model()), "--json", *threads, *job.arguments],
+            on_line)
+
+    def peer(self, job):
+        ours = (row["threads"] for row in reversed(self.report["rows"]) if "threads" in row)
+        threads = self.options.threads or next(ours)
+        printed = run([self.options.peer, "-m", self.options.peer_models[job.shape], "-t", threads, *job.arguments,
+                       "-o", "json"])
+        found = re.search(r"^\[.*^\]", printed, re.S | re.M)
+        if not found:
+            raise CommandFailed(f"{self.options.peer} printed no JSON array.")
+        for row in json.loads(found.group()):
+            tokens_per_second = sorted(row.get("samples_ts") or [row["avg_ts"]])
+            name = f"llama-bench {row.get('build_commit', '?')}, {row.get('model_type', '?')}"
+            self.keep(job, {"test": f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}", "batch": 1,
+                            "depth": 0, "peer": name,
+                            "tokens_per_second": {"median": statistics.median(tokens_per_second),
+                                                  "min": tokens_per_second[0], "max": tokens_per_second[-1]}})
+
+    def measure(self, planned):
+        for index, job in enumerate(planned):
+            self.progress.say(f"{job.group}: {job.name}")
+            try:
+                (self.peer if job.more.get("path") == "peer" else self.bench)(job)
+            except CommandFailed as failure:  # one that does not fit the memory must not end the others
+                print(f"report.py: {failure}", file=sys.stderr, flush=True)
+                self.report["failures"].append(f"{job.group}: {job.name}")
+            if all(later.model() != job.model() for later in planned[index + 1:]):
+                self.drop(self.path(*job.model()))
 
 
-# What `tern synth` gives its shapes.
-CONTEXTS = {"tiny": 512, "700m": 2048, "2b": 4096, "7b": 4096}
-
-
-def depths(shape, what):
-    """The sequences that leave room for an answer; a shape with a short context has half of it."""
-    context = CONTEXTS.get(shape, max(what["sequences"]) * 2)
-    return [length for length in what["sequences"] if length + what["generate"] <= context] or [context // 2]
-
-
-def plan(options):
-    if options.quick:
-        return {"shapes": ["tiny", "700m"], "sequences": [512, 1024], "batches": [1, 2, 4], "generate": 8,
-                "sparsity": "700m", "paths": ["tiny", "700m"]}
-    return {"shapes": ["tiny", "2b", "7b"], "sequences": [512, 1024, 2048, 4096], "batches": [1, 2, 4, 8],
-            "generate": 16, "sparsity": "2b", "paths": ["tiny", "2b", "7b"]}
+def write_report(options, report):
+    (pathlib.Path(options.output) / "report.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def measure(options):
     what = plan(options)
-    if options.shapes:
-        what["shapes"] = what["paths"] = options.shapes
-        what["sparsity"] = options.shapes[-1]
-    pools = "--fabric-pool" in run([options.tern, "bench", "--help"])
-    rates = [0.0, 0.42, 0.7, 0.9]
-    steps = (2 * sum(len(depths(shape, what)) for shape in what["shapes"]) + len(rates) + 3 * len(what["paths"]) +
-             (3 if pools else 0) + len(options.peer_models) + len(options.eval) + 1)
-    lab = Lab(options, Progress(steps))
-    lab.progress.step("the machine")
-    report = {"version": 1, "quick": options.quick, "date": time.strftime("%Y-%m-%d", time.gmtime()),
-              "load_before": os.getloadavg(), "rows": lab.rows, "plan": what}
+    for shape in what["shapes"]:
+        if shape not in SHAPES:
+            fail(f"There is no shape \"{shape}\"; there are {', '.join(SHAPES)}.")
+    planned = jobs(options, what)
+    progress = Progress(planned)
+    progress.say("the machine")
+    report = {"version": 2, "quick": options.quick, "date": time.strftime("%Y-%m-%d", time.gmtime()),
+              "load_before": os.getloadavg(), "load_after": os.getloadavg(), "rows": [], "failures": [], "plan": what}
     report["machine"] = json.loads(subprocess.run([options.tern, "doctor", "--json"], capture_output=True, text=True,
                                                   check=False).stdout)
-    batches = ",".join(map(str, what["batches"]))
-    for shape in what["shapes"]:
-        path = lab.model(shape)
-        for length in depths(shape, what):
-            lab.bench("grid", f"{shape}, prompts of {length} tokens", path, "-p", length, "-n", 0,
-                      "--batch", batches, shape=shape, sequence=length)
-            lab.bench("grid", f"{shape}, generation behind {length} tokens", path, "-p", 0, "-n", what["generate"],
-                      "--depth", length, "--batch", batches, shape=shape, sequence=length)
-        if shape in what["paths"]:
-            paths(lab, options, shape, what)
-        if shape == what["sparsity"] and pools:
-            pool_sizes(lab, shape, path, what)
-        lab.drop(path)
-    for rate in rates:
-        path = lab.model(what["sparsity"], zero_rate=rate)
-        lab.bench("sparsity", f"{what['sparsity']} with {rate:.0%} zeros", path, "-p", 128, "-n", what["generate"],
-                  shape=what["sparsity"], zero_rate=rate)
-        lab.drop(path)
+    Lab(options, report, progress).measure(planned)
     for task in options.eval:
-        lab.progress.step(f"eval: {task}")
+        progress.say(f"eval: {task}")
         report.setdefault("eval", []).extend(json_lines(run(
             [options.tern, "eval", task, "--json", *(["--limit", "100"] if options.quick else [])])))
-    report["load_after"] = os.getloadavg()
     return report
-
-
-def paths(lab, options, shape, what):
-    """The same model by the kernels, by the plain reference, as F16, and by a peer."""
-    size = ["-p", 128, "-n", what["generate"]]
-    lab.bench("paths", f"{shape} by the Fabric's kernels", lab.model(shape), *size, shape=shape, path="Fabric")
-    small = ["-p", 8 if shape != "tiny" else 128, "-n", 2 if shape != "tiny" else what["generate"]]
-    lab.bench("paths", f"{shape} by the reference device", lab.model(shape), *small, "--fabric-device", "reference",
-              shape=shape, path="reference")
-    floats = lab.model(shape, "F16")
-    lab.bench("paths", f"{shape} as F16", floats, *size, shape=shape, path="F16")
-    lab.drop(floats)
-    if shape not in options.peer_models:
-        return
-    lab.progress.step(f"paths: {shape} by the peer")
-    threads = options.threads or lab.rows[-1]["threads"]
-    text = run([options.peer, "-m", options.peer_models[shape], "-t", threads, "-p", 128, "-n", what["generate"],
-                "-r", options.repetitions, "-o", "json"])
-    found = re.search(r"^\[.*^\]", text, re.S | re.M)
-    if not found:
-        fail(f"{options.peer} printed no JSON array.")
-    for row in json.loads(found.group()):
-        test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
-        speed = row["avg_ts"]
-        lab.rows.append({"group": "paths", "shape": shape, "path": "peer", "test": test, "batch": 1,
-                         "tokens_per_second": {"median": speed, "min": speed, "max": speed}})
-
-
-def pool_sizes(lab, shape, path, what):
-    size = path.stat().st_size
-    for share in (0.25, 0.5, 1.0):
-        pool = max(1, int(size * share)) >> 20
-        lab.bench("pool", f"{shape}, weights in a pool of {pool} MiB", path, "-p", 0, "-n", what["generate"],
-                  "--fabric-pool", f"{pool}MiB", shape=shape, pool_mib=pool)
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------
@@ -240,12 +368,13 @@ def lines(title, unit, x_name, panels):
     """panels: [(name, {series: [(x, y)]})]; every panel has its own y scale, x positions are evenly spaced."""
     width, height, gap, left, top = 268, 200, 62, 60, 92
     names = list(dict.fromkeys(name for _, series in panels for name in series))
-    parts = legend(names, 16, 50)
+    unit = unit if isinstance(unit, list) else [unit] * len(panels)
+    parts = legend(names, 16, 50) if len(names) > 1 else []
     for index, (name, series) in enumerate(panels):
         x0 = left + index * (width + gap)
         xs = sorted({x for points in series.values() for x, _ in points})
         ticks = nice_ticks(0, max((y for points in series.values() for _, y in points), default=1))
-        axis, high = axes(x0, top, width, height, ticks, unit)
+        axis, high = axes(x0, top, width, height, ticks, unit[index])
         parts += axis + [text(x0 + width, top - 9, name, 12, "end", "600")]
 
         def place(x):
@@ -292,6 +421,11 @@ def speed(row):
     return row["tokens_per_second"]["median"]
 
 
+def figure(value):
+    """Four digits, no exponent."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def rows_of(report, group, test=""):
     return [row for row in report["rows"] if row["group"] == group and row["test"].startswith(test)]
 
@@ -307,37 +441,71 @@ def grid_panels(report, test, x_key, series_key, series_name):
     return panels
 
 
-def plots(report):
+def path_groups(report, test):
+    groups = {}
+    for row in rows_of(report, "paths", test):
+        groups.setdefault(row["shape"], {})[row["path"]] = speed(row)
+    return [(shape, {path: (value / max(series.values()), value) for path, value in series.items()})
+            for shape, series in groups.items()]
+
+
+def sparsity_groups(rows, test, value):
+    groups = {}
+    for row in rows:
+        if row["test"].startswith(test):
+            groups.setdefault(f"{row['zero_rate']:.0%}", {})[row["form"]] = (value(row), value(row))
+    return list(groups.items())
+
+
+def sparsity_plots(rows):
+    if not rows:
+        return {}
+    shape = rows[0]["shape"]
+    dense = [row | {"form": ""} for row in rows if row["form"] == "all weights"]
     drawn = {
-        "generation": lines("Generation: all sequences together", "tokens/s", "sequences at once",
-                            grid_panels(report, "tg", "batch", "sequence", "behind {} tokens")),
-        "prompts": lines("Prompt processing: all sequences together", "tokens/s", "prompt tokens of a sequence",
-                         grid_panels(report, "pp", "sequence", "batch", "{} at once")),
-    }
-    for test, name in (("tg", "generation"), ("pp", "prompts")):
-        groups = {}
-        for row in rows_of(report, "paths", test):
-            groups.setdefault(row["shape"], {})[row["path"]] = speed(row)
-        if groups:
-            shape_max = [(shape, {path: (value / max(series.values()), value) for path, value in series.items()})
-                         for shape, series in groups.items()]
-            drawn[f"paths_{name}"] = bars(f"One sequence: {name}, tokens/s", "share of the fastest", shape_max)
-    sparse = rows_of(report, "sparsity")
-    if sparse:
-        def by_rate(test, value):
-            return [(f"{row['zero_rate']:.0%}", {"": (value(row), value(row))}) for row in sparse if row["test"].startswith(test)]
-        shape = sparse[0]["shape"]
-        drawn["sparsity_speed"] = bars(f"Generation by zero weights ({shape})", "tokens/s", by_rate("tg", speed))
-        drawn["sparsity_skips"] = bars(f"Multiply-adds that can be skipped ({shape})", "% of all",
-                                       by_rate("tg", lambda row: 100 * row["skip_rate"]))
-        if all(row["energy_proxy_joules_per_token"] > 0 for row in sparse):
-            drawn["sparsity_energy"] = bars(f"Tokens per joule, by the energy proxy ({shape})", "tokens/J (proxy)",
-                                            by_rate("tg", lambda row: 1 / row["energy_proxy_joules_per_token"]))
-    pool = rows_of(report, "pool")
-    if pool:
-        drawn["pool"] = bars(f"Generation by pool ({pool[0]['shape']})", "tokens/s",
-                             [(f"{row['pool_mib']} MiB", {"": (speed(row), speed(row))}) for row in pool])
+        "sparsity_speed": bars(f"Generation by zero weights ({shape})", "tokens/s", sparsity_groups(rows, "tg", speed)),
+        "sparsity_prompts": bars(f"Prompts by zero weights ({shape})", "tokens/s", sparsity_groups(rows, "pp", speed)),
+        "sparsity_skips": bars(f"Multiply-adds that can be skipped ({shape})", "% of all",
+                               sparsity_groups(dense, "tg", lambda row: 100 * row["skip_rate"]))}
+    if all(row["energy_proxy_joules_per_token"] > 0 for row in dense):
+        drawn["sparsity_energy"] = bars(
+            f"Tokens per joule, by the energy proxy ({shape})", "tokens/J (proxy)",
+            sparsity_groups(dense, "tg", lambda row: 1 / row["energy_proxy_joules_per_token"]))
     return drawn
+
+
+def pool_plots(rows):
+    if not rows:
+        return {}
+    mib = [round(row["residency"]["pool_bytes"] / 2**20) for row in rows]
+    panels = [("generation", {"": [(x, speed(row)) for x, row in zip(mib, rows)]}),
+              ("copied into the pool", {"": [(x, row["residency"]["fetched_bytes_per_token"] / 1e6)
+                                             for x, row in zip(mib, rows)]})]
+    return {"pool": lines(f"By the size of the Fabric's pool ({rows[0]['shape']})", ["tokens/s", "MB per token"],
+                          "MiB of the pool", panels)}
+
+
+def prompt_panels(report):
+    panels = {}
+    for row in rows_of(report, "prompts"):
+        tokens = int(row["test"][2:])
+        panels.setdefault(row["shape"], []).append((tokens, tokens / speed(row)))
+    return [(shape, {"": points}) for shape, points in panels.items()]
+
+
+def plots(report):
+    drawn = {}
+    if rows_of(report, "grid"):
+        drawn["generation"] = lines("Generation: all sequences together", "tokens/s", "sequences at once",
+                                    grid_panels(report, "tg", "batch", "depth", "behind {} tokens"))
+        drawn["prompts"] = lines("Prompt processing: all sequences together", "tokens/s", "tokens before, of a sequence",
+                                 grid_panels(report, "pp", "depth", "batch", "{} at once"))
+    if rows_of(report, "prompts"):
+        drawn["first_token"] = lines("Time to read a whole prompt", "s", "tokens of the prompt", prompt_panels(report))
+    for test, name in (("tg", "generation"), ("pp", "prompts")):
+        if groups := path_groups(report, test):
+            drawn[f"paths_{name}"] = bars(f"One sequence: {name}, tokens/s", "share of the fastest", groups)
+    return drawn | sparsity_plots(rows_of(report, "sparsity")) | pool_plots(rows_of(report, "pool"))
 
 
 def table(head, rows):
@@ -345,17 +513,80 @@ def table(head, rows):
                       *(f"| {' | '.join(map(str, row))} |" for row in rows)]) + "\n"
 
 
+def per_joule(row):
+    joules = row["energy_proxy_joules_per_token"]
+    return figure(1 / joules) if joules else "-"
+
+
 def grid_table(report):
     rows = []
-    for row in rows_of(report, "grid"):
+    for row in rows_of(report, "grid") + rows_of(report, "prompts"):
         limit = row["limit_tokens_per_second"]
-        joules = row["energy_proxy_joules_per_token"]
-        rows.append((row["shape"], row["test"], row["sequence"], row["batch"], f"{speed(row):.1f}",
-                     f"{row['tokens_per_second']['min']:.1f}-{row['tokens_per_second']['max']:.1f}",
-                     f"{100 * speed(row) / limit:.0f} % of {row['limit']}", f"{row['bytes_per_token'] / 1e6:.1f}",
-                     f"{1 / joules:.1f}" if joules else "-"))
-    return table(("shape", "test", "context", "sequences", "tokens/s", "least-greatest", "of the limit", "MB/token",
-                  "tokens/J (proxy)"), rows)
+        rows.append((row["shape"], row["test"], row["depth"], row["batch"], f"{figure(speed(row))}",
+                     f"{100 * speed(row) / limit:.0f} % of {row['limit']}", f"{row['bytes_per_token'] / 1e6:.3g}",
+                     per_joule(row)))
+    return table(("shape", "test", "behind", "sequences", "tokens/s", "of the limit", "MB/token", "tokens/J (proxy)"),
+                 rows)
+
+
+def path_table(report):
+    return table(("shape", "path", "test", "tokens/s", "least-greatest"),
+                 [(row["shape"], row["path"], row["test"], f"{figure(speed(row))}",
+                   f"{figure(row['tokens_per_second']['min'])}-{figure(row['tokens_per_second']['max'])}")
+                  for row in rows_of(report, "paths")])
+
+
+def sparsity_table(report):
+    return table(("zeros", "form", "test", "tokens/s", "MB/token", "skipped", "tokens/J (proxy)"),
+                 [(f"{row['zero_rate']:.0%}", row["form"], row["test"], f"{figure(speed(row))}",
+                   f"{row['bytes_per_token'] / 1e6:.3g}", f"{row['skip_rate']:.1%}", per_joule(row))
+                  for row in rows_of(report, "sparsity")])
+
+
+def pool_table(report):
+    return table(("share of the ternary weights", "pool", "tokens/s", "copied per token", "matrices found",
+                  "copying, of it waited for"),
+                 [(f"{row['pool_share']:.0%}", f"{row['residency']['pool_bytes'] / 2**20:.0f} MiB", f"{figure(speed(row))}",
+                   f"{row['residency']['fetched_bytes_per_token'] / 1e6:.0f} MB",
+                   f"{row['residency']['hit_rate']:.0%}",
+                   f"{row['residency']['fetch_seconds']:.2f} s, {row['residency']['wait_seconds']:.2f} s")
+                  for row in rows_of(report, "pool")])
+
+
+def peer_sentence(report):
+    peers = sorted({row["peer"] for row in report["rows"] if "peer" in row})
+    if not peers:
+        return "; no peer was given (`--peer`)."
+    return (f", and a peer: {escape(', '.join(peers))}, with as many threads and a file of the same shape, in this run, "
+            "not interleaved with ours.")
+
+
+CAPTIONS = {
+    "generation": "Generation", "prompts": "Prompts", "first_token": "Whole prompts", "paths_generation": "Paths: generation",
+    "paths_prompts": "Paths: prompts", "sparsity_speed": "Sparse and dense weights",
+    "sparsity_prompts": "Sparse and dense weights: prompts", "sparsity_skips": "Skips", "sparsity_energy": "Energy proxy",
+    "pool": "Pool sizes"}
+
+
+def below_plot(name, report):
+    """What the page says below a plot."""
+    if name == "prompts":
+        return [f"`ppN` behind M tokens: the N tokens of each sequence that follow M others. Where a shape has fewer lines "
+                "behind long contexts, K and V of so many sequences would have taken half of the machine's memory.", ""]
+    if name == "paths_generation":
+        return ["The same weights by the Fabric's kernels, by the plain loops that define what is correct, and as F16 by our "
+                "own float path" + peer_sentence(report), "", path_table(report)]
+    if name == "sparsity_prompts":
+        return ["*All weights*: packed with their zeros, five in a byte or four; the time does not depend on zeros. *Non-zeros "
+                "alone*: `--fabric-sparse always`. The default, `auto`, takes for each matrix what measured faster.", "",
+                sparsity_table(report)]
+    if name == "sparsity_skips":
+        return ["A multiply-add can be skipped when its weight or its activation is zero: what the modelled Fabric saves. The "
+                "energy proxy follows it; it is a table of picojoules per event and no measurement.", ""]
+    if name == "pool":
+        return ["`--fabric-pool`: matrices that do not fit wait in memory and are copied in ahead of their use.", "",
+                pool_table(report)]
+    return []
 
 
 def markdown(report, images):
@@ -367,33 +598,34 @@ def markdown(report, images):
         f"Limits measured before: DRAM {limits.get('read_bytes_per_second', 0) / 1e9:.0f} GB/s, int8 "
         f"{limits.get('int8_macs_per_second', 0) / 1e12:.2f} T multiply-adds/s. Load average {report['load_before'][0]:.1f} "
         f"before, {report['load_after'][0]:.1f} after ({facts['online_cpus']} CPUs): what others did takes its part of every "
-        "figure, so compare within the report, and the limit of each row, which was measured in the same process.", "",
+        "figure, so compare within the report, and with the limit of each row, which was measured in the same process.", "",
         "Models are synthetic (`tern synth`): the dimensions of real ones, random weights, 42 % zeros unless said, "
         "I2_S with a Q6_K head. `ppN` brings N prompt tokens into the cache, `tgN` generates N tokens behind the context. "
-        "Written by `bench/report.py`; the figures are in `report.json`.", "",
+        "Written by `bench/report.py`; the command writes every figure to `report.json`, too.", "",
     ]
-    captions = {
-        "generation": "Generation", "prompts": "Prompts", "paths_generation": "Paths: generation",
-        "paths_prompts": "Paths: prompts", "sparsity_speed": "Sparse and dense weights", "sparsity_skips": "Skips",
-        "sparsity_energy": "Energy proxy", "pool": "Pool sizes"}
     for name in images:
-        lines_of_text += [f"## {captions[name]}", "", f"![{captions[name]}]({name}.svg)", ""]
-        if name == "paths_generation":
-            lines_of_text += [
-                "The same weights by the Fabric's kernels, by the plain loops that define what is correct, and as F16 by our "
-                "own float path" + (", and the peer." if any(r.get("path") == "peer" for r in report["rows"]) else
-                                    "; no peer was given (`--peer`)."), "",
-                table(("shape", "path", "test", "tokens/s"),
-                      [(row["shape"], row["path"], row["test"], f"{speed(row):.2f}") for row in rows_of(report, "paths")])]
-        if name == "sparsity_skips":
-            lines_of_text += ["CPU kernels do not skip: their time does not depend on zeros. The skips are what the modelled "
-                              "Fabric saves, and the energy proxy follows them.", ""]
+        lines_of_text += [f"## {CAPTIONS[name]}", "", f"![{CAPTIONS[name]}]({name}.svg)", "", *below_plot(name, report)]
+    if report.get("failures"):
+        lines_of_text += ["## Not measured", "", *(f"* {escape(failure)}" for failure in report["failures"]), ""]
     if report.get("eval"):
         lines_of_text += ["## Accuracy of the bundled model", "", table(
             ("task", "questions", "acc"),
             [(row["task"], row["questions"], f"{row['acc']:.3f}") for row in report["eval"] if "acc" in row])]
-    lines_of_text += ["## All figures of the grid", "", grid_table(report)]
+    lines_of_text += ["## All figures of contexts, batches and prompts", "", grid_table(report)]
     return "\n".join(lines_of_text)
+
+
+def self_test_plan():
+    """Every shape has each of the tests, within its context, and every model is done with in one go."""
+    options = argparse.Namespace(quick=False, shapes=None, repetitions=3, grid_repetitions=1, peer_models={"2b": "x"})
+    what = plan(options)
+    planned = jobs(options, what)
+    for shape in what["shapes"]:
+        assert {job.group for job in planned if job.shape == shape} >= {"grid", "paths", "prompts"}, shape
+    assert [job.more.get("path") for job in planned if job.group == "paths" and job.shape == "2b"] == [
+        "Fabric", "reference", "peer", "F16"]
+    assert len({job.more["pool_share"] for job in planned if job.group == "pool"}) == 6
+    assert within("tiny", [0, 512, 4096], 64) == [0, 448] and within("2b", [512, 4096], 64) == [512, 4032]
 
 
 def self_test():
@@ -401,21 +633,24 @@ def self_test():
     import xml.etree.ElementTree
 
     def row(group, test, value, **more):
-        return {"group": group, "test": test, "shape": "tiny", "batch": 1, "sequence": 512, "limit": "memory",
+        return {"group": group, "test": test, "shape": "tiny", "batch": 1, "depth": 0, "limit": "memory",
                 "limit_tokens_per_second": 2 * value, "bytes_per_token": 1e6, "skip_rate": 0.5,
                 "energy_proxy_joules_per_token": 0.01, "tokens_per_second": {"median": value, "min": value, "max": value},
                 **more}
+    pool = {"pool_bytes": 2**27, "fetched_bytes_per_token": 2e8, "hit_rate": 0.9, "fetch_seconds": 2, "wait_seconds": 1}
     report = {"quick": True, "date": "2026-01-01", "load_before": [0.5], "load_after": [1.5], "rows": [
-        *(row("grid", test, 100.0 * batch + length, batch=batch, sequence=length)
-          for test in ("pp512", "tg8") for batch in (1, 2, 8) for length in (512, 4096)),
+        *(row("grid", test, 100.0 * batch + depth, batch=batch, depth=depth)
+          for test in ("pp64", "tg8") for batch in (1, 2, 8) for depth in (0, 512, 3968)),
+        *(row("prompts", f"pp{length}", 300.0) for length in (512, 4096)),
         *(row("paths", test, value, path=path) for test in ("pp128", "tg8")
-          for path, value in (("Fabric", 1234.5), ("reference", 0.02), ("a <peer> & \"more\"", 900.0))),
-        *(row("sparsity", "tg8", 10.0, zero_rate=rate) for rate in (0.0, 0.9)),
-        row("pool", "tg8", 3.0, pool_mib=128)],
+          for path, value in (("Fabric", 1234.5), ("reference", 0.02), ("F16", 900.0), ("a <peer> & \"more\"", 900.0))),
+        *(row("sparsity", test, 10.0, zero_rate=rate, form=form) for test in ("pp128", "tg8") for rate in (0.0, 0.9)
+          for form in ("all weights", "non-zeros alone")),
+        *(row("pool", "tg8", 3.0 + share, pool_share=share, residency=pool | {"pool_bytes": int(2**27 * share)})
+          for share in (0.5, 1.0))],
         "machine": {"machine": {"cpu": "CPU", "online_cpus": 2}, "isa": {"chosen": "avx2"}}}
     drawn = plots(report)
-    assert set(drawn) == {"generation", "prompts", "paths_generation", "paths_prompts", "sparsity_speed",
-                          "sparsity_skips", "sparsity_energy", "pool"}, set(drawn)
+    assert set(drawn) == set(CAPTIONS), set(drawn)
     for name, content in drawn.items():
         root = xml.etree.ElementTree.fromstring(content)
         width, height = float(root.get("width")), float(root.get("height"))
@@ -426,8 +661,11 @@ def self_test():
             y = float(mark.get("y") or mark.get("cy") or 0)
             assert 0 <= x <= width and 0 <= y <= height, f"{name}: {mark.attrib} leaves the picture"
     page = markdown(report, drawn)
-    for wanted in ("tiny | pp512 | 512 | 1 | 612.0", "| Fabric | pp128 | 1234.50 |", "50 % of memory", "0.5 before"):
+    for wanted in ("| tiny | pp64 | 512 | 1 | 612 |", "| Fabric | pp128 | 1234 |", "50 % of memory", "0.5 before",
+                   "| 50% | 64 MiB | 3.5 | 200 MB | 90% |", "| 90% | non-zeros alone | tg8 | 10 |"):
         assert wanted in page, f"{wanted!r} is not in the page"
+    assert not plots(report | {"rows": []}) and "# Benchmark" in markdown(report | {"rows": []}, {})
+    self_test_plan()
     for low, high in ((0, 1), (0, 0.034), (0, 97), (0, 123456), (0, 0)):
         ticks = nice_ticks(low, high)
         assert ticks[0] <= low and ticks[-1] >= high and len(ticks) <= 12, (low, high, ticks)
@@ -443,6 +681,7 @@ def parse_arguments():
     parser.add_argument("--shapes", type=lambda value: value.split(","), help="these instead, with commas between")
     parser.add_argument("--threads", type=int, help="compute threads (all that may be used)")
     parser.add_argument("--repetitions", type=int, help="measured runs of each test (3; 1 with --quick)")
+    parser.add_argument("--grid-repetitions", type=int, default=1, help="those of contexts, batches and prompts (1)")
     parser.add_argument("--peer", help="a llama-bench program to set beside Tern")
     parser.add_argument("--peer-model", action="append", default=[], metavar="SHAPE=FILE", help="its model of a shape")
     parser.add_argument("--eval", action="append", default=[], help="JSONL for `tern eval` with the bundled model")
@@ -470,12 +709,14 @@ def main():
         report = json.loads(file.read_text())
     else:
         report = measure(options)
-        file.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options, report)
     drawn = plots(report)
     for name, content in drawn.items():
         (output / f"{name}.svg").write_text(content)
     (output / "report.md").write_text(markdown(report, drawn))
     print(f"{output / 'report.md'}, {len(drawn)} plots, {file}")
+    if report.get("failures"):
+        fail(f"{len(report['failures'])} of the tests failed; the page names them.")
 
 
 if __name__ == "__main__":

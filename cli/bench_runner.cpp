@@ -181,9 +181,15 @@ BenchResult BenchRunner::Measure(const std::string& test, uint32_t batch, uint32
 
 void BenchRunner::Run(const fabric::MachineLimits& limits,
                       const std::function<void(const BenchResult&)>& on_result) {
+  // The cache is filled once, deeper and deeper, for as many sequences as there will be: what a
+  // test writes behind a depth are the tokens that belong there.
+  const uint32_t most = *std::max_element(plan_.batches.begin(), plan_.batches.end());
+  std::sort(plan_.depths.begin(), plan_.depths.end());
+  uint32_t filled = 0;
   for (const uint32_t depth : plan_.depths) {
+    if (depth > filled) Fill(most, filled, depth - filled, false);
+    filled = depth;
     for (const uint32_t batch : plan_.batches) {
-      if (depth > 0) Fill(batch, 0, depth, false);
       if (plan_.prompt > 0) {
         on_result(Measure(
             "pp", batch, depth, plan_.prompt,

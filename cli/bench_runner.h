@@ -49,6 +49,7 @@ class BenchRunner {
   BenchRunner(LocalModel& model, BenchPlan plan);
 
   fabric::MachineLimits MeasureLimits();
+  // Depths in ascending order, at each of them every batch.
   void Run(const fabric::MachineLimits& limits,
            const std::function<void(const BenchResult&)>& on_result);
 
