@@ -12,7 +12,7 @@ RUN scripts/deps.sh build && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN cmake --preset release -DTERN_BUILD_TESTS=OFF \
  && cmake --build --preset release --target tern \
- && cmake --install build/release --prefix /opt/tern --strip
+ && cmake --install build/release --prefix /opt/tern --component server --strip
 # The Debian packages of the shared libraries that the binary needs, for the next stage.
 RUN ldd /opt/tern/bin/tern | awk '/=> \//{print $3}' | xargs -n1 readlink -f \
   | while read -r library; do dpkg-query -S "*${library#/usr}"; done \
