@@ -32,16 +32,20 @@ void ConfigFlags::Add(CLI::App& command, const config::OptionInfo& info) {
   values_.push_back({info.flag, {}});
   std::vector<std::string>* values = &values_.back().values;
   const std::string flag(info.flag);
-  const std::string help(info.help);
+  const std::string normal = config::DefaultOf(info);
+  std::string help(info.help);
   if (info.kind == config::OptionKind::kBoolean) {
+    const std::string off = "--no-" + flag.substr(2);
+    if (normal == "true") help += " (on; " + off + " turns it off)";
     command
         .add_flag_callback(
             flag, [values] { *values = {"true"}; }, help)
         ->group(Heading(info.section));
-    command.add_flag_callback("--no-" + flag.substr(2), [values] { *values = {"false"}; })
-        ->group("");
+    command.add_flag_callback(off, [values] { *values = {"false"}; })->group("");
     return;
   }
+  // What 0 means, the help says itself.
+  if (!normal.empty() && normal != "0") help += " (default: " + normal + ")";
   CLI::Option* option = command.add_option(flag, *values, help);
   option->type_name(std::string(info.value_name))->group(Heading(info.section));
   option->expected(1)->allow_extra_args(false);

@@ -2,7 +2,11 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <numeric>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "cli/command.h"
 #include "config/config.h"
@@ -48,10 +52,62 @@ std::string CommandNames(const CLI::App& app) {
   return names;
 }
 
+// Single characters to insert, drop or replace before one text is the other (Levenshtein).
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+// A command's option that a misspelt one may have meant, "" when none is close.
+std::string ClosestOption(const CLI::App& command, const std::string& given) {
+  std::string closest;
+  size_t least = 3;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      const size_t distance = EditDistance(name, given);
+      if (distance >= least || distance >= name.size()) continue;
+      least = distance;
+      closest = "--" + name;
+    }
+  }
+  return closest;
+}
+
+// What a command did not understand: the first option that it does not have, else the first
+// argument that is left.
+std::string UnexpectedArgument(const CLI::App& command, const std::vector<std::string>& left) {
+  const auto option = std::find_if(left.begin(), left.end(), [](const std::string& argument) {
+    return argument.size() > 1 && argument[0] == '-';
+  });
+  if (option == left.end()) return "did not expect \"" + left.front() + "\".";
+  const std::string name = option->substr(0, option->find('='));
+  const std::string closest = ClosestOption(command, name.substr(name.find_first_not_of('-')));
+  return "has no option " + name + "." + (closest.empty() ? "" : " Did you mean " + closest + "?");
+}
+
 // CLI11 prints help and version itself; what is wrong with the arguments is one sentence for us.
 int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);
-  std::cerr << "tern: " << error.what() << "\nTry `tern --help` or `tern COMMAND --help`.\n";
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const CLI::App& command = chosen.empty() ? app : *chosen.front();
+  const std::string name = chosen.empty() ? "tern" : "tern " + command.get_name();
+  // Counted from the last to the first.
+  std::vector<std::string> left = app.remaining(true);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !left.empty()) {
+    std::cerr << name << " " << UnexpectedArgument(command, left) << "\n";
+  } else {
+    std::cerr << "tern: " << error.what() << "\n";
+  }
+  std::cerr << "Try `" << name << " --help`.\n";
   return kBadUsage;
 }
 

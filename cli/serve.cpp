@@ -2,10 +2,14 @@
 #include <sys/resource.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
+#include <cstring>
+#include <fstream>
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -152,6 +156,14 @@ void NameBundledModel(config::Loaded* loaded) {
   if (models.front().name.empty()) models.front().name = path.substr(name, path.size() - name - 5);
 }
 
+// A path that was mistyped is told before anything is said to listen.
+void CheckFiles(const config::Config& config) {
+  for (const config::ModelEntry& model : config.models) {
+    if (config::ConfigOf(config, model).policy.lazy || std::ifstream(model.path)) continue;
+    throw std::runtime_error("cannot open the model " + model.path + ": " + std::strerror(errno));
+  }
+}
+
 // Every connection is a descriptor, and the usual soft limit of 1024 is below what is served.
 void RaiseDescriptorLimit() {
   rlimit limit{};
@@ -188,6 +200,7 @@ int RunServe(const ServeFlags& flags) {
     std::cout << config::ToToml(loaded) << std::flush;
     return kSuccess;
   }
+  CheckFiles(config);
   Warn(config.server);
   if (config.server.log_json) server::UseJsonLog();
   RaiseDescriptorLimit();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cctype>
 #include <optional>
 #include <set>
@@ -508,6 +509,19 @@ std::span<const OptionInfo> Options() {
     return list;
   }();
   return infos;
+}
+
+std::string DefaultOf(const OptionInfo& info) {
+  if (info.kind == OptionKind::kTextList) return {};
+  const auto table = OptionTable();
+  const auto option = std::find_if(table.begin(), table.end(), [&](const Option& candidate) {
+    return candidate.info.flag == info.flag;
+  });
+  assert(option != table.end());
+  std::string text = option->get(Config());
+  if (text.ends_with(".0")) text.resize(text.size() - 2);
+  if (text.starts_with('"')) text = text.substr(1, text.size() - 2);
+  return text;
 }
 
 Loaded Load(const Inputs& inputs) { return Loader().Run(inputs); }

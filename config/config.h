@@ -65,6 +65,9 @@ struct OptionInfo {
 // In the order in which help and docs show them.
 std::span<const OptionInfo> Options();
 
+// The default as help shows it: without quotes; empty for lists and for texts that are empty.
+std::string DefaultOf(const OptionInfo& info);
+
 // An option given on the command line. Booleans carry "true" or "false"; a list carries one value
 // per time the flag was given.
 struct FlagValue {

@@ -1,5 +1,7 @@
 #include "server/runtime_source.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <string>
 #include <utility>
 
@@ -26,8 +28,8 @@ ModelSource::Loaded RuntimeSource::Load(size_t model, const std::function<void(d
   auto runtime = ModelRuntime::Load(
       options, team_, [&](const engine::LoadProgress& now) { progress(now.fraction); });
   const std::chrono::duration<double> seconds = Clock::now() - begin;
-  LogInfo("model " + options.name + " loaded from " + options.path + " in " +
-          std::to_string(seconds.count()) + " s");
+  LogInfo(fmt::format("model {} loaded from {} in {:.2f} s", options.name, options.path,
+                      seconds.count()));
   RestorePrefixes(*runtime);
   auto served = std::make_shared<RuntimeModel>(loop_, runtime);
   served->SetSyntaxOptions(syntax_);

@@ -85,6 +85,12 @@ TEST(Serve, ModelThatDoesNotLoadEndsWithItsSentence) {
   EXPECT_THAT(result.err, HasSubstr("GGUF"));
 }
 
+TEST(Serve, ModelThatIsNotThereIsToldBeforeAnythingListens) {
+  const ProcessResult result = RunTern({"serve", "--model", "/nowhere/m.gguf", "--port", "0"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.err, "tern: cannot open the model /nowhere/m.gguf: No such file or directory\n");
+}
+
 TEST(Serve, PoolThatCannotBeAllocatedIsOneSentence) {
   const ProcessResult result = RunTern({"serve", "--port", "0", "--kv-bytes", "900000GiB"});
   EXPECT_EQ(result.exit_code, 1);
@@ -118,6 +124,22 @@ TEST(Serve, PrintConfigShowsOriginsAndStartsNothing) {
 TEST(Serve, BadOptionIsBadUsage) {
   EXPECT_EQ(RunTern({"serve", "--port", "70000"}).exit_code, 2);
   EXPECT_EQ(RunTern({"serve", "--kv-block-size", "17"}).exit_code, 2);
+}
+
+TEST(Serve, MisspeltOptionIsNamedWithItsNeighbour) {
+  const ProcessResult result = RunTern({"serve", "--prot", "9000"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.err,
+            "tern serve has no option --prot. Did you mean --port?\nTry `tern serve --help`.\n");
+  EXPECT_THAT(RunTern({"serve", "--quux=1"}).err, HasSubstr("has no option --quux.\n"));
+  EXPECT_THAT(RunTern({"serve", "m.gguf"}).err, HasSubstr("tern serve did not expect \"m.gguf\"."));
+}
+
+TEST(Serve, HelpTellsTheDefaults) {
+  const std::string help = RunTern({"serve", "--help"}).out;
+  EXPECT_THAT(help, HasSubstr("port to listen on; 0 takes a free one (default: 8080)"));
+  EXPECT_THAT(help, HasSubstr("(on; --no-log-requests turns it off)"));
+  EXPECT_THAT(help, HasSubstr("(default: 127.0.0.1)"));
 }
 
 }  // namespace
