@@ -18,6 +18,7 @@ import math
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def jobs(options, what):
     """In the order of their models, so that large ones need not lie beside each other."""
     planned = []
     for shape in what["shapes"]:
-        planned += [*grid_jobs(options, what, shape), *path_jobs(options, what, shape)]
+        planned += [*path_jobs(options, what, shape), *grid_jobs(options, what, shape)]
         if shape == what["single"]:
             planned += [*pool_jobs(options, what), *sparsity_jobs(options, what)]
     for shape in what["shapes"]:
@@ -207,10 +208,14 @@ def run(command, on_line=None):
         except FileNotFoundError:
             fail(f"{command[0]} is not there.")
         lines_read = []
-        for line in process.stdout:
-            lines_read.append(line)
-            if on_line:
-                on_line(line)
+        try:
+            for line in process.stdout:
+                lines_read.append(line)
+                if on_line:
+                    on_line(line)
+        except KeyboardInterrupt:
+            process.kill()
+            raise
         if process.wait():
             errors.seek(0)
             tail = "\n".join((errors.read() or "".join(lines_read)).strip().splitlines()[-3:])
@@ -287,6 +292,10 @@ class Lab:
             except CommandFailed as failure:  # one that does not fit the memory must not end the others
                 print(f"report.py: {failure}", file=sys.stderr, flush=True)
                 self.report["failures"].append(f"{job.group}: {job.name}")
+            except KeyboardInterrupt:
+                print("report.py: interrupted; the page has what was measured", file=sys.stderr, flush=True)
+                self.report["failures"] += [f"{rest.group}: {rest.name}" for rest in planned[index:]]
+                return
             if all(later.model() != job.model() for later in planned[index + 1:]):
                 self.drop(self.path(*job.model()))
 
@@ -702,6 +711,7 @@ def main():
     options = parse_arguments()
     if options.self_test:
         return self_test()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     output = pathlib.Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     file = output / "report.json"
@@ -716,7 +726,7 @@ def main():
     (output / "report.md").write_text(markdown(report, drawn))
     print(f"{output / 'report.md'}, {len(drawn)} plots, {file}")
     if report.get("failures"):
-        fail(f"{len(report['failures'])} of the tests failed; the page names them.")
+        fail(f"{len(report['failures'])} of the tests were not measured; the page names them.")
 
 
 if __name__ == "__main__":
