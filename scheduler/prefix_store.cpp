@@ -4,18 +4,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <memory>
 #include <random>
+#include <stdexcept>
+
+#include "engine/record.h"
 
 namespace scheduler {
 namespace {
-
-static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[8] = {'T', 'E', 'R', 'N', 'K', 'V', '0', '1'};
 constexpr uint32_t kNoParent = UINT32_MAX;
@@ -29,57 +29,9 @@ using File = std::unique_ptr<std::FILE, CloseFile>;
   throw PrefixStoreError("The prefix cache file " + path + " " + what + ".");
 }
 
-// Numbers and texts, end to end.
-class Builder {
- public:
-  template <typename Number>
-  void Add(Number number) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(&number);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof number);
-  }
-  void AddText(const std::string& text) {
-    Add(static_cast<uint32_t>(text.size()));
-    const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
-    bytes_.insert(bytes_.end(), bytes, bytes + text.size());
-  }
-  const std::vector<std::byte>& bytes() const { return bytes_; }
-
- private:
-  std::vector<std::byte> bytes_;
-};
-
-// Takes the same apart. Bytes that are not there make it fail.
-class Parser {
- public:
-  Parser(const std::string& path, std::span<const std::byte> bytes) : path_(path), bytes_(bytes) {}
-
-  template <typename Number>
-  Number Take() {
-    Number number;
-    std::memcpy(&number, TakeBytes(sizeof number).data(), sizeof number);
-    return number;
-  }
-  std::string TakeText() {
-    const std::span<const std::byte> bytes = TakeBytes(Take<uint32_t>());
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-  }
-  size_t left() const { return bytes_.size(); }
-
- private:
-  std::span<const std::byte> TakeBytes(size_t count) {
-    if (count > bytes_.size()) Fail(path_, "has a head that ends too early");
-    const auto taken = bytes_.first(count);
-    bytes_ = bytes_.subspan(count);
-    return taken;
-  }
-
-  const std::string& path_;
-  std::span<const std::byte> bytes_;
-};
-
 std::vector<std::byte> BuildHead(const PrefixStoreFormat& format,
                                  const std::vector<PrefixCache::Entry>& entries) {
-  Builder head;
+  engine::RecordWriter head;
   head.AddText(format.identity);
   head.Add(format.block_size);
   head.Add(format.block_bytes);
@@ -116,8 +68,8 @@ Number ReadNumber(std::FILE* file, const std::string& path) {
 }
 
 std::vector<PrefixCache::Entry> ParseHead(const std::string& path, std::span<const std::byte> bytes,
-                                          const PrefixStoreFormat& format) {
-  Parser head(path, bytes);
+                                          const PrefixStoreFormat& format) try {
+  engine::RecordReader head(bytes);
   const bool same = head.TakeText() == format.identity &&
                     head.Take<uint32_t>() == format.block_size &&
                     head.Take<uint64_t>() == format.block_bytes;
@@ -141,6 +93,8 @@ std::vector<PrefixCache::Entry> ParseHead(const std::string& path, std::span<con
   }
   if (head.left() != 0) Fail(path, "has a head that is too long");
   return entries;
+} catch (const std::out_of_range&) {
+  Fail(path, "has a head that ends too early");
 }
 
 }  // namespace
