@@ -141,7 +141,7 @@ int RunGenerate(const GenerateFlags& flags) {
                  {"text", text},
                  {"finish_reason", answer.finish_reason}};
   if (flags.logprobs >= 0) result["logprobs"] = LogprobsJson(answer);
-  result["timings"] = TimingsJson(answer, prompt.size(), model.model().load_seconds());
+  result["timings"] = TimingsJson(answer, prompt.size(), model.model().load_report().seconds);
   std::cout << server::Dump(result) << std::endl;
   return kSuccess;
 }

@@ -142,7 +142,8 @@ Json RunJson(LocalModel& model, const config::Config& config) {
           {"activation_reason", ActivationReason(shape, config)},
           {"layout_reason", weights.layout_reason},
           {"head", engine::HeadModeName(model.engine().head_mode())},
-          {"load_seconds", model.model().load_seconds()},
+          {"load_seconds", model.model().load_report().seconds},
+          {"packed_cache", model.model().load_report().packed_cache},
           {"memory",
            {{"weights_bytes", weights.resident_bytes},
             {"kv_bytes_per_token", kv.BytesPerBlock() / kv.block_size},
@@ -216,6 +217,8 @@ void PrintText(const Json& report, bool fabric) {
   if (!run["layout_reason"].get<std::string>().empty()) {
     std::cout << "layout of ternary weights: " << run["layout_reason"].get<std::string>() << "\n";
   }
+  const std::string packed_cache = run["packed_cache"].get<std::string>();
+  if (!packed_cache.empty()) std::cout << "packed cache: " << packed_cache << "\n";
   std::cout << "head: " << run["head"].get<std::string>()
             << (run["head"] == "full"
                     ? " (not screened: --head full, too small, or a type without a sketch)\n"

@@ -567,6 +567,10 @@ void AddEngineOptions(std::vector<Option>* table) {
                        {{"full", HeadMode::kFull},
                         {"strict", HeadMode::kStrict},
                         {"screened", HeadMode::kScreened}}));
+  add(Text(info("packed_cache", "--packed-cache", "WHERE",
+                "keeps weights as they are packed for this CPU, so that the next start reads them: "
+                "off | beside (FILE.packed, about as large as the model) | a folder"),
+           TERN_FIELD(engine.packed_cache)));
   add(Choice<KvType>(
       info("kv_type", "--kv-type", "TYPE",
            "storage of K and V: f32 | f16 | q8 | t2; q8 takes half of f16 and loses "

@@ -42,14 +42,15 @@ struct EngineOptions {
                                 // beside the weights; 0 = no bound
   uint32_t context_length = 0;  // longest sequence; 0 = the model's own
   // Sliding-window attention (engine/kv_geometry.h) where the model has no window of its own.
-  uint32_t sliding_window = 0;      // 0 = a token sees all before it
-  uint32_t attention_sinks = 4;     // first positions that stay in sight
-  uint32_t max_batch_tokens = 512;  // rows of the activation workspace
-  uint32_t max_sequences = 64;      // slots for recurrent states, if the model has them
-  std::string i2s_layout = "x86";   // x86 | arm64 | interleaved4
-  std::vector<LoraSource> lora;     // in the order of their ids
-  std::optional<Pooling> pooling;   // of embeddings; nullopt = as the model says
-  PlacementOptions placement;       // of weights, on the Fabric or the host
+  uint32_t sliding_window = 0;       // 0 = a token sees all before it
+  uint32_t attention_sinks = 4;      // first positions that stay in sight
+  uint32_t max_batch_tokens = 512;   // rows of the activation workspace
+  uint32_t max_sequences = 64;       // slots for recurrent states, if the model has them
+  std::string i2s_layout = "x86";    // x86 | arm64 | interleaved4
+  std::vector<LoraSource> lora;      // in the order of their ids
+  std::optional<Pooling> pooling;    // of embeddings; nullopt = as the model says
+  std::string packed_cache = "off";  // engine/packed_cache.h: off | beside | a folder
+  PlacementOptions placement;        // of weights, on the Fabric or the host
 };
 
 }  // namespace engine

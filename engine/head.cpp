@@ -39,20 +39,23 @@ constexpr float kLargestLogit = 1e37F;
 std::unique_ptr<fabric::RowScreen> MakeScreen(const Weights& weights, const EngineOptions& options,
                                               fabric::WorkerTeam& team, uint32_t capacity) {
   const SharedMatrix& matrix = weights.head_matrix;
-  const bool shared = matrix.dense != nullptr || matrix.quantized != nullptr;
-  if (!shared || !weights.head.bias.empty() || matrix.bytes() < options.screened_head_bytes) {
-    return nullptr;
-  }
-  switch (options.head) {
+  const HeadMode mode = UsableHeadMode(weights, options);
+  const bool kept = weights.head_sketch != nullptr && weights.head_sketch_mode == mode;
+  const auto sketch = [&](const auto& measure) {
+    return kept ? weights.head_sketch : std::make_shared<const fabric::RowSketch>(measure());
+  };
+  switch (mode) {
     case HeadMode::kFull:
       return nullptr;
     case HeadMode::kStrict:
-      if (matrix.quantized == nullptr || !fabric::StrictScreen::Supports(*matrix.quantized)) {
-        return nullptr;
-      }
-      return std::make_unique<fabric::StrictScreen>(matrix.quantized, team, kStrictPositions);
+      return std::make_unique<fabric::StrictScreen>(
+          matrix.quantized,
+          sketch([&] { return fabric::StrictScreen::Measure(*matrix.quantized); }), team,
+          kStrictPositions);
     case HeadMode::kScreened:
-      return std::make_unique<fabric::CoarseScreen>(matrix.AsMatrix(), team, capacity);
+      return std::make_unique<fabric::CoarseScreen>(
+          matrix.AsMatrix(),
+          sketch([&] { return fabric::CoarseScreen::Measure(matrix.AsMatrix()); }), team, capacity);
   }
   return nullptr;
 }
@@ -77,6 +80,17 @@ std::string_view HeadModeName(HeadMode mode) {
   return "";
 }
 
+HeadMode UsableHeadMode(const Weights& weights, const EngineOptions& options) {
+  const SharedMatrix& matrix = weights.head_matrix;
+  const bool shared = matrix.dense != nullptr || matrix.quantized != nullptr;
+  const bool worth_it =
+      shared && weights.head.bias.empty() && matrix.bytes() >= options.screened_head_bytes;
+  const bool possible =
+      options.head != HeadMode::kStrict ||
+      (matrix.quantized != nullptr && fabric::StrictScreen::Supports(*matrix.quantized));
+  return worth_it && possible ? options.head : HeadMode::kFull;
+}
+
 Head::Head(const ModelConfig& config, const Weights& weights, const EngineOptions& options,
            fabric::Device& device, fabric::WorkerTeam& team)
     : config_(config),
@@ -88,7 +102,7 @@ Head::Head(const ModelConfig& config, const Weights& weights, const EngineOption
       normed_(size_t{capacity_} * config.hidden),
       logits_(size_t{capacity_} * config.vocabulary),
       screen_(MakeScreen(weights, options, team, capacity_)),
-      mode_(screen_ == nullptr ? HeadMode::kFull : options.head) {}
+      mode_(UsableHeadMode(weights, options)) {}
 
 void Head::FinalNorm(const float* hidden, float* out) const noexcept {
   fabric::RmsNorm(hidden, weights_.output_norm.data(), config_.norm_eps, config_.hidden, out);

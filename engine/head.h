@@ -17,6 +17,10 @@
 
 namespace engine {
 
+// How rows that need only the best few logits can be computed: as asked, but kFull where the matrix
+// has a bias, is ternary, too small to be worth it or, for kStrict, not of two planes.
+HeadMode UsableHeadMode(const Weights& weights, const EngineOptions& options);
+
 // Final norm and LM head for a bounded number of positions at a time, so that positions x
 // vocabulary never exist at once.
 //
@@ -47,8 +51,7 @@ class Head {
     return {logits_.data() + i * config_.vocabulary, config_.vocabulary};
   }
 
-  // How rows that need only the best few logits are computed: as asked, but kFull where the matrix
-  // has a bias, is ternary, too small to be worth it or, for kStrict, not of two planes.
+  // UsableHeadMode().
   HeadMode mode() const { return mode_; }
   // Whether it is now worth a sketch of so many positions, all of which need only candidates. With
   // kScreened always, up to capacity(); with kStrict too many rows left over make it pause for a

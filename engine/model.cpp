@@ -1,9 +1,12 @@
 #include "engine/model.h"
 
+#include <chrono>
+#include <future>
 #include <map>
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/packed_cache.h"
 #include "engine/stopwatch.h"
 #include "gguf/reader.h"
 
@@ -18,20 +21,20 @@ class LoadedModel : public Model {
   LoadedModel(std::string path, ModelConfig config,
               std::unique_ptr<const text::Tokenizer> tokenizer,
               std::unique_ptr<const text::ChatTemplate> chat_template, Weights weights,
-              double load_seconds)
+              LoadReport load_report)
       : path_(std::move(path)),
         config_(std::move(config)),
         tokenizer_(std::move(tokenizer)),
         chat_template_(std::move(chat_template)),
         weights_(std::move(weights)),
-        load_seconds_(load_seconds) {}
+        load_report_(std::move(load_report)) {}
 
   const ModelConfig& config() const override { return config_; }
   const text::Tokenizer& tokenizer() const override { return *tokenizer_; }
   const text::ChatTemplate* chat_template() const override { return chat_template_.get(); }
   const Weights& weights() const override { return weights_; }
   const std::string& path() const override { return path_; }
-  double load_seconds() const override { return load_seconds_; }
+  const LoadReport& load_report() const override { return load_report_; }
 
  private:
   std::string path_;
@@ -39,7 +42,7 @@ class LoadedModel : public Model {
   std::unique_ptr<const text::Tokenizer> tokenizer_;
   std::unique_ptr<const text::ChatTemplate> chat_template_;
   Weights weights_;
-  double load_seconds_;
+  LoadReport load_report_;
 };
 
 }  // namespace
@@ -83,6 +86,68 @@ std::unique_ptr<const text::ChatTemplate> LoadTemplate(const gguf::Metadata& met
   }
 }
 
+// Builds the tokenizer beside the rest of the load: it is the work of one thread.
+class TokenizerTask {
+ public:
+  // metadata outlives the task.
+  TokenizerTask(const gguf::Metadata& metadata, uint32_t vocabulary)
+      : vocabulary_(vocabulary), future_(std::async(std::launch::async, [&metadata] {
+          return text::Tokenizer::FromMetadata(metadata);
+        })) {}
+
+  // What is wrong with a tokenizer is told before gigabytes are packed. Errors: as Take().
+  void CheckIfDone() {
+    if (future_.valid() && future_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+      Finish();
+    }
+  }
+  // Waits for it. Errors: ModelError, gguf::FormatError.
+  std::unique_ptr<const text::Tokenizer> Take() {
+    if (future_.valid()) Finish();
+    return std::move(tokenizer_);
+  }
+
+ private:
+  void Finish() {
+    tokenizer_ = future_.get();
+    if (tokenizer_->size() <= vocabulary_) return;
+    throw ModelError("The tokenizer has " + std::to_string(tokenizer_->size()) +
+                     " tokens, but the model's vocabulary only " + std::to_string(vocabulary_) +
+                     ".");
+  }
+
+  uint32_t vocabulary_;
+  std::unique_ptr<const text::Tokenizer> tokenizer_;
+  std::future<std::unique_ptr<const text::Tokenizer>> future_;
+};
+
+// Seconds of one phase after the other.
+class PhaseClock {
+ public:
+  void End(std::string_view phase) {
+    const double now = stopwatch_.Seconds();
+    report_.phases.push_back({.name = phase, .seconds = now - report_.seconds});
+    report_.seconds = now;
+  }
+  // Of the last phase, so much was another.
+  void Split(std::string_view phase, double seconds) {
+    report_.phases.back().seconds -= seconds;
+    report_.phases.push_back({.name = phase, .seconds = seconds});
+  }
+  const LoadReport& Report() const { return report_; }
+
+ private:
+  Stopwatch stopwatch_;
+  LoadReport report_;
+};
+
+// What packed weights depend on beside the file and the device.
+std::string Settings(const ModelConfig& config, const EngineOptions& options) {
+  return "activation " + std::to_string(static_cast<int>(config.ternary_activation)) + "; head " +
+         std::string(HeadModeName(options.head)) + " from " +
+         std::to_string(options.screened_head_bytes);
+}
+
 }  // namespace
 
 std::optional<std::string> ChatTemplateSource(const gguf::Metadata& metadata,
@@ -95,31 +160,51 @@ std::optional<std::string> ChatTemplateSource(const gguf::Metadata& metadata,
 std::shared_ptr<const Model> Model::Load(const std::string& path, const EngineOptions& options,
                                          fabric::Device& device, fabric::WorkerTeam& /*team*/,
                                          const std::function<void(const LoadProgress&)>& progress) {
-  const Stopwatch stopwatch;
+  PhaseClock clock;
   const auto report = [&](std::string_view phase, double fraction) {
     if (progress) progress({.phase = phase, .fraction = fraction});
   };
   const gguf::File file = gguf::File::Open(path, ReadOptionsFor(options));
   ModelConfig config = ModelConfig::FromGguf(file, options);
-  // The small parts first: a broken tokenizer is told before gigabytes are repacked.
-  report("tokenizer", 0.0);
-  std::unique_ptr<const text::Tokenizer> tokenizer = text::Tokenizer::FromMetadata(file.metadata());
-  if (tokenizer->size() > config.vocabulary) {
-    throw ModelError("The tokenizer has " + std::to_string(tokenizer->size()) +
-                     " tokens, but the model's vocabulary only " +
-                     std::to_string(config.vocabulary) + ".");
-  }
   std::unique_ptr<const text::ChatTemplate> chat_template = LoadTemplate(file.metadata(), config);
-  Weights weights = LoadWeights(file, config, device, options.placement, [&](double fraction) {
-    report("weights", (1.0 - kWeightsShare) + kWeightsShare * fraction);
-  });
+  report("weights", 0.0);
+  TokenizerTask tokenizer(file.metadata(), config.vocabulary);
+  const std::string cache_path = PackedCachePath(options.packed_cache, path);
+  PackedCache cache =
+      cache_path.empty()
+          ? PackedCache()
+          : PackedCache(cache_path, PackedCacheIdentity(file, device, Settings(config, options)));
+  clock.End("header");
+  const auto load_weights = [&] {
+    return LoadWeights(file, config, device, options, cache, [&](double fraction) {
+      tokenizer.CheckIfDone();
+      report("weights", kWeightsShare * fraction);
+    });
+  };
+  Weights weights;
+  try {
+    weights = load_weights();
+  } catch (const PackedCacheError& error) {
+    cache.StartAnew(error);
+    weights = load_weights();
+  }
+  cache.Finish();
+  clock.End("weights");
+  clock.Split("head", weights.head_sketch_seconds);
   for (const LoraSource& source : options.lora) {
     weights.adapters.push_back(LoadLora(source, config, weights, device));
     weights.resident_bytes += weights.adapters.back().resident_bytes;
   }
-  return std::make_shared<const LoadedModel>(path, std::move(config), std::move(tokenizer),
+  if (!options.lora.empty()) clock.End("adapters");
+  report("tokenizer", kWeightsShare);
+  auto done_tokenizer = tokenizer.Take();
+  clock.End("tokenizer");
+  report("tokenizer", 1.0);
+  LoadReport load_report = clock.Report();
+  load_report.packed_cache = cache.outcome();
+  return std::make_shared<const LoadedModel>(path, std::move(config), std::move(done_tokenizer),
                                              std::move(chat_template), std::move(weights),
-                                             stopwatch.Seconds());
+                                             std::move(load_report));
 }
 
 }  // namespace engine

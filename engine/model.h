@@ -23,6 +23,19 @@ struct LoadProgress {
   double fraction = 0;     // 0..1 of the whole load
 };
 
+// A part of a load.
+struct LoadPhase {
+  std::string_view name;  // "header", "weights", "head", "tokenizer", ...
+  double seconds = 0;     // for which the load waited
+};
+
+// How a load went.
+struct LoadReport {
+  double seconds = 0;
+  std::vector<LoadPhase> phases;  // in their order; together they are nearly `seconds`
+  std::string packed_cache;       // PackedCache::outcome()
+};
+
 // How files are read under these options. Errors: ModelError for an unknown layout.
 gguf::ReadOptions ReadOptionsFor(const EngineOptions& options);
 
@@ -50,7 +63,7 @@ class Model {
   virtual const text::ChatTemplate* chat_template() const = 0;
   virtual const Weights& weights() const = 0;
   virtual const std::string& path() const = 0;
-  virtual double load_seconds() const = 0;
+  virtual const LoadReport& load_report() const = 0;
 };
 
 }  // namespace engine

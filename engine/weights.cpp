@@ -1,8 +1,6 @@
 #include "engine/weights.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <numeric>
@@ -11,16 +9,16 @@
 #include <utility>
 
 #include "engine/errors.h"
+#include "engine/head.h"
+#include "engine/packer.h"
 #include "engine/placement.h"
+#include "engine/stopwatch.h"
 #include "engine/tensor_reading.h"
 #include "fabric/parallel.h"
 #include "gguf/codec.h"
 
 namespace engine {
 namespace {
-
-// Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
-constexpr size_t kRowsPerTask = 64;
 
 std::string_view ActivationName(fabric::ActivationKind kind) {
   switch (kind) {
@@ -32,134 +30,6 @@ std::string_view ActivationName(fabric::ActivationKind kind) {
       return "int8 per block of 32";
   }
   return "?";
-}
-
-// The scales of a ternary tensor, reduced to the fewest that say the same.
-struct CollapsedScales {
-  fabric::ScaleKind kind = fabric::ScaleKind::kTensor;
-  std::vector<float> scales;  // kTensor: [1], kRow: [rows], kGroup: [rows, scales_per_row]
-  uint64_t zeros = 0;         // trits that are 0
-};
-
-// Scales and zero counts of every group, as decoded.
-struct GroupTable {
-  std::vector<float> scales;    // [rows, scales_per_row]
-  std::vector<uint8_t> active;  // parallel: 1 when some trit of the group is not 0
-  uint64_t zeros = 0;
-};
-
-// Rows of a tensor: all of them, or one matrix of a stack.
-struct RowRange {
-  uint64_t first = 0;
-  uint32_t count = 0;
-};
-
-// In bytes first, a vector of them at a time: a counter of 64 bits would take eight times as long.
-uint64_t CountZeros(std::span<const int8_t> trits) {
-  constexpr size_t kLanes = 32;
-  constexpr size_t kRounds = 255;
-  uint64_t zeros = 0;
-  while (trits.size() >= kLanes) {
-    const size_t rounds = std::min(kRounds, trits.size() / kLanes);
-    std::array<uint8_t, kLanes> counts = {};
-    for (size_t round = 0; round < rounds; ++round) {
-      const int8_t* trit = trits.data() + round * kLanes;
-      for (size_t i = 0; i < kLanes; ++i) {
-        counts[i] = static_cast<uint8_t>(counts[i] + (trit[i] == 0 ? 1 : 0));
-      }
-    }
-    zeros += std::accumulate(counts.begin(), counts.end(), uint64_t{0});
-    trits = trits.subspan(rounds * kLanes);
-  }
-  return zeros + static_cast<uint64_t>(std::count(trits.begin(), trits.end(), int8_t{0}));
-}
-
-GroupTable ReadGroups(const gguf::TensorInfo& info, const gguf::TernaryDecoder& decoder,
-                      const RowRange& rows) {
-  const size_t per_row = decoder.scales_per_row();
-  const size_t group = decoder.group();
-  GroupTable table;
-  table.scales.resize(rows.count * per_row);
-  table.active.resize(rows.count * per_row);
-  std::atomic<uint64_t> zeros = 0;
-  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
-    std::vector<int8_t> trits(info.cols());
-    uint64_t task_zeros = 0;
-    for (size_t row = begin; row < end; ++row) {
-      decoder.DecodeRow(rows.first + row, trits,
-                        std::span(table.scales).subspan(row * per_row, per_row));
-      for (size_t g = 0; g < per_row; ++g) {
-        const size_t first = g * group;
-        const size_t last = std::min(first + group, trits.size());
-        const uint64_t group_zeros = CountZeros(std::span(trits).subspan(first, last - first));
-        table.active[row * per_row + g] = group_zeros < last - first ? 1 : 0;
-        task_zeros += group_zeros;
-      }
-    }
-    zeros += task_zeros;
-  });
-  table.zeros = zeros;
-  return table;
-}
-
-// The one scale of groups [begin, end) that are active, 0 when none is; nullopt when they differ.
-std::optional<float> CommonScale(const GroupTable& table, size_t begin, size_t end) {
-  std::optional<float> common;
-  for (size_t i = begin; i < end; ++i) {
-    if (table.active[i] == 0) continue;
-    if (!common) common = table.scales[i];
-    if (table.scales[i] != *common) return std::nullopt;
-  }
-  return common.value_or(0.0F);
-}
-
-CollapsedScales CollapseScales(GroupTable table, size_t rows, size_t per_row) {
-  CollapsedScales collapsed;
-  collapsed.zeros = table.zeros;
-  if (const auto common = CommonScale(table, 0, table.scales.size())) {
-    collapsed.scales = {*common};
-    return collapsed;
-  }
-  collapsed.kind = fabric::ScaleKind::kRow;
-  for (size_t row = 0; row < rows; ++row) {
-    const auto common = CommonScale(table, row * per_row, (row + 1) * per_row);
-    if (!common) {
-      collapsed.kind = fabric::ScaleKind::kGroup;
-      collapsed.scales = std::move(table.scales);
-      return collapsed;
-    }
-    collapsed.scales.push_back(*common);
-  }
-  return collapsed;
-}
-
-fabric::TernaryMatrix PackTernary(const gguf::TernaryDecoder& decoder, const RowRange& rows,
-                                  uint32_t cols, const CollapsedScales& collapsed,
-                                  fabric::TernaryLayout layout) {
-  const size_t per_row = decoder.scales_per_row();
-  if (layout == fabric::TernaryLayout::kSparse) {
-    return fabric::TernaryMatrix::PackSparse(
-        rows.count, cols, collapsed.kind, decoder.group(), collapsed.scales,
-        [&](uint32_t row, std::span<int8_t> trits) {
-          std::vector<float> file_scales(per_row);
-          decoder.DecodeRow(rows.first + row, trits, file_scales);
-        });
-  }
-  fabric::TernaryMatrix matrix(rows.count, cols, collapsed.kind, decoder.group(), layout);
-  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
-    std::vector<int8_t> trits(cols);
-    std::vector<float> file_scales(per_row);
-    const std::span<const float> scales(collapsed.scales);
-    for (size_t row = begin; row < end; ++row) {
-      decoder.DecodeRow(rows.first + row, trits, file_scales);
-      const auto of_row = collapsed.kind == fabric::ScaleKind::kTensor ? scales
-                          : collapsed.kind == fabric::ScaleKind::kRow
-                              ? scales.subspan(row, 1)
-                              : scales.subspan(row * per_row, per_row);
-      matrix.SetRow(static_cast<uint32_t>(row), trits, of_row);
-    }
-  });
-  return matrix;
 }
 
 // What the matrices of a tensor became; names, shape and type are added by Place().
@@ -186,21 +56,21 @@ struct Resident {
   }
 };
 
-// A ternary matrix as the device runs it.
-struct PackedMatrix {
-  fabric::TernaryMatrix matrix;
-  uint64_t zeros = 0;
-  std::string reason;  // of its layout
-};
-
 class Loader {
  public:
   Loader(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
-         const PlacementOptions& placement, const std::function<void(double)>& progress)
-      : file_(file), config_(config), device_(device), placement_(placement), progress_(progress) {
-    if (placement.layers.Last() >= config.layers) {
-      throw ModelError("--fabric-layers " + placement.layers.Text() + " names layer " +
-                       std::to_string(placement.layers.Last()) +
+         const EngineOptions& options, PackedCache& cache,
+         const std::function<void(double)>& progress)
+      : file_(file),
+        config_(config),
+        device_(device),
+        options_(options),
+        placement_(options.placement),
+        packer_(file, device, cache),
+        progress_(progress) {
+    if (placement_.layers.Last() >= config.layers) {
+      throw ModelError("--fabric-layers " + placement_.layers.Text() + " names layer " +
+                       std::to_string(placement_.layers.Last()) +
                        ", but the model has layers 0 to " + std::to_string(config.layers - 1) +
                        ".");
     }
@@ -239,7 +109,6 @@ class Loader {
   Linear UploadQuantized(const gguf::TensorInfo& info, const RowRange& rows,
                          fabric::QuantizedType type, Resident* resident);
   std::vector<Linear> LoadStack(const std::string& name, uint32_t rows, uint32_t cols);
-  PackedMatrix Pack(const gguf::TensorInfo& info, const RowRange& rows, float factor);
   Linear UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
                        Resident* resident);
   void LoadEmbeddingAndHead();
@@ -249,6 +118,7 @@ class Loader {
   uint64_t LargestTernaryBytes();
   uint64_t LargestMatrixBytes(const gguf::TensorInfo& info);
   void CountPool();
+  void SketchHead();
   void CheckRotated() const;
   fabric::ActivationKind TernaryActivation() const;
   void AddReason(const std::string& reason);
@@ -259,7 +129,9 @@ class Loader {
   const gguf::File& file_;
   const ModelConfig& config_;
   fabric::Device& device_;
+  const EngineOptions& options_;
   const PlacementOptions& placement_;
+  Packer packer_;
   const std::function<void(double)>& progress_;
   Weights weights_;
   std::unordered_set<std::string> used_;
@@ -280,6 +152,7 @@ Weights Loader::Load() {
   CheckKnown();
   CheckRotated();
   CountPool();
+  SketchHead();
   device_.Settle();
   uploaded_.clear();
   return std::move(weights_);
@@ -535,29 +408,9 @@ fabric::ActivationKind Loader::TernaryActivation() const {
                                                               : fabric::ActivationKind::kInt8Token;
 }
 
-PackedMatrix Loader::Pack(const gguf::TensorInfo& info, const RowRange& rows, float factor) {
-  const gguf::TernaryDecoder decoder(info, file_.TensorBytes(info), file_.options());
-  const size_t per_row = decoder.scales_per_row();
-  CollapsedScales collapsed = CollapseScales(ReadGroups(info, decoder, rows), rows.count, per_row);
-  for (float& scale : collapsed.scales) {
-    scale *= factor;
-    if (!std::isfinite(scale)) {
-      throw ModelError("Tensor " + info.name + " has a scale that is not finite.");
-    }
-  }
-  const auto cols = static_cast<uint32_t>(info.cols());
-  const double weights = static_cast<double>(rows.count) * cols;
-  const double density = 1.0 - static_cast<double>(collapsed.zeros) / weights;
-  fabric::LayoutChoice choice =
-      device_.PreferredLayout({TernaryActivation(), collapsed.kind, density});
-  return {.matrix = PackTernary(decoder, rows, cols, collapsed, choice.layout),
-          .zeros = collapsed.zeros,
-          .reason = std::move(choice.reason)};
-}
-
 Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
                              Resident* resident) {
-  PackedMatrix packed = Pack(info, rows, factor);
+  PackedTernary packed = packer_.Ternary(info, rows, factor, TernaryActivation());
   AddReason(packed.reason);
   fabric::TernaryMatrix& matrix = packed.matrix;
   const bool sparse = matrix.layout() == fabric::TernaryLayout::kSparse;
@@ -580,8 +433,8 @@ Linear Loader::UploadTernary(const gguf::TensorInfo& info, const RowRange& rows,
 // As planes on the Fabric, or at its bits on the host.
 Linear Loader::UploadQuantized(const gguf::TensorInfo& info, const RowRange& rows,
                                fabric::QuantizedType type, Resident* resident) {
-  auto matrix = std::make_shared<const fabric::QuantizedMatrix>(
-      ReadQuantized(file_, info, rows.first, rows.count, type));
+  auto matrix =
+      std::make_shared<const fabric::QuantizedMatrix>(packer_.Quantized(info, rows, type));
   const Placement placement = PlaceQuantized(placement_, LayerOf(info.name), *matrix);
   Linear linear;
   linear.activation = fabric::ActivationKind::kInt8Block;
@@ -648,7 +501,8 @@ uint64_t Loader::LargestMatrixBytes(const gguf::TensorInfo& info) {
   uint64_t largest = 0;
   for (uint64_t first = 0; first < info.rows(); first += rows) {
     const RowRange range{.first = first, .count = static_cast<uint32_t>(rows)};
-    largest = std::max<uint64_t>(largest, Pack(info, range, 1.0F).matrix.image_bytes());
+    const PackedTernary packed = packer_.Ternary(info, range, 1.0F, TernaryActivation());
+    largest = std::max<uint64_t>(largest, packed.matrix.image_bytes());
   }
   return largest;
 }
@@ -662,6 +516,25 @@ void Loader::CountPool() {
   if (pool.in_file) weights_.resident_bytes -= pooled_bytes_;
 }
 
+void Loader::SketchHead() {
+  const Stopwatch stopwatch;
+  const SharedMatrix& matrix = weights_.head_matrix;
+  switch (UsableHeadMode(weights_, options_)) {
+    case HeadMode::kFull:
+      return;
+    case HeadMode::kStrict:
+      weights_.head_sketch =
+          std::make_shared<const fabric::RowSketch>(packer_.StrictSketch(*matrix.quantized));
+      break;
+    case HeadMode::kScreened:
+      weights_.head_sketch =
+          std::make_shared<const fabric::RowSketch>(packer_.CoarseSketch(matrix.AsMatrix()));
+      break;
+  }
+  weights_.head_sketch_mode = options_.head;
+  weights_.head_sketch_seconds = stopwatch.Seconds();
+}
+
 // In the file's own type where there is a matrix of it and nothing to fold in, else as `otherwise`.
 SharedMatrix Loader::LoadShared(const gguf::TensorInfo& info, fabric::DenseType otherwise,
                                 float factor) {
@@ -672,7 +545,7 @@ SharedMatrix Loader::LoadShared(const gguf::TensorInfo& info, fabric::DenseType 
   Resident resident;
   if (quantized && !fold) {
     shared.quantized = std::make_shared<const fabric::QuantizedMatrix>(
-        ReadQuantized(file_, info, 0, rows, *quantized));
+        packer_.Quantized(info, {.first = 0, .count = rows}, *quantized));
     resident.layout = QuantizedTypeName(*quantized);
     resident.bytes = shared.quantized->bytes();
     resident.Add(PlaceQuantized(placement_, std::nullopt, *shared.quantized));
@@ -779,9 +652,9 @@ void Loader::Place(const gguf::TensorInfo& info, TensorPlacement placement) {
 }  // namespace
 
 Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
-                    const PlacementOptions& placement,
+                    const EngineOptions& options, PackedCache& cache,
                     const std::function<void(double)>& progress) {
-  return Loader(file, config, device, placement, progress).Load();
+  return Loader(file, config, device, options, cache, progress).Load();
 }
 
 }  // namespace engine

@@ -10,8 +10,10 @@
 #include "engine/engine_options.h"
 #include "engine/lora.h"
 #include "engine/model_config.h"
+#include "engine/packed_cache.h"
 #include "fabric/aligned_buffer.h"
 #include "fabric/device.h"
+#include "fabric/row_screen.h"
 #include "gguf/reader.h"
 
 namespace engine {
@@ -117,11 +119,15 @@ struct SharedMatrix {
 struct Weights {
   SharedMatrix embedding;  // [vocabulary, hidden]; the head's own when tied
   std::vector<LayerWeights> layers;
-  Vector output_norm;               // [hidden]
-  Linear head;                      // [vocabulary, hidden]
-  SharedMatrix head_matrix;         // what `head` is on the device; neither part when it is ternary
-  Vector rope_factors;              // [rope_dim / 2] from rope_freqs.weight, or empty
-  std::vector<LinearInfo> linears;  // by Linear::index
+  Vector output_norm;        // [hidden]
+  Linear head;               // [vocabulary, hidden]
+  SharedMatrix head_matrix;  // what `head` is on the device; neither part when it is ternary
+  // Of head_matrix, for the mode that was asked for if it can be used; else null.
+  std::shared_ptr<const fabric::RowSketch> head_sketch;
+  HeadMode head_sketch_mode = HeadMode::kFull;
+  double head_sketch_seconds = 0;     // that it took
+  Vector rope_factors;                // [rope_dim / 2] from rope_freqs.weight, or empty
+  std::vector<LinearInfo> linears;    // by Linear::index
   std::vector<LoraAdapter> adapters;  // see engine/lora.h
   std::vector<TensorPlacement> placements;
   std::string layout_reason;    // why ternary matrices have their layouts; empty without any
@@ -131,18 +137,19 @@ struct Weights {
 // Checks every tensor's shape against `config`, repacks and uploads them, in parallel within each
 // tensor. Nothing keeps a view of the file.
 //
-// Scales that agree collapse: all groups alike -> one per tensor, alike within rows -> one per row,
-// so the same trits and scales give the same matrix from every file format. `.scale` tensors are
-// folded in. A tensor that this engine does not know is refused, for without it the model's output
-// would be fluent nonsense.
+// Scales that agree collapse (engine/packer.h), so the same trits and scales give the same matrix
+// from every file format. `.scale` tensors are folded in. A tensor that this engine does not know
+// is refused, for without it the model's output would be fluent nonsense.
 //
-// placement: which matrices go to the Fabric, and as how many planes; see TensorPlacement::reason.
+// options: of placement, which matrices go to the Fabric, and as how many planes (see
+// TensorPlacement::reason); head. cache: where packed weights are, or are kept.
 //
 // Ownership: the matrices belong to the device and go with it: a runtime has a device of its own.
 // progress: called with the fraction done, 0..1, on the calling thread.
-// Errors:   ModelError, gguf::FormatError; what was uploaded by then is freed again.
+// Errors:   ModelError, gguf::FormatError, PackedCacheError; what was uploaded by then is freed
+// again.
 Weights LoadWeights(const gguf::File& file, const ModelConfig& config, fabric::Device& device,
-                    const PlacementOptions& placement = {},
+                    const EngineOptions& options, PackedCache& cache,
                     const std::function<void(double)>& progress = {});
 
 }  // namespace engine

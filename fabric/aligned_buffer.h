@@ -75,4 +75,9 @@ AlignedBuffer<T>::AlignedBuffer(size_t size)
     : data_(static_cast<T*>(AllocateAligned(size * sizeof(T))), Free{.bytes = size * sizeof(T)}),
       size_(size) {}
 
+template <typename T>
+std::span<std::byte> AsBytes(AlignedBuffer<T>& buffer) {
+  return std::as_writable_bytes(std::span<T>(buffer));
+}
+
 }  // namespace fabric

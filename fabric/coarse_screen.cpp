@@ -31,6 +31,8 @@ void ReadRow(const Matrix& matrix, uint32_t row, std::span<float> out) {
   AsDense(matrix)->GetRow(row, out);
 }
 
+size_t PanelBytes(uint32_t cols) { return size_t{LinesOf(cols, k2BitDigits)} * kLineBytes; }
+
 // 0..3 for the level that is nearest to w: -1.5, -0.5, 0.5 or 1.5 steps.
 uint8_t CodeOf(float w, float step) {
   return static_cast<uint8_t>(int{w >= -step} + int{w >= 0.0F} + int{w >= step});
@@ -42,13 +44,19 @@ float LevelOf(uint8_t code) { return static_cast<float>(code) - 1.5F; }
 // Sketches rows of one panel after the other, with buffers of its own.
 class CoarseScreen::PanelBuilder {
  public:
-  explicit PanelBuilder(CoarseScreen* screen)
-      : screen_(*screen), row_(screen->cols_), codes_(screen->cols_), levels_(screen->cols_) {}
+  // matrix, rotation and sketch outlive it.
+  PanelBuilder(const Matrix& matrix, const Rotation& rotation, RowSketch* sketch)
+      : matrix_(matrix),
+        rotation_(rotation),
+        sketch_(*sketch),
+        row_(ColsOf(matrix)),
+        codes_(row_.size()),
+        levels_(row_.size()) {}
 
   // Returns a bound of |w|.
   float Sketch(uint32_t row) {
-    ReadRow(screen_.matrix_, row, row_);
-    screen_.Rotate(row_.data());
+    ReadRow(matrix_, row, row_);
+    rotation_.Apply(row_.data());
     const float squares = Dot(row_.data(), row_.data(), row_.size());
     const float step = kGaussianStep * std::sqrt(squares / static_cast<float>(row_.size()));
     for (size_t i = 0; i < row_.size(); ++i) {
@@ -59,17 +67,18 @@ class CoarseScreen::PanelBuilder {
     const float products = Dot(levels_.data(), row_.data(), row_.size());
     const float scale = squares > 0 && std::isfinite(squares) ? squares / products : 0.0F;
     const float level_squares = Dot(levels_.data(), levels_.data(), row_.size());
-    screen_.scales_[row] = scale;
-    screen_.reach_[row] = Reach(squares, scale * scale * level_squares);
+    sketch_.scales[row] = scale;
+    sketch_.reach[row] = Reach(squares, scale * scale * level_squares);
     return std::sqrt(squares) * kUp + kShortest;
   }
 
  private:
   void Store(uint32_t row) {
-    uint8_t* panel = screen_.panels_.data() + row / kPanelRows * screen_.panel_bytes_;
-    for (uint32_t first = 0; first < screen_.cols_; first += kStepCols) {
+    const auto cols = static_cast<uint32_t>(codes_.size());
+    uint8_t* panel = sketch_.panels.data() + row / kPanelRows * PanelBytes(cols);
+    for (uint32_t first = 0; first < cols; first += kStepCols) {
       const PanelPosition at = PositionInPanel(row % kPanelRows, first, k2BitDigits);
-      const uint32_t count = std::min(kStepCols, screen_.cols_ - first);
+      const uint32_t count = std::min(kStepCols, cols - first);
       for (uint32_t j = 0; j < count; ++j) {
         panel[at.byte + j] |= static_cast<uint8_t>(codes_[first + j] << 2 * at.digit);
       }
@@ -84,41 +93,61 @@ class CoarseScreen::PanelBuilder {
     return widest / std::sqrt(static_cast<float>(row_.size())) * kMargin * kUp + kShortest;
   }
 
-  CoarseScreen& screen_;
+  const Matrix& matrix_;
+  const Rotation& rotation_;
+  RowSketch& sketch_;
   std::vector<float> row_;
   std::vector<uint8_t> codes_;
   std::vector<float> levels_;
 };
 
-CoarseScreen::CoarseScreen(Matrix matrix, WorkerTeam& team, uint32_t max_tokens)
-    : RowScreen(std::move(matrix), team, max_tokens, kGuard / kMargin),
-      cols_(ColsOf(matrix_)),
-      panel_bytes_(size_t{LinesOf(cols_, k2BitDigits)} * kLineBytes),
-      code_stride_(PaddedCols(cols_)),
-      panels_(padded_rows_ / kPanelRows * panel_bytes_),
-      scales_(padded_rows_),
-      signs_(cols_),
-      values_(cols_),
-      codes_(max_tokens * code_stride_),
-      code_scales_(max_tokens),
-      code_sums_(max_tokens) {
-  for (uint32_t i = 0; i < cols_; ++i) signs_[i] = sparse::Mix(i + 1) % 2 == 0 ? 1.0F : -1.0F;
-  std::vector<float> lengths(RowsOf(matrix_));
+CoarseScreen::Rotation::Rotation(uint32_t cols) : signs_(cols) {
+  for (uint32_t i = 0; i < cols; ++i) signs_[i] = sparse::Mix(i + 1) % 2 == 0 ? 1.0F : -1.0F;
+}
+
+void CoarseScreen::Rotation::Apply(float* x) const noexcept {
+  const auto cols = static_cast<uint32_t>(signs_.size());
+  for (uint32_t i = 0; i < cols; ++i) x[i] *= signs_[i];
+  const uint32_t block = cols & (~cols + 1U);  // the largest power of two that divides it
+  if (block > 1) Hadamard(x, cols, block);
+}
+
+RowSketch CoarseScreen::Blank(const Matrix& matrix) {
+  const size_t panels = (size_t{RowsOf(matrix)} + kPanelRows - 1) / kPanelRows;
+  RowSketch sketch;
+  sketch.reach = AlignedBuffer<float>(RowsOf(matrix));
+  sketch.largest_row = AlignedBuffer<float>(1);
+  sketch.panels = AlignedBuffer<uint8_t>(panels * PanelBytes(ColsOf(matrix)));
+  sketch.scales = AlignedBuffer<float>(panels * kPanelRows);
+  return sketch;
+}
+
+RowSketch CoarseScreen::Measure(const Matrix& matrix) {
+  RowSketch sketch = Blank(matrix);
+  const Rotation rotation(ColsOf(matrix));
+  std::vector<float> lengths(RowsOf(matrix));
   // Tasks have whole panels, whose bytes rows share.
-  ParallelFor(padded_rows_ / kPanelRows, kTaskPanels, [&](size_t begin, size_t end) {
-    PanelBuilder builder(this);
+  ParallelFor(sketch.scales.size() / kPanelRows, kTaskPanels, [&](size_t begin, size_t end) {
+    PanelBuilder builder(matrix, rotation, &sketch);
     for (size_t row = begin * kPanelRows; row < std::min(end * kPanelRows, lengths.size()); ++row) {
       lengths[row] = builder.Sketch(static_cast<uint32_t>(row));
     }
   });
-  SetLargestRow(lengths);
+  sketch.largest_row[0] = Largest(lengths);
+  return sketch;
 }
 
-void CoarseScreen::Rotate(float* x) const noexcept {
-  for (uint32_t i = 0; i < cols_; ++i) x[i] *= signs_[i];
-  const uint32_t block = cols_ & (~cols_ + 1U);  // the largest power of two that divides it
-  if (block > 1) Hadamard(x, cols_, block);
-}
+CoarseScreen::CoarseScreen(Matrix matrix, std::shared_ptr<const RowSketch> sketch, WorkerTeam& team,
+                           uint32_t max_tokens)
+    : RowScreen(std::move(matrix), std::move(sketch), team, max_tokens, kGuard / kMargin),
+      cols_(ColsOf(matrix_)),
+      panel_bytes_(PanelBytes(cols_)),
+      code_stride_(PaddedCols(cols_)),
+      rotation_(cols_),
+      values_(cols_),
+      codes_(max_tokens * code_stride_),
+      code_scales_(max_tokens),
+      code_sums_(max_tokens) {}
 
 void CoarseScreen::EncodeActivations(const ActivationView& x, uint32_t token) noexcept {
   if (x.kind == ActivationKind::kFloat) {
@@ -130,7 +159,7 @@ void CoarseScreen::EncodeActivations(const ActivationView& x, uint32_t token) no
       values_[i] = static_cast<float>(codes[i]) * scales[i / kActivationBlock];
     }
   }
-  Rotate(values_.data());
+  rotation_.Apply(values_.data());
   int8_t* codes = codes_.data() + token * code_stride_;
   const bool finite = QuantizeToken(values_.data(), cols_, code_stride_, codes,
                                     &code_scales_[token], &code_sums_[token]);
@@ -155,11 +184,11 @@ void CoarseScreen::Sketch(const ActivationView& x) noexcept {
     const size_t first = begin * kPanelRows;
     const size_t rows = (end - begin) * kPanelRows;
     kernels::TernaryTile tile;
-    tile.panels = panels_.data() + begin * panel_bytes_;
+    tile.panels = row_sketch_->panels.data() + begin * panel_bytes_;
     tile.panel_stride = panel_bytes_;
     tile.panel_count = static_cast<uint32_t>(end - begin);
     tile.cols = cols_;
-    tile.w_scales = scales_.data() + first;
+    tile.w_scales = row_sketch_->scales.data() + first;
     tile.w_panel_stride = kPanelRows;
     tile.tokens = x.tokens;
     tile.codes = codes_.data();
@@ -167,7 +196,7 @@ void CoarseScreen::Sketch(const ActivationView& x) noexcept {
     tile.x_scales = code_scales_.data();
     tile.x_sums = code_sums_.data();
     tile.sum_stride = 1;
-    tile.out = sketch_.data() + first;
+    tile.out = sketched_.data() + first;
     tile.out_stride = padded_rows_;
     kernel(tile);
     // To the kernel a code is its level + 1.

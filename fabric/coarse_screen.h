@@ -41,26 +41,40 @@ class CoarseScreen final : public RowScreen {
   static constexpr float kMargin = 6;  // sigmas
   static constexpr float kGuard = 6;
 
-  // matrix: dense or quantised, columns as TernaryMatrix. Builds the sketch with all cores. team
-  // outlives the screen. Errors: std::bad_alloc.
-  CoarseScreen(Matrix matrix, WorkerTeam& team, uint32_t max_tokens);
+  // What it knows of such a matrix; with all cores. matrix: dense or quantised, columns as
+  // TernaryMatrix. Errors: std::bad_alloc.
+  static RowSketch Measure(const Matrix& matrix);
+  // The same, not measured yet: to be filled.
+  static RowSketch Blank(const Matrix& matrix);
+
+  // sketch: of `matrix`. team outlives the screen. Errors: std::bad_alloc.
+  CoarseScreen(Matrix matrix, std::shared_ptr<const RowSketch> sketch, WorkerTeam& team,
+               uint32_t max_tokens);
 
   void Sketch(const ActivationView& x) noexcept override;
-  size_t sketch_bytes() const override { return panels_.size() + scales_.size() * sizeof(float); }
+  size_t sketch_bytes() const override {
+    return row_sketch_->panels.size() + row_sketch_->scales.size() * sizeof(float);
+  }
   size_t bytes() const override { return RowScreen::bytes() + sketch_bytes(); }
 
  private:
+  // Of rows and activations, in place.
+  class Rotation {
+   public:
+    explicit Rotation(uint32_t cols);
+    void Apply(float* x) const noexcept;
+
+   private:
+    AlignedBuffer<float> signs_;  // [cols]: 1 or -1
+  };
   class PanelBuilder;
 
-  void Rotate(float* x) const noexcept;
   void EncodeActivations(const ActivationView& x, uint32_t token) noexcept;
 
   uint32_t cols_;
   size_t panel_bytes_;
   size_t code_stride_;
-  AlignedBuffer<uint8_t> panels_;     // as TernaryLayout::kPanel2Bit: code = level + 1.5
-  AlignedBuffer<float> scales_;       // [padded rows]
-  AlignedBuffer<float> signs_;        // [cols]: 1 or -1
+  Rotation rotation_;
   AlignedBuffer<float> values_;       // [cols]: one token's rotated activations
   AlignedBuffer<int8_t> codes_;       // [max_tokens, code_stride_]
   AlignedBuffer<float> code_scales_;  // [max_tokens]

@@ -156,6 +156,8 @@ class Device {
   // too. The first call of a kind of activation may measure for some 50 ms, the first one with many
   // zeros for some 200 ms more.
   virtual LayoutChoice PreferredLayout(const TernaryUse& /*use*/) { return {}; }
+  // What its answers depend on beside the use: options and the CPU, so that they can be kept.
+  virtual std::string LayoutRule() const { return "2bit"; }
   virtual Status Upload(Matrix matrix, MatrixId* id) = 0;
   // Keeps a matrix for the host alone: Submit() runs it with the same bits, but no memory of the
   // Fabric holds it, and of the account it is host_seconds and dense_bytes.

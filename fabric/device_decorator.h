@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -15,6 +16,7 @@ class DeviceDecorator : public Device {
   LayoutChoice PreferredLayout(const TernaryUse& use) override {
     return device_->PreferredLayout(use);
   }
+  std::string LayoutRule() const override { return device_->LayoutRule(); }
   Status Upload(Matrix matrix, MatrixId* id) override {
     return device_->Upload(std::move(matrix), id);
   }

@@ -109,6 +109,8 @@ LayoutChoice MultiDevice::PreferredLayout(const TernaryUse& use) {
   return devices_.front()->PreferredLayout(use);
 }
 
+std::string MultiDevice::LayoutRule() const { return devices_.front()->LayoutRule(); }
+
 const MultiDevice::Shared* MultiDevice::Find(MatrixId id) const noexcept {
   if (id.generation == 0 || id.index >= matrices_.size()) return nullptr;
   const Shared& shared = matrices_[id.index];

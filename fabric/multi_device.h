@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "fabric/device.h"
@@ -31,6 +32,7 @@ class MultiDevice final : public Device {
 
   std::string_view name() const override { return devices_.front()->name(); }
   LayoutChoice PreferredLayout(const TernaryUse& use) override;
+  std::string LayoutRule() const override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;

@@ -116,6 +116,12 @@ void QuantizedMatrix::SetRow(uint32_t row, const QuantizedRow& values) {
   std::copy(values.mins.begin(), values.mins.end(), mins_.data() + row * scale_stride_);
 }
 
+std::array<std::span<std::byte>, kMaxPlanes + 4> QuantizedMatrix::Memory() {
+  static_assert(kMaxPlanes == 2);
+  return {AsBytes(planes_[0]), AsBytes(planes_[1]), AsBytes(sub_scales_),
+          AsBytes(sub_mins_),  AsBytes(scales_),    AsBytes(mins_)};
+}
+
 // Those of one sub-block, which lies in one unit of each plane.
 void QuantizedMatrix::GetCodes(uint32_t row, uint32_t first, std::span<uint8_t> codes) const {
   const QuantizedFormat& f = format();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -63,6 +64,10 @@ class QuantizedMatrix {
   void GetLevels(uint32_t row, std::span<int16_t> out) const;
   // Row i of the copy is row rows[i].
   QuantizedMatrix CopyRows(std::span<const uint32_t> rows) const;
+
+  // All of it. What is filled with the memory of a matrix of the same type and shape is that
+  // matrix.
+  std::array<std::span<std::byte>, kernels::kMaxPlanes + 4> Memory();
 
   QuantizedType type() const { return type_; }
   const kernels::QuantizedFormat& format() const { return FormatOf(type_); }

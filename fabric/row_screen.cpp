@@ -19,23 +19,32 @@ constexpr size_t kRowsForTeam = 256;
 
 }  // namespace
 
-RowScreen::RowScreen(Matrix matrix, WorkerTeam& team, uint32_t max_tokens, float guard)
+std::array<std::span<std::byte>, 4> RowSketch::Memory() {
+  return {AsBytes(reach), AsBytes(largest_row), AsBytes(panels), AsBytes(scales)};
+}
+
+RowScreen::RowScreen(Matrix matrix, std::shared_ptr<const RowSketch> sketch, WorkerTeam& team,
+                     uint32_t max_tokens, float guard)
     : matrix_(std::move(matrix)),
+      row_sketch_(std::move(sketch)),
       team_(team),
       padded_rows_((size_t{RowsOf(matrix_)} + kPanelRows - 1) / kPanelRows * kPanelRows),
       row_bytes_(BytesOf(matrix_) / RowsOf(matrix_)),
       guard_(guard),
-      sketch_(max_tokens * padded_rows_),
-      norms_(max_tokens),
-      reach_(RowsOf(matrix_)) {}
+      sketched_(max_tokens * padded_rows_),
+      norms_(max_tokens) {
+  assert(row_sketch_->reach.size() == RowsOf(matrix_));
+}
 
-void RowScreen::SetLargestRow(std::span<const float> lengths) {
+float RowScreen::Largest(std::span<const float> lengths) {
+  float largest = 0;
   // A NaN would be lost by std::max: it makes the bound infinite.
   for (const float length : lengths) {
-    largest_row_ = length <= largest_row_ ? largest_row_
-                   : std::isnan(length)   ? std::numeric_limits<float>::infinity()
-                                          : length;
+    largest = length <= largest    ? largest
+              : std::isnan(length) ? std::numeric_limits<float>::infinity()
+                                   : length;
   }
+  return largest;
 }
 
 void RowScreen::Refine(uint32_t token, std::span<const uint32_t> rows, float* out) noexcept {

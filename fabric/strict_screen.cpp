@@ -44,30 +44,12 @@ FieldSums SumFields(const kernels::QuantizedTile& tile, uint32_t bits, uint32_t 
   return sums;
 }
 
-}  // namespace
+struct RowBounds {
+  float reach = 0;
+  float length = 0;  // of |w|
+};
 
-bool StrictScreen::Supports(const QuantizedMatrix& matrix) {
-  const kernels::QuantizedFormat& format = matrix.format();
-  return format.planes[1] != 0 && !format.mins && !format.nonlinear;
-}
-
-StrictScreen::StrictScreen(std::shared_ptr<const QuantizedMatrix> matrix, WorkerTeam& team,
-                           uint32_t max_tokens)
-    : RowScreen(matrix, team, max_tokens, std::numeric_limits<float>::infinity()),
-      quantized_(*matrix) {
-  assert(Supports(quantized_));
-  std::vector<float> lengths(quantized_.rows());
-  ParallelFor(lengths.size(), kTaskRows, [&](size_t begin, size_t end) {
-    for (size_t row = begin; row < end; ++row) {
-      lengths[row] = MeasureRow(static_cast<uint32_t>(row));
-    }
-  });
-  SetLargestRow(lengths);
-}
-
-// Sets the row's reach and returns a bound of |w|.
-float StrictScreen::MeasureRow(uint32_t row) {
-  const kernels::QuantizedTile tile = quantized_.Tile();
+RowBounds MeasureRow(const kernels::QuantizedTile& tile, uint32_t row) {
   const kernels::QuantizedFormat& f = tile.format;
   const uint32_t dropped = kernels::DroppedBits(f, 1);
   const double step = std::ldexp(1.0, static_cast<int>(dropped));
@@ -75,14 +57,17 @@ float StrictScreen::MeasureRow(uint32_t row) {
   const double largest_code = std::max(f.zero, (1 << kernels::CodeBits(f)) - 1 - f.zero);
   double residual = 0;
   double longest = 0;
-  for (uint32_t col = 0; col < tile.cols; col += kVector) {
-    const size_t super_block = row * tile.scale_stride + col / f.super_block;
-    const size_t sub_block = row * tile.sub_stride + col / f.sub_block;
-    double scale = HalfToFloat(tile.scales[super_block]);
-    if (f.sub_scales) scale *= tile.sub_scales[sub_block];
-    const FieldSums sums = SumFields(tile, dropped, row, col);
-    residual += scale * scale * (sums.squares - 2 * middle * sums.sum + kVector * middle * middle);
-    longest += scale * scale * kVector * largest_code * largest_code;
+  for (uint32_t first = 0; first < tile.cols; first += f.super_block) {
+    const double block_scale =
+        HalfToFloat(tile.scales[row * tile.scale_stride + first / f.super_block]);
+    for (uint32_t col = first; col < first + f.super_block; col += kVector) {
+      double scale = block_scale;
+      if (f.sub_scales) scale *= tile.sub_scales[row * tile.sub_stride + col / f.sub_block];
+      const FieldSums sums = SumFields(tile, dropped, row, col);
+      residual +=
+          scale * scale * (sums.squares - 2 * middle * sums.sum + kVector * middle * middle);
+      longest += scale * scale * kVector * largest_code * largest_code;
+    }
   }
   const uint32_t roundings_of_blocks = tile.cols / kernels::kQuantizedBlock;
   const double roundings = roundings_of_blocks + 4.0;
@@ -90,9 +75,46 @@ float StrictScreen::MeasureRow(uint32_t row) {
   const double gamma = roundings * u / (1.0 - roundings * u);
   // A sketch's code may lie outside the matrix's own range by half a step.
   const double length = std::sqrt(longest) * (largest_code + 1) / largest_code;
-  reach_[row] = static_cast<float>((std::sqrt(residual) + gamma * 2 * length) * kUp);
-  return static_cast<float>(length * kUp);
+  return {.reach = static_cast<float>((std::sqrt(residual) + gamma * 2 * length) * kUp),
+          .length = static_cast<float>(length * kUp)};
 }
+
+}  // namespace
+
+bool StrictScreen::Supports(const QuantizedMatrix& matrix) {
+  const kernels::QuantizedFormat& format = matrix.format();
+  return format.planes[1] != 0 && !format.mins && !format.nonlinear;
+}
+
+RowSketch StrictScreen::Blank(const QuantizedMatrix& matrix) {
+  RowSketch sketch;
+  sketch.reach = AlignedBuffer<float>(matrix.rows());
+  sketch.largest_row = AlignedBuffer<float>(1);
+  return sketch;
+}
+
+RowSketch StrictScreen::Measure(const QuantizedMatrix& matrix) {
+  assert(Supports(matrix));
+  RowSketch sketch = Blank(matrix);
+  std::vector<float> lengths(matrix.rows());
+  const kernels::QuantizedTile tile = matrix.Tile();
+  ParallelFor(lengths.size(), kTaskRows, [&](size_t begin, size_t end) {
+    for (size_t row = begin; row < end; ++row) {
+      const RowBounds bounds = MeasureRow(tile, static_cast<uint32_t>(row));
+      sketch.reach[row] = bounds.reach;
+      lengths[row] = bounds.length;
+    }
+  });
+  sketch.largest_row[0] = Largest(lengths);
+  return sketch;
+}
+
+StrictScreen::StrictScreen(std::shared_ptr<const QuantizedMatrix> matrix,
+                           std::shared_ptr<const RowSketch> sketch, WorkerTeam& team,
+                           uint32_t max_tokens)
+    : RowScreen(matrix, std::move(sketch), team, max_tokens,
+                std::numeric_limits<float>::infinity()),
+      quantized_(*matrix) {}
 
 void StrictScreen::Sketch(const ActivationView& x) noexcept {
   assert(x.kind == ActivationKind::kInt8Block && x.tokens <= norms_.size());
@@ -116,13 +138,14 @@ void StrictScreen::Sketch(const ActivationView& x) noexcept {
     for (size_t first = begin; first < end; first += kTileRows) {
       const size_t count = std::min<size_t>(kTileRows, end - first);
       std::iota(rows, rows + count, static_cast<uint32_t>(first));
-      kernels::QuantizedTile tile = QuantizedTileOf(
-          quantized_, x, 0, x.tokens, std::span(rows, count), sketch_.data() + first, padded_rows_);
+      kernels::QuantizedTile tile =
+          QuantizedTileOf(quantized_, x, 0, x.tokens, std::span(rows, count),
+                          sketched_.data() + first, padded_rows_);
       tile.sketch_planes = 1;
       kernels.quantized(tile);
       if (!doubled) continue;
       for (uint32_t token = 0; token < x.tokens; ++token) {
-        float* values = sketch_.data() + token * padded_rows_ + first;
+        float* values = sketched_.data() + token * padded_rows_ + first;
         for (size_t i = 0; i < count; ++i) values[i] *= 0.5F;
       }
     }

@@ -26,16 +26,19 @@ class StrictScreen final : public RowScreen {
   // Types with two planes and no minimums.
   static bool Supports(const QuantizedMatrix& matrix);
 
-  // REQUIRES: Supports(*matrix). team outlives the screen.
-  StrictScreen(std::shared_ptr<const QuantizedMatrix> matrix, WorkerTeam& team,
-               uint32_t max_tokens);
+  // What it knows of such a matrix; with all cores. REQUIRES: Supports(matrix).
+  static RowSketch Measure(const QuantizedMatrix& matrix);
+  // The same, not measured yet: to be filled.
+  static RowSketch Blank(const QuantizedMatrix& matrix);
+
+  // sketch: of `matrix`. REQUIRES: Supports(*matrix). team outlives the screen.
+  StrictScreen(std::shared_ptr<const QuantizedMatrix> matrix,
+               std::shared_ptr<const RowSketch> sketch, WorkerTeam& team, uint32_t max_tokens);
 
   void Sketch(const ActivationView& x) noexcept override;
   size_t sketch_bytes() const override { return quantized_.bytes_read(1); }
 
  private:
-  float MeasureRow(uint32_t row);
-
   const QuantizedMatrix& quantized_;
 };
 

@@ -46,6 +46,8 @@ LayoutChoice SupervisedDevice::PreferredLayout(const TernaryUse& use) {
   return host_->PreferredLayout(use);
 }
 
+std::string SupervisedDevice::LayoutRule() const { return host_->LayoutRule(); }
+
 Status SupervisedDevice::UploadToHost(Matrix matrix, MatrixId* id) {
   const Status status = host_->UploadToHost(std::move(matrix), id);
   if (status != Status::kOk) return status;

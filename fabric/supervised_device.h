@@ -3,6 +3,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fabric/device_decorator.h"
@@ -31,6 +32,7 @@ class SupervisedDevice final : public DeviceDecorator {
                    const kernels::KernelTable& kernels, double check_rate);
 
   LayoutChoice PreferredLayout(const TernaryUse& use) override;
+  std::string LayoutRule() const override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;

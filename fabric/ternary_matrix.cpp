@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cassert>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -190,6 +190,12 @@ TernaryMatrix TernaryMatrix::ViewImage(std::span<uint8_t> image) const {
   return view;
 }
 
+std::array<std::span<std::byte>, 3> TernaryMatrix::Memory() {
+  assert(layout_ != TernaryLayout::kSparse && !panels_.empty());
+  if (nonzeros_.empty()) nonzeros_ = AlignedBuffer<uint32_t>(cols_);
+  return {AsBytes(panels_), AsBytes(scales_), AsBytes(nonzeros_)};
+}
+
 void TernaryMatrix::DropWeights() {
   panels_ = {};
   scales_ = {};
@@ -262,6 +268,7 @@ std::vector<float> TernaryMatrix::CopyScales() const {
 void TernaryMatrix::CountNonZeros() {
   if (layout_ == TernaryLayout::kSparse) return;  // counted when it was packed
   AlignedBuffer<uint32_t> total(cols_);
+  std::mutex mutex;  // of the total
   const std::array<uint64_t, 256> digits_of = NonZeroDigits(layout_);
   const uint32_t digits = DigitsOf(layout_);
   const uint32_t line_cols = digits * kStepCols;
@@ -283,9 +290,8 @@ void TernaryMatrix::CountNonZeros() {
         }
       }
     }
-    for (uint32_t col = 0; col < cols_; ++col) {
-      std::atomic_ref(total[col]).fetch_add(counts[col], std::memory_order_relaxed);
-    }
+    const std::lock_guard lock(mutex);
+    for (uint32_t col = 0; col < cols_; ++col) total[col] += counts[col];
   });
   nonzeros_ = std::move(total);
 }

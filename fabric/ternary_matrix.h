@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -81,6 +82,9 @@ class TernaryMatrix {
   // A matrix of this one's shape that has its weights in `image`, 64-byte aligned, and shares the
   // counts below. This one and the image outlive it.
   TernaryMatrix ViewImage(std::span<uint8_t> image) const;
+  // Panels, scales and the counts below. What is filled with the memory of a matrix of the same
+  // shape, kinds and layout is that matrix. REQUIRES: not kSparse, owns its weights.
+  std::array<std::span<std::byte>, 3> Memory();
   // Frees the weights. What is left can be asked for its shape, bytes and counts, and for views.
   void DropWeights();
 

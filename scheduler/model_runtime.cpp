@@ -9,6 +9,7 @@
 #include "engine/errors.h"
 #include "engine/model_facts.h"
 #include "engine/state_cache.h"
+#include "engine/stopwatch.h"
 #include "fabric/aligned_buffer.h"
 #include "fabric/cpu/isa.h"
 #include "scheduler/auto_limits.h"
@@ -232,6 +233,7 @@ ModelRuntime::Facts ModelRuntime::facts() const {
 std::shared_ptr<ModelRuntime> ModelRuntime::Load(
     const Options& options, fabric::WorkerTeam& team,
     const std::function<void(const engine::LoadProgress&)>& progress) {
+  const engine::Stopwatch stopwatch;
   CheckDraftOptions(options);
   const std::shared_ptr<ModelRuntime> runtime(new ModelRuntime());
   runtime->options_ = options;
@@ -261,6 +263,10 @@ std::shared_ptr<ModelRuntime> ModelRuntime::Load(
       *runtime->engine_, Scheduler::SwapSlots(options.scheduler, runtime->engine_->kv_geometry()),
       runtime->draft_.device.get());
   runtime->scheduler_ = MakeScheduler(limits, *runtime->runner_);
+  engine::LoadReport& report = runtime->load_report_ = runtime->model().load_report();
+  const double seconds = stopwatch.Seconds();
+  report.phases.push_back({.name = "engine", .seconds = seconds - report.seconds});
+  report.seconds = seconds;
   return runtime;
 }
 

@@ -65,6 +65,8 @@ class ModelRuntime {
 
   // Of the loaded model: memory_bytes is what it takes. REQUIRES: made by Load().
   Facts facts() const;
+  // The model's, and the phase "engine" after it. REQUIRES: made by Load().
+  const engine::LoadReport& load_report() const { return load_report_; }
 
   const std::string& name() const { return options_.name; }
   const Options& options() const { return options_; }  // with the limits that were chosen
@@ -91,6 +93,7 @@ class ModelRuntime {
                          fabric::WorkerTeam& team);
 
   Options options_;
+  engine::LoadReport load_report_;
   std::unique_ptr<fabric::Device> device_;
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<StepRunner> runner_;

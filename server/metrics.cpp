@@ -172,6 +172,10 @@ void AddResidency(FamilyBuilder& out, const MetricsSnapshot::Model& model, const
     more[name] = value;
     return more;
   };
+  for (const engine::LoadPhase& phase : status.load_phases) {
+    out.Gauge("tern_model_load_phase_seconds", "Parts of the last load.",
+              with("phase", std::string(phase.name).c_str()), phase.seconds);
+  }
   constexpr char kLoads[] = "Loads that ended.";
   out.Counter("tern_model_loads_total", kLoads, with("result", "ok"), Number(status.loads));
   out.Counter("tern_model_loads_total", kLoads, with("result", "failed"),

@@ -523,6 +523,7 @@ void ModelRegistry::LoadEntry(Lock& lock, Entry& entry) {
   if (!loaded) return FailEntry(lock, entry, error);
   entry.model = std::move(loaded->model);
   entry.status.facts = std::move(loaded->facts);
+  entry.status.load_phases = std::move(loaded->phases);
   entry.status.state = State::kReady;
   entry.status.progress = 1;
   entry.status.load_seconds =

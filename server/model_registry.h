@@ -93,7 +93,8 @@ class ModelRegistry {
     uint64_t loads = 0;
     uint64_t failed_loads = 0;
     uint64_t unloads[kCauses] = {};
-    double load_seconds = 0;  // the last load
+    double load_seconds = 0;                     // the last load
+    std::vector<engine::LoadPhase> load_phases;  // of it
     bool device_in_service = true;
   };
   struct Named {

@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <vector>
 
+#include "engine/model.h"
 #include "scheduler/model_runtime.h"
 #include "server/served_model.h"
 
@@ -19,6 +21,7 @@ class ModelSource {
   struct Loaded {
     std::shared_ptr<ServedModel> model;
     ModelFacts facts;
+    std::vector<engine::LoadPhase> phases = {};
   };
 
   virtual ~ModelSource() = default;

@@ -12,6 +12,21 @@ namespace server {
 
 using scheduler::ModelRuntime;
 
+namespace {
+
+// "1.52 s (header 0.01 s, weights 1.20 s, ...); packed cache read from ..."
+std::string LoadText(const engine::LoadReport& report) {
+  std::string phases;
+  for (const engine::LoadPhase& phase : report.phases) {
+    phases += fmt::format("{}{} {:.2f} s", phases.empty() ? "" : ", ", phase.name, phase.seconds);
+  }
+  std::string text = fmt::format("{:.2f} s ({})", report.seconds, phases);
+  if (!report.packed_cache.empty()) text += "; packed cache " + report.packed_cache;
+  return text;
+}
+
+}  // namespace
+
 RuntimeSource::RuntimeSource(std::vector<ModelRuntime::Options> models, scheduler::EngineLoop& loop,
                              fabric::WorkerTeam& team, ChatSyntaxOptions syntax)
     : loop_(loop), team_(team), syntax_(std::move(syntax)) {
@@ -24,16 +39,16 @@ ModelFacts RuntimeSource::Inspect(size_t model) {
 
 ModelSource::Loaded RuntimeSource::Load(size_t model, const std::function<void(double)>& progress) {
   const ModelRuntime::Options& options = slots_[model].options;
-  const auto begin = Clock::now();
   auto runtime = ModelRuntime::Load(
       options, team_, [&](const engine::LoadProgress& now) { progress(now.fraction); });
-  const std::chrono::duration<double> seconds = Clock::now() - begin;
-  LogInfo(fmt::format("model {} loaded from {} in {:.2f} s", options.name, options.path,
-                      seconds.count()));
+  LogInfo(fmt::format("model {} loaded from {} in {}", options.name, options.path,
+                      LoadText(runtime->load_report())));
   RestorePrefixes(*runtime);
   auto served = std::make_shared<RuntimeModel>(loop_, runtime);
   served->SetSyntaxOptions(syntax_);
-  Loaded loaded{.model = std::move(served), .facts = runtime->facts()};
+  Loaded loaded{.model = std::move(served),
+                .facts = runtime->facts(),
+                .phases = runtime->load_report().phases};
   const std::lock_guard lock(mutex_);
   loop_.Attach(runtime);
   slots_[model].runtime = std::move(runtime);

@@ -77,9 +77,11 @@ class RandomModel : public Model {
   const text::ChatTemplate* chat_template() const override { return nullptr; }
   const Weights& weights() const override { return weights_; }
   const std::string& path() const override { return config_.name; }
-  double load_seconds() const override { return 0; }
+  const engine::LoadReport& load_report() const override { return load_report_; }
 
  private:
+  engine::LoadReport load_report_;
+
   static Vector Ones(uint32_t size) {
     Vector ones(size);
     for (float& one : ones) one = 1.0F;

@@ -94,6 +94,14 @@ LayoutChoice SimDevice::PreferredLayout(const TernaryUse& use) {
   return slow || options_.sparse == SparseChoice::kNever ? dense : SparseOr(use, dense);
 }
 
+std::string SimDevice::LayoutRule() const {
+  std::string rule = "kernels " + std::string(IsaName(kernels_.isa)) + "; layout " +
+                     std::string(options_.layout ? LayoutName(*options_.layout) : "measured") +
+                     "; sparse " + std::to_string(static_cast<int>(options_.sparse));
+  if (team_ != nullptr) rule += "; threads " + std::to_string(team_->size());
+  return rule;
+}
+
 LayoutChoice SimDevice::SparseOr(const TernaryUse& use, const LayoutChoice& dense) {
   if (!sparse_) sparse_ = MeasureSparse(kernels_, team_, dense.layout);
   const bool sparse = use.density <= kSureOf * sparse_->both();

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,6 +28,7 @@ class SimDevice final : public Device {
 
   std::string_view name() const override { return name_; }
   LayoutChoice PreferredLayout(const TernaryUse& use) override;
+  std::string LayoutRule() const override;
   Status Upload(Matrix matrix, MatrixId* id) override;
   Status UploadToHost(Matrix matrix, MatrixId* id) override;
   Status Free(MatrixId id) noexcept override;

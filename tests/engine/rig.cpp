@@ -24,10 +24,11 @@ class BareModel : public Model {
   const text::ChatTemplate* chat_template() const override { return nullptr; }
   const Weights& weights() const override { return weights_; }
   const std::string& path() const override { return path_; }
-  double load_seconds() const override { return 0; }
+  const LoadReport& load_report() const override { return load_report_; }
 
  private:
   std::string path_;
+  LoadReport load_report_;
   ModelConfig config_;
   Weights weights_;
 };
@@ -205,9 +206,16 @@ gguf::Writer TinyWriter(const TinyShape& shape) {
 
 std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
                                        const EngineOptions& options, fabric::Device& device) {
+  PackedCache no_cache;
+  return LoadBytes(bytes, options, device, no_cache);
+}
+
+std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
+                                       const EngineOptions& options, fabric::Device& device,
+                                       PackedCache& cache) {
   const gguf::File file = gguf::File::Parse(bytes);
   ModelConfig config = ModelConfig::FromGguf(file, options);
-  Weights weights = LoadWeights(file, config, device, options.placement);
+  Weights weights = LoadWeights(file, config, device, options, cache);
   for (const LoraSource& source : options.lora) {
     weights.adapters.push_back(LoadLora(source, config, weights, device));
   }

@@ -72,6 +72,9 @@ gguf::Writer TinyWriter(const TinyShape& shape);
 // A model without tokenizer and template, loaded from the bytes of a file.
 std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
                                        const EngineOptions& options, fabric::Device& device);
+std::shared_ptr<const Model> LoadBytes(std::span<const std::byte> bytes,
+                                       const EngineOptions& options, fabric::Device& device,
+                                       PackedCache& cache);
 
 // A rig around a made-up model.
 Rig TinyRig(const TinyShape& shape, const EngineOptions& options, int threads = 1);

@@ -59,7 +59,8 @@ Weights Load(const gguf::Writer& writer, fabric::Device& device,
              const EngineOptions& options = {}) {
   const std::vector<std::byte> bytes = writer.Serialize();
   const gguf::File file = gguf::File::Parse(bytes);
-  return LoadWeights(file, ModelConfig::FromGguf(file, options), device);
+  PackedCache no_cache;
+  return LoadWeights(file, ModelConfig::FromGguf(file, options), device, options, no_cache);
 }
 
 // `source` with one tensor replaced (or added); nullopt bytes drop it.

@@ -117,6 +117,11 @@ Matrix Share(const Matrix& matrix) {
   return std::get<std::shared_ptr<const QuantizedMatrix>>(matrix);
 }
 
+CoarseScreen ScreenOf(Matrix matrix, WorkerTeam& team) {
+  auto sketch = std::make_shared<const RowSketch>(CoarseScreen::Measure(matrix));
+  return {std::move(matrix), std::move(sketch), team, kTokens};
+}
+
 std::vector<float> Full(WorkerTeam& team, const Matrix& matrix, const ActivationView& x) {
   const auto device = CreateDevice({}, team);
   MatrixId id;
@@ -134,7 +139,7 @@ struct Errors {
 
 Errors Measure(WorkerTeam& team, const Matrix& matrix, const Input& x) {
   const std::vector<float> full = Full(team, matrix, x.For(matrix));
-  CoarseScreen screen(Share(matrix), team, kTokens);
+  CoarseScreen screen = ScreenOf(Share(matrix), team);
   screen.Sketch(x.For(matrix));
   Errors errors;
   for (uint32_t token = 0; token < kTokens; ++token) {
@@ -189,7 +194,7 @@ TEST(CoarseScreen, WinnersAreNotUnderestimated) {
   }
   const Matrix matrix = std::shared_ptr<const DenseMatrix>(DenseOf(kCols, weights));
   const std::vector<float> full = Full(team, matrix, x.floats);
-  CoarseScreen screen(Share(matrix), team, kTokens);
+  CoarseScreen screen = ScreenOf(Share(matrix), team);
   screen.Sketch(x.floats);
   for (uint32_t token = 0; token < kTokens; ++token) {
     const float error = full[size_t{token} * kRows + token] - screen.Sketched(token)[token];
@@ -215,7 +220,7 @@ TEST(CoarseScreen, ResidualsAlignedWithTheActivationsAreBeyondTheGuard) {
   }
   const Matrix matrix = std::shared_ptr<const DenseMatrix>(DenseOf(kCols, weights));
   const std::vector<float> full = Full(team, matrix, x.floats);
-  CoarseScreen screen(Share(matrix), team, kTokens);
+  CoarseScreen screen = ScreenOf(Share(matrix), team);
   screen.Sketch(x.floats);
   for (uint32_t row = 0; row < 16; ++row) {
     const float error = std::fabs(full[row] - screen.Sketched(0)[row]);
@@ -233,7 +238,7 @@ TEST(CoarseScreen, RefinedRowsHaveTheBitsOfAFullProjection) {
   const Input x(512, 1.0F, 12);
   for (const Matrix& matrix : matrices) {
     const std::vector<float> full = Full(team, matrix, x.For(matrix));
-    CoarseScreen screen(Share(matrix), team, kTokens);
+    CoarseScreen screen = ScreenOf(Share(matrix), team);
     screen.Sketch(x.For(matrix));
     for (const size_t count : {1U, 15U, 17U, 200U, 600U}) {
       std::vector<uint32_t> rows(count);
@@ -257,7 +262,7 @@ TEST(CoarseScreen, RowsThatAreNotFiniteAreNeverRuledOutAndZerosAreExact) {
   weights[5 * kCols + 7] = std::numeric_limits<float>::quiet_NaN();
   weights[6 * kCols + 8] = std::numeric_limits<float>::infinity();
   std::fill_n(weights.begin() + 7 * kCols, kCols, 0.0F);
-  CoarseScreen screen(std::shared_ptr<const DenseMatrix>(DenseOf(kCols, weights)), team, kTokens);
+  CoarseScreen screen = ScreenOf(std::shared_ptr<const DenseMatrix>(DenseOf(kCols, weights)), team);
   const Input x(kCols, 1.0F, 14);
   screen.Sketch(x.floats);
   EXPECT_TRUE(std::isinf(screen.Reach()[5]));

@@ -113,6 +113,12 @@ TEST(StrictScreen, SupportsTypesWithALowerPlaneAndNoMinimums) {
   }
 }
 
+StrictScreen ScreenOf(std::shared_ptr<const QuantizedMatrix> matrix, WorkerTeam& team,
+                      uint32_t max_tokens) {
+  auto sketch = std::make_shared<const RowSketch>(StrictScreen::Measure(*matrix));
+  return {std::move(matrix), std::move(sketch), team, max_tokens};
+}
+
 TEST(StrictScreen, BoundHoldsOnEveryRow) {
   WorkerTeam team(2);
   for (const QuantizedType type : kScreened) {
@@ -121,7 +127,7 @@ TEST(StrictScreen, BoundHoldsOnEveryRow) {
         const Input x(3, outliers, 7);
         const auto matrix = MakeMatrix(type, 1001, style, x, 8);
         const std::vector<float> full = Full(team, matrix, x);
-        StrictScreen screen(matrix, team, 3);
+        StrictScreen screen = ScreenOf(matrix, team, 3);
         screen.Sketch(x.view);
         double closest = 0;  // error over bound
         for (uint32_t token = 0; token < 3; ++token) {
@@ -151,7 +157,7 @@ TEST(StrictScreen, RefinedRowsHaveTheBitsOfAFullProjection) {
     const Input x(4, false, 10);
     const auto matrix = MakeMatrix(type, 777, Style::kRandom, x, 11);
     const std::vector<float> full = Full(team, matrix, x);
-    StrictScreen screen(matrix, team, 4);
+    StrictScreen screen = ScreenOf(matrix, team, 4);
     screen.Sketch(x.view);
     for (const size_t count : {1U, 15U, 16U, 17U, 200U, 600U}) {
       std::vector<uint32_t> rows(count);
