@@ -8,7 +8,7 @@ FROM debian:12 AS build
 WORKDIR /src
 # The list of packages changes rarely, the sources often.
 COPY scripts/deps.sh scripts/deps.sh
-RUN scripts/deps.sh build && rm -rf /var/lib/apt/lists/*
+RUN scripts/deps.sh build && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN cmake --preset release -DTERN_BUILD_TESTS=OFF \
  && cmake --build --preset release --target tern \
@@ -23,7 +23,7 @@ COPY --from=build /opt/tern/packages /tmp/packages
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
       libstdc++6 $(cat /tmp/packages) \
- && rm -rf /var/lib/apt/lists/* /tmp/packages \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /tmp/packages \
  && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tern
 COPY --from=build /opt/tern/bin/tern /usr/local/bin/tern
 COPY --from=build /opt/tern/share/tern /usr/local/share/tern
