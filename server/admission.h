@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -25,8 +26,10 @@ std::vector<engine::AdapterScale> ResolveAdapters(
 // Why the scheduler took no request. REQUIRES: result is not kOk.
 ApiError AdmissionError(scheduler::AdmitResult result, std::string_view param, size_t tokens,
                         const ServedModel& model);
-// The same as a label of metrics.
+// The same as a label of metrics, one of kRejectionReasons.
 std::string_view RejectionReason(scheduler::AdmitResult result);
+inline constexpr std::array<std::string_view, 4> kRejectionReasons = {
+    "queue_full", "key_queue_full", "prompt_too_long", "draining"};
 
 // Errors: ApiError when the queue has dropped events, so that no more come.
 void ThrowIfBroken(const EventQueue& queue);

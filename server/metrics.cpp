@@ -15,6 +15,7 @@
 #include <map>
 #include <mutex>
 
+#include "server/admission.h"
 #include "server/exposition.h"
 
 namespace server {
@@ -452,6 +453,8 @@ class PrometheusModelMetrics : public ModelMetrics {
                          registry, prometheus::BuildCounter(), "tern_slow_readers_cut_total",
                          "Streams that were cancelled because nobody read them.")
                          .Add(labels_);
+    // Present before the first one, or a rate would not see it.
+    for (const std::string_view reason : kRejectionReasons) Rejections(reason);
     cached_ = &Family<prometheus::Counter>(registry, prometheus::BuildCounter(),
                                            "tern_prompt_tokens_cached_total",
                                            "Prompt tokens taken from the prefix cache.")
@@ -464,11 +467,7 @@ class PrometheusModelMetrics : public ModelMetrics {
     choices_->Observe(choices);
     if (max_tokens) max_tokens_->Observe(*max_tokens);
   }
-  void OnRejected(std::string_view reason) override {
-    auto labels = labels_;
-    labels["reason"] = reason;
-    rejections_.Add(labels).Increment();
-  }
+  void OnRejected(std::string_view reason) override { Rejections(reason).Increment(); }
   void OnFirstToken(const FirstToken& times) override {
     first_token_->Observe(times.first_token_seconds);
     queue_->Observe(times.queue_seconds);
@@ -497,6 +496,12 @@ class PrometheusModelMetrics : public ModelMetrics {
   void OnStep(uint32_t tokens) override { step_tokens_->Observe(tokens); }
 
  private:
+  prometheus::Counter& Rejections(std::string_view reason) {
+    auto labels = labels_;
+    labels["reason"] = reason;
+    return rejections_.Add(labels);
+  }
+
   template <typename T, typename Builder>
   static prometheus::Family<T>& Family(prometheus::Registry& registry, Builder builder,
                                        const char* name, const char* help) {
