@@ -462,7 +462,7 @@ def sparsity_groups(rows, test, value):
     groups = {}
     for row in rows:
         if row["test"].startswith(test):
-            groups.setdefault(f"{row['zero_rate']:.0%}", {})[row["form"]] = (value(row), value(row))
+            groups.setdefault(f"{100 * row['zero_rate']:g} %", {})[row["form"]] = (value(row), value(row))
     return list(groups.items())
 
 
@@ -532,7 +532,7 @@ def grid_table(report):
     for row in rows_of(report, "grid") + rows_of(report, "prompts"):
         limit = row["limit_tokens_per_second"]
         rows.append((row["shape"], row["test"], row["depth"], row["batch"], f"{figure(speed(row))}",
-                     f"{100 * speed(row) / limit:.0f} % of {row['limit']}", f"{row['bytes_per_token'] / 1e6:.3g}",
+                     f"{100 * speed(row) / limit:.0f} % of {row['limit']}", f"{figure(row['bytes_per_token'] / 1e6)}",
                      per_joule(row)))
     return table(("shape", "test", "behind", "sequences", "tokens/s", "of the limit", "MB/token", "tokens/J (proxy)"),
                  rows)
@@ -547,15 +547,15 @@ def path_table(report):
 
 def sparsity_table(report):
     return table(("zeros", "form", "test", "tokens/s", "MB/token", "skipped", "tokens/J (proxy)"),
-                 [(f"{row['zero_rate']:.0%}", row["form"], row["test"], f"{figure(speed(row))}",
-                   f"{row['bytes_per_token'] / 1e6:.3g}", f"{row['skip_rate']:.1%}", per_joule(row))
+                 [(f"{100 * row['zero_rate']:g} %", row["form"], row["test"], f"{figure(speed(row))}",
+                   f"{figure(row['bytes_per_token'] / 1e6)}", f"{row['skip_rate']:.1%}", per_joule(row))
                   for row in rows_of(report, "sparsity")])
 
 
 def pool_table(report):
     return table(("share of the ternary weights", "pool", "tokens/s", "copied per token", "matrices found",
                   "copying, of it waited for"),
-                 [(f"{row['pool_share']:.0%}", f"{row['residency']['pool_bytes'] / 2**20:.0f} MiB", f"{figure(speed(row))}",
+                 [(f"{100 * row['pool_share']:g} %", f"{row['residency']['pool_bytes'] / 2**20:.0f} MiB", f"{figure(speed(row))}",
                    f"{row['residency']['fetched_bytes_per_token'] / 1e6:.0f} MB",
                    f"{row['residency']['hit_rate']:.0%}",
                    f"{row['residency']['fetch_seconds']:.2f} s, {row['residency']['wait_seconds']:.2f} s")
@@ -671,7 +671,7 @@ def self_test():
             assert 0 <= x <= width and 0 <= y <= height, f"{name}: {mark.attrib} leaves the picture"
     page = markdown(report, drawn)
     for wanted in ("| tiny | pp64 | 512 | 1 | 612 |", "| Fabric | pp128 | 1234 |", "50 % of memory", "0.5 before",
-                   "| 50% | 64 MiB | 3.5 | 200 MB | 90% |", "| 90% | non-zeros alone | tg8 | 10 |"):
+                   "| 50 % | 64 MiB | 3.5 | 200 MB | 90% |", "| 90 % | non-zeros alone | tg8 | 10 |"):
         assert wanted in page, f"{wanted!r} is not in the page"
     assert not plots(report | {"rows": []}) and "# Benchmark" in markdown(report | {"rows": []}, {})
     self_test_plan()
