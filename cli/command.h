@@ -26,6 +26,7 @@ void AddGenerate(CLI::App& root, Run* run);
 void AddChat(CLI::App& root, Run* run);
 void AddBench(CLI::App& root, Run* run);
 void AddPerplexity(CLI::App& root, Run* run);
+void AddCalibrate(CLI::App& root, Run* run);
 void AddEval(CLI::App& root, Run* run);
 void AddTokenize(CLI::App& root, Run* run);
 void AddTemplate(CLI::App& root, Run* run);

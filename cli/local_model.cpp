@@ -38,10 +38,12 @@ class LogitsReceiver : public engine::LogitsSink {
 
 }  // namespace
 
-LocalModel::LocalModel(const std::string& path, const config::Config& config)
+LocalModel::LocalModel(const std::string& path, const config::Config& config,
+                       const WrapDevice& wrap)
     : options_(config.engine),
       team_(config.threads),
-      device_(fabric::CreateDevice(config.fabric, team_)),
+      device_(wrap ? wrap(fabric::CreateDevice(config.fabric, team_))
+                   : fabric::CreateDevice(config.fabric, team_)),
       model_(engine::Model::Load(path, options_, *device_, team_, ShowProgress)),
       adapters_(engine::DefaultAdapters(model_->weights())) {}
 

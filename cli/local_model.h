@@ -24,7 +24,10 @@ namespace cli {
 // Errors:  gguf::FormatError, engine::ModelError, std::invalid_argument.
 class LocalModel {
  public:
-  LocalModel(const std::string& path, const config::Config& config);
+  // wrap: may put something in front of the device, or nothing.
+  using WrapDevice =
+      std::function<std::unique_ptr<fabric::Device>(std::unique_ptr<fabric::Device>)>;
+  LocalModel(const std::string& path, const config::Config& config, const WrapDevice& wrap = {});
 
   // Makes the engine with KV storage for `sequences` of at most `context` tokens each.
   void PrepareKv(uint32_t sequences, uint32_t context);

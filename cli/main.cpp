@@ -124,6 +124,7 @@ int Main(int argc, char** argv) {
   AddGenerate(app, &run);
   AddBench(app, &run);
   AddPerplexity(app, &run);
+  AddCalibrate(app, &run);
   AddEval(app, &run);
   AddInspect(app, &run);
   AddTokenize(app, &run);

@@ -659,6 +659,10 @@ void AddFabricOptions(std::vector<Option>* table) {
       [](const std::optional<double>& error) {
         return error ? NumberText(*error) : std::string("profile");
       }));
+  add(Text(info("calibration", "--fabric-calibration", "FILE",
+                "how much each input column carries, from `tern calibrate`: weighs the error of "
+                "planes"),
+           TERN_FIELD(engine.placement.importance)));
   add(Parsed(info("layers", "--fabric-layers", "LIST",
                   "layers whose matrices the Fabric gets: all | none | such as 0-23 or 0,4-7; the "
                   "host runs the others"),

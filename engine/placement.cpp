@@ -176,7 +176,8 @@ Placement PlaceTernary(const PlacementOptions& options, std::optional<uint32_t> 
 }
 
 Placement PlaceQuantized(const PlacementOptions& options, std::optional<uint32_t> layer,
-                         const fabric::QuantizedMatrix& matrix) {
+                         const fabric::QuantizedMatrix& matrix,
+                         std::span<const float> mean_squares) {
   if (!layer) return {.reason = "the host looks rows up in it, or screens them"};
   if (auto reason = NotThere(options, layer)) return {.reason = *std::move(reason)};
   const PlaneCount planes = options.EffectivePlanes();
@@ -186,17 +187,18 @@ Placement PlaceQuantized(const PlacementOptions& options, std::optional<uint32_t
   }
   if (matrix.cols() >= 1U << 17) return {.reason = "it has too many columns for planes"};
   const double limit = options.EffectiveMaxError();
-  const fabric::PlaneChoice choice = Choose(planes, limit, fabric::MeasurePlanes(matrix));
+  const fabric::PlaneChoice choice =
+      Choose(planes, limit, fabric::MeasurePlanes(matrix, mean_squares));
   const std::string count = Counted(choice.planes);
+  const std::string basis = mean_squares.empty() ? " (estimated)" : " (by its calibration)";
   if (choice.error > limit) {
-    return {.reason = count + " would err by " + ErrorText(choice.error) + ", more than " +
+    return {.reason = count + " would err by " + ErrorText(choice.error) + basis + ", more than " +
                       ErrorText(limit)};
   }
   return {.on_fabric = true,
           .planes = choice,
-          .reason = choice.error == 0
-                        ? count + " hold its codes exactly"
-                        : count + " err by " + ErrorText(choice.error) + " (estimated)"};
+          .reason = choice.error == 0 ? count + " hold its codes exactly"
+                                      : count + " err by " + ErrorText(choice.error) + basis};
 }
 
 Placement PlaceDense(std::string_view type) {

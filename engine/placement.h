@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -21,9 +22,11 @@ struct Placement {
 std::optional<uint32_t> LayerOf(std::string_view tensor);
 
 Placement PlaceTernary(const PlacementOptions& options, std::optional<uint32_t> layer);
-// Measures the matrix when planes are wanted.
+// Measures the matrix when planes are wanted. mean_squares: [cols], of its input, or empty when
+// nothing is known of that.
 Placement PlaceQuantized(const PlacementOptions& options, std::optional<uint32_t> layer,
-                         const fabric::QuantizedMatrix& matrix);
+                         const fabric::QuantizedMatrix& matrix,
+                         std::span<const float> mean_squares = {});
 // type: as it is kept, "f16".
 Placement PlaceDense(std::string_view type);
 

@@ -51,6 +51,7 @@ struct PlacementOptions {
   LayerSet layers;                   // whose matrices the Fabric gets
   std::optional<PlaneCount> planes;  // nullopt: off if native, else auto
   std::optional<double> max_error;   // estimated, of a matrix on the Fabric; nullopt: the profile's
+  std::string importance;            // file that weighs the error (engine/importance.h), or empty
 
   PlaneCount EffectivePlanes() const;
   // The profile's: fast 0.2, balanced 0.06, accurate 0; native 0.06, and no limit when the number

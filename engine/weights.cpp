@@ -10,6 +10,7 @@
 
 #include "engine/errors.h"
 #include "engine/head.h"
+#include "engine/importance.h"
 #include "engine/packer.h"
 #include "engine/placement.h"
 #include "engine/stopwatch.h"
@@ -43,7 +44,7 @@ struct Resident {
   double error = 0;
   bool on_fabric = false;
   std::string reason;
-  std::vector<fabric::MatrixId> matrices;  // of trits
+  std::vector<fabric::MatrixId> matrices;
 
   // Of a stack: what is told is the matrix with the largest error.
   void Add(const Placement& placement) {
@@ -75,6 +76,7 @@ class Loader {
                        ".");
     }
     for (const gguf::TensorInfo& info : file.tensors()) total_bytes_ += info.byte_size;
+    if (!placement_.importance.empty()) ReadImportance();
   }
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -85,6 +87,8 @@ class Loader {
   Weights Load();
 
  private:
+  void ReadImportance();
+  std::vector<float> MeanSquares(const gguf::TensorInfo& info, const RowRange& rows) const;
   void CheckKnown() const;
   uint32_t BlockOf(const std::string& name) const;
   const gguf::TensorInfo& Require(const std::string& name, uint64_t rows, uint64_t cols);
@@ -133,6 +137,7 @@ class Loader {
   const PlacementOptions& placement_;
   Packer packer_;
   const std::function<void(double)>& progress_;
+  std::optional<Importance> importance_;
   Weights weights_;
   std::unordered_set<std::string> used_;
   std::vector<fabric::MatrixId> uploaded_;  // freed by the destructor unless the load succeeds
@@ -156,6 +161,25 @@ Weights Loader::Load() {
   device_.Settle();
   uploaded_.clear();
   return std::move(weights_);
+}
+
+void Loader::ReadImportance() {
+  importance_ = Importance::Read(placement_.importance);
+  const auto tensors = file_.tensors();
+  if (std::any_of(tensors.begin(), tensors.end(),
+                  [&](const gguf::TensorInfo& info) { return importance_->Has(info.name); })) {
+    return;
+  }
+  throw ModelError("The importance matrix " + placement_.importance +
+                   " of --fabric-calibration knows none of this model's tensors.");
+}
+
+// Of what comes into these rows, if that is known.
+std::vector<float> Loader::MeanSquares(const gguf::TensorInfo& info, const RowRange& rows) const {
+  if (!importance_) return {};
+  return importance_->MeanSquares(info.name, static_cast<uint32_t>(rows.first / rows.count),
+                                  static_cast<uint32_t>(info.rows() / rows.count),
+                                  static_cast<uint32_t>(info.cols()));
 }
 
 void Loader::CheckKnown() const {
@@ -365,6 +389,7 @@ std::vector<Linear> Loader::LoadStack(const std::string& name, uint32_t rows, ui
       resident.layout = DenseTypeName(dense);
       resident.Add(PlaceDense(resident.layout));
       linear.matrix = Upload(std::move(matrix), name, false);
+      resident.matrices.push_back(linear.matrix);
     }
     linear.rows = rows;
     linear.cols = cols;
@@ -393,6 +418,7 @@ Linear Loader::LoadLinear(const std::string& base, uint32_t rows, uint32_t cols)
     if (base == "output") weights_.head_matrix = matrix;
     linear.activation = matrix.activation();
     linear.matrix = Upload(matrix.AsMatrix(), name, false);
+    weights_.placements.back().matrices = {linear.matrix};
   }
   linear.rows = rows;
   linear.cols = cols;
@@ -435,7 +461,8 @@ Linear Loader::UploadQuantized(const gguf::TensorInfo& info, const RowRange& row
                                fabric::QuantizedType type, Resident* resident) {
   auto matrix =
       std::make_shared<const fabric::QuantizedMatrix>(packer_.Quantized(info, rows, type));
-  const Placement placement = PlaceQuantized(placement_, LayerOf(info.name), *matrix);
+  const Placement placement =
+      PlaceQuantized(placement_, LayerOf(info.name), *matrix, MeanSquares(info, rows));
   Linear linear;
   linear.activation = fabric::ActivationKind::kInt8Block;
   resident->activation = linear.activation;
@@ -444,6 +471,7 @@ Linear Loader::UploadQuantized(const gguf::TensorInfo& info, const RowRange& row
     resident->layout = QuantizedTypeName(type);
     resident->bytes += matrix->bytes();
     linear.matrix = Upload(std::move(matrix), info.name, false);
+    resident->matrices.push_back(linear.matrix);
     return linear;
   }
   auto planes = std::make_shared<const fabric::PlaneMatrix>(*matrix, *placement.planes);

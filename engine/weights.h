@@ -95,7 +95,7 @@ struct TensorPlacement {
   uint32_t planes = 0;     // of trits: 1 of ternary tensors; 0 when it has none
   double plane_error = 0;  // estimated (fabric::PlaneChoice::error); the largest of a stack
   std::string reason;      // why it runs where it does; empty for vectors
-  std::vector<fabric::MatrixId> matrices;  // of trits; several of a stack
+  std::vector<fabric::MatrixId> matrices;  // several of a stack; none of an embedding or vector
 };
 
 // A matrix of floats or of small integers that the host and the device may share.

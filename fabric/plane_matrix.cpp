@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
@@ -22,8 +23,10 @@ constexpr size_t kRowsPerTask = 64;
 // Levels reach from -128 to 127.
 constexpr int32_t kLowestLevel = -128;
 constexpr size_t kLevels = 256;
+// Of the mean of all columns, what each one weighs at least.
+constexpr double kLeastWeight = 1e-3;
 
-// Per level: the sum of the squares of the scales that multiply it.
+// Per level: the sum of the squares of the scales that multiply it, each times its column's weight.
 using Histogram = std::array<double, kLevels>;
 
 int32_t Largest(uint32_t planes) {
@@ -70,8 +73,8 @@ struct Statistics {
   double norm = 0;        // sum of the squares of the weights
 };
 
-void AddRow(const QuantizedMatrix& matrix, uint32_t row, std::span<int16_t> levels,
-            Statistics* sums) {
+void AddRow(const QuantizedMatrix& matrix, uint32_t row, std::span<const double> weights,
+            std::span<int16_t> levels, Statistics* sums) {
   const kernels::QuantizedTile tile = matrix.Tile();
   const int32_t offset = OffsetOf(matrix.format());
   matrix.GetLevels(row, levels);
@@ -80,13 +83,24 @@ void AddRow(const QuantizedMatrix& matrix, uint32_t row, std::span<int16_t> leve
     const double square = double{block.scale} * block.scale;
     for (uint32_t col = first; col < first + tile.format.sub_block; ++col) {
       const double weight = double{block.scale} * levels[col] + block.min;
-      sums->norm += weight * weight;
-      sums->levels[static_cast<size_t>(levels[col] - offset - kLowestLevel)] += square;
+      sums->norm += weights[col] * weight * weight;
+      sums->levels[static_cast<size_t>(levels[col] - offset - kLowestLevel)] +=
+          weights[col] * square;
     }
   }
 }
 
-Statistics StatisticsOf(const QuantizedMatrix& matrix) {
+// What each column weighs, 1 on average.
+std::vector<double> ColumnWeights(uint32_t cols, std::span<const float> mean_squares) {
+  const double mean = std::accumulate(mean_squares.begin(), mean_squares.end(), 0.0) / cols;
+  std::vector<double> weights(cols, 1.0);
+  for (uint32_t col = 0; mean > 0 && col < cols; ++col) {
+    weights[col] = std::max(mean_squares[col] / mean, kLeastWeight);
+  }
+  return weights;
+}
+
+Statistics StatisticsOf(const QuantizedMatrix& matrix, std::span<const double> weights) {
   const size_t tasks = (matrix.rows() + kRowsPerTask - 1) / kRowsPerTask;
   std::vector<Statistics> parts(tasks);
   ParallelFor(tasks, 1, [&](size_t begin, size_t end) {
@@ -94,7 +108,7 @@ Statistics StatisticsOf(const QuantizedMatrix& matrix) {
     for (size_t task = begin; task < end; ++task) {
       const size_t last = std::min<size_t>((task + 1) * kRowsPerTask, matrix.rows());
       for (size_t row = task * kRowsPerTask; row < last; ++row) {
-        AddRow(matrix, static_cast<uint32_t>(row), levels, &parts[task]);
+        AddRow(matrix, static_cast<uint32_t>(row), weights, levels, &parts[task]);
       }
     }
   });
@@ -133,16 +147,17 @@ uint32_t ExactPlanes(QuantizedType type) {
   return planes;
 }
 
-std::vector<PlaneChoice> MeasurePlanes(const QuantizedMatrix& matrix) {
-  const Statistics statistics = StatisticsOf(matrix);
+std::vector<PlaneChoice> MeasurePlanes(const QuantizedMatrix& matrix,
+                                       std::span<const float> mean_squares) {
+  assert(mean_squares.empty() || mean_squares.size() == matrix.cols());
+  const Statistics statistics = StatisticsOf(matrix, ColumnWeights(matrix.cols(), mean_squares));
   const int32_t reach = ReachOf(matrix.format());
   std::vector<PlaneChoice> choices;
   for (uint32_t planes = 1; planes <= ExactPlanes(matrix.type()); ++planes) {
     const int32_t largest = Largest(planes);
     PlaneChoice best{.planes = planes};
     double least = SquaredError(statistics.levels, 1, largest);
-    // A larger step than this leaves multiples unused.
-    for (int32_t step = 2; step <= (reach + largest - 1) / largest; ++step) {
+    for (int32_t step = 2; step <= reach; ++step) {
       const double error = SquaredError(statistics.levels, step, largest);
       if (error >= least) continue;
       least = error;

@@ -22,7 +22,8 @@ struct PlaneChoice {
   uint32_t planes = 0;
   int32_t step = 1;
   // ||W - W'|| / ||W|| over all weights: of inputs without a pattern, the relative error of W x to
-  // be expected. 0 when every level is hit exactly.
+  // be expected. With weighted columns the same of inputs whose columns have those mean squares and
+  // do not depend on each other. 0 when every level is hit exactly.
   double error = 0;
 };
 
@@ -30,8 +31,11 @@ struct PlaneChoice {
 uint32_t ExactPlanes(QuantizedType type);
 
 // The best choice for 1, 2, ... ExactPlanes() planes: of each count the step with the least error.
+// mean_squares: [cols], of what comes in, or empty for all alike; those far below their mean count
+// as a thousandth of it, because another text may reach them.
 // The same on every machine. Threads: spreads over oneTBB; not from the token path.
-std::vector<PlaneChoice> MeasurePlanes(const QuantizedMatrix& matrix);
+std::vector<PlaneChoice> MeasurePlanes(const QuantizedMatrix& matrix,
+                                       std::span<const float> mean_squares = {});
 
 // A quantised matrix as a sum of ternary planes that share its scales (design: W = sum of alpha_p
 // P_p, alpha per sub-block).

@@ -68,7 +68,7 @@ TEST_F(Cli, UnknownFlagIsBadUsage) {
 
 TEST_F(Cli, HelpTeachesWithExamples) {
   for (const char* command : {"serve", "chat", "generate", "bench", "perplexity", "inspect", "eval",
-                              "tokenize", "template", "synth", "quantize", "health"}) {
+                              "tokenize", "template", "synth", "quantize", "calibrate", "health"}) {
     const ProcessResult result = RunTern({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << command;
     EXPECT_THAT(result.out, HasSubstr("Examples:")) << command;
@@ -316,6 +316,40 @@ TEST_F(Cli, InspectSaysWhatOfABoundedPoolIsInItBeforeTheFirstToken) {
   EXPECT_THAT(table, HasSubstr(" outside "));
   EXPECT_THAT(table, HasSubstr("before the first token it holds"));
   EXPECT_THAT(RunTern({"inspect", Model(), "--fabric"}).out, HasSubstr(" device "));
+}
+
+TEST_F(Cli, CalibrateWritesWhatWeighsTheErrorOfPlanes) {
+  const ScratchFile quantised("gguf");
+  const ScratchFile importance("gguf");
+  std::string words;
+  for (int i = 0; i < 200; ++i) words += "the cat sat on mat number " + std::to_string(i) + ". ";
+  const ScratchFile text("txt", words);
+  ASSERT_EQ(RunTern({"quantize", Model(), quantised.path(), "--type", "Q6_K", "--force"}).exit_code,
+            0);
+  const ProcessResult made = RunTern({"calibrate", quantised.path(), "--file", text.path(), "-o",
+                                      importance.path(), "--context", "64", "--chunks", "2"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("14 tensors, 128 tokens"));
+  const auto inspect = [&](const std::string& calibration) {
+    const ProcessResult result = RunTern({"inspect", quantised.path(), "--json", "--fabric-planes",
+                                          "2", "--fabric-calibration", calibration});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return json::parse(result.out);
+  };
+  const json with = inspect(importance.path());
+  const json without = inspect("");
+  size_t different = 0;
+  for (size_t i = 0; i < with["run"]["placements"].size(); ++i) {
+    const json& placement = with["run"]["placements"][i];
+    if (placement["runs_on"] != "fabric") continue;
+    EXPECT_THAT(placement["reason"].get<std::string>(), HasSubstr("(by its calibration)"));
+    const json& plain = without["run"]["placements"][i];
+    different += placement["estimated_error"] != plain["estimated_error"] ? 1 : 0;
+  }
+  EXPECT_GT(different, 7U);
+  EXPECT_THAT(inspect(quantised.path())["reason"].get<std::string>(),
+              HasSubstr("is no importance matrix"));
+  EXPECT_EQ(RunTern({"calibrate", quantised.path(), "-o", importance.path()}).exit_code, 2);
 }
 
 TEST_F(Cli, TokenizeGivesOneLinePerText) {

@@ -93,7 +93,8 @@ EngineOptions With(FabricProfile profile, const char* planes = "profile",
   options.placement = {.profile = profile,
                        .layers = LayerSet::Parse(layers),
                        .planes = ParsePlanes(planes),
-                       .max_error = std::nullopt};
+                       .max_error = std::nullopt,
+                       .importance = ""};
   return options;
 }
 

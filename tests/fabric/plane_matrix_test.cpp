@@ -183,6 +183,62 @@ TEST(PlaneMatrix, FewerPlanesSayTheNearestLevelThatTheyCan) {
   }
 }
 
+// ||W - W'|| / ||W||, each column times the root of its weight.
+double WeightedError(const QuantizedCase& c, uint32_t rows, const PlaneChoice& choice,
+                     const std::vector<double>& weights) {
+  const PlaneMatrix planes(c.matrix, choice);
+  const auto cols = static_cast<uint32_t>(weights.size());
+  std::vector<int16_t> exact(cols);
+  std::vector<int16_t> said(cols);
+  double norm = 0;
+  double missed = 0;
+  for (uint32_t row = 0; row < rows; ++row) {
+    c.matrix.GetLevels(row, exact);
+    planes.GetLevels(row, said);
+    for (uint32_t col = 0; col < cols; ++col) {
+      const double scale = double{c.Scale(row, col)} * c.SubScale(row, col);
+      const bool mins = FormatOf(c.matrix.type()).mins;
+      const double min = mins ? double{c.Min(row, col)} * c.SubMin(row, col) : 0.0;
+      norm += weights[col] * std::pow(scale * exact[col] + min, 2);
+      missed += weights[col] * std::pow(scale * (exact[col] - said[col]), 2);
+    }
+  }
+  return std::sqrt(missed / norm);
+}
+
+// The error is that of the columns as they are weighed, and no other step would err less so.
+TEST(PlaneMatrix, WeighsTheErrorByWhatComesIn) {
+  const uint32_t rows = 70;
+  const uint32_t cols = 512;
+  Random random(5);
+  std::vector<float> mean_squares(cols);
+  std::vector<double> weights(cols);
+  for (float& mean : mean_squares) mean = static_cast<float>(random() % 1000) / 100;
+  mean_squares[7] = 0;  // counts as a thousandth of the mean
+  const double mean = std::accumulate(mean_squares.begin(), mean_squares.end(), 0.0) / cols;
+  for (uint32_t col = 0; col < cols; ++col) {
+    weights[col] = std::max(mean_squares[col] / mean, 1e-3);
+  }
+  for (const QuantizedType type : {QuantizedType::kQ4_K, QuantizedType::kQ6_K}) {
+    const QuantizedCase c(type, rows, cols, 21);
+    const auto plain = MeasurePlanes(c.matrix);
+    for (const PlaneChoice& choice : MeasurePlanes(c.matrix, mean_squares)) {
+      EXPECT_NEAR(choice.error, WeightedError(c, rows, choice, weights), 1e-6);
+      for (int32_t step = 1; step < 20; ++step) {
+        const PlaneChoice other{.planes = choice.planes, .step = step};
+        EXPECT_GE(WeightedError(c, rows, other, weights), choice.error - 1e-6) << step;
+      }
+    }
+    EXPECT_EQ(MeasurePlanes(c.matrix, mean_squares).back().error, 0);
+    const std::vector<float> alike(cols, 3.0F);
+    const std::vector<float> nothing(cols, 0.0F);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_NEAR(MeasurePlanes(c.matrix, alike)[i].error, plain[i].error, 1e-9);
+      EXPECT_EQ(MeasurePlanes(c.matrix, nothing)[i].error, plain[i].error);
+    }
+  }
+}
+
 TEST(PlaneMatrix, EstimatesTheErrorThatItsWeightsHave) {
   for (const QuantizedType type : kQuantizedTypes) {
     const uint32_t rows = 130;

@@ -203,6 +203,63 @@ def planes(bench):
                   "density", "largest estimated error", *QUALITY], rows)
 
 
+def float_copies(bench):
+    """Q6_K files of the demo model's copies whose weights are no trits."""
+    for label, script in [("rotated", "rotate.py"), ("noisy", "noise.py")]:
+        copy = bench.scratch / f"{label}.gguf"
+        subprocess.run([sys.executable, ROOT / "tools" / "quality" / script, bench.f16, copy],
+                       check=True)
+        yield label, bench.quantize(copy, f"{label}-q6_k.gguf", "--type", "Q6_K")[0]
+
+
+def fabric_planes(bench, path, *options):
+    """(estimated error, weights, planes) of every matrix that the Fabric gets."""
+    report = bench.run("inspect", path, "--json", *options)[0]
+    sizes = {t["name"]: t["shape"][0] * t["shape"][1] for t in report["tensors"]
+             if len(t["shape"]) == 2}
+    return [(p["estimated_error"], sizes[p["name"]], p["frames"])
+            for p in report["run"]["placements"] if p["runs_on"] == "fabric"]
+
+
+def threshold(matrices, share):
+    """The error that so many of the weights stay within."""
+    left = share * sum(weights for _, weights, _ in matrices)
+    for error, weights, _ in sorted(matrices):
+        left -= weights
+        if left <= 0:
+            return error * (1 + 1e-9)
+    return 1
+
+
+# Positions that are scored in each run.
+CALIBRATION_CHUNKS = 10
+
+
+def plane_calibration(bench):
+    text = bench.scratch / "calibration.txt"
+    text.write_bytes((bench.data / "text" / "tinyshakespeare.txt").read_bytes()[-60000:])
+    rows = []
+    for label, path in float_copies(bench):
+        importance = bench.scratch / "importance.gguf"
+        native = bench.scratch / "native.logits"
+        bench.run("calibrate", path, "--file", text, "-o", importance)
+        bench.run("perplexity", "--model", path, "--file", bench.text, "--save-logits", native,
+                  "--chunks", CALIBRATION_CHUNKS, "--json")
+        for share in (0.75, 0.5, 0.25):
+            for basis, options in [("weights", []),
+                                   ("text", ["--fabric-calibration", importance])]:
+                error = threshold(fabric_planes(bench, path, "--fabric-planes", 2, *options), share)
+                options = ["--fabric-planes", "auto", "--fabric-max-error", f"{error:.17g}",
+                           *options]
+                matrices = fabric_planes(bench, path, *options)
+                mean = sum(weights * planes for _, weights, planes in matrices) / sum(
+                    weights for _, weights, _ in matrices)
+                result = bench.run("perplexity", "--model", path, "--kl", native, "--chunks",
+                                   CALIBRATION_CHUNKS, "--json", *options)[0]
+                rows.append([label, f"{mean:.2f}", basis, f"{error:.4f}", *quality_cells(result)])
+    return table(["copy", "planes on average", "error of", "at most", *QUALITY], rows)
+
+
 def recalibration(bench):
     rows = []
     for rule in CALIBRATIONS:
@@ -254,7 +311,7 @@ def accuracy(bench):
 
 SECTIONS = {"formats": formats, "activations": activations, "kv": kv_types,
             "calibrations": calibrations, "blocks": blocks, "planes": planes,
-            "recalibration": recalibration,
+            "plane-calibration": plane_calibration, "recalibration": recalibration,
             "accuracy": accuracy}
 
 
