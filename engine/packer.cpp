@@ -223,41 +223,36 @@ PackedTernary Packer::PackTernary(const gguf::TensorInfo& info, const RowRange& 
           .reason = std::move(choice.reason)};
 }
 
+template <typename Blank, typename Make>
+auto Packer::ReadOrMake(const std::string& name, const Blank& blank, const Make& make) {
+  if (cache_.FindFacts(name)) {
+    auto read = blank();
+    cache_.Read(name, read.Memory());
+    return read;
+  }
+  auto made = make();
+  cache_.Keep(name, {}, made.Memory());
+  return made;
+}
+
 fabric::QuantizedMatrix Packer::Quantized(const gguf::TensorInfo& info, const RowRange& rows,
                                           fabric::QuantizedType type) {
-  const std::string name = NameOf(info, rows);
-  if (cache_.FindFacts(name)) {
-    fabric::QuantizedMatrix matrix(type, rows.count, static_cast<uint32_t>(info.cols()));
-    cache_.Read(name, matrix.Memory());
-    return matrix;
-  }
-  fabric::QuantizedMatrix matrix = ReadQuantized(file_, info, rows.first, rows.count, type);
-  cache_.Keep(name, {}, matrix.Memory());
-  return matrix;
+  const auto cols = static_cast<uint32_t>(info.cols());
+  return ReadOrMake(
+      NameOf(info, rows), [&] { return fabric::QuantizedMatrix(type, rows.count, cols); },
+      [&] { return ReadQuantized(file_, info, rows.first, rows.count, type); });
 }
 
 fabric::RowSketch Packer::StrictSketch(const fabric::QuantizedMatrix& matrix) {
-  constexpr std::string_view kName = "head#strict";
-  if (cache_.FindFacts(kName)) {
-    fabric::RowSketch sketch = fabric::StrictScreen::Blank(matrix);
-    cache_.Read(kName, sketch.Memory());
-    return sketch;
-  }
-  fabric::RowSketch sketch = fabric::StrictScreen::Measure(matrix);
-  cache_.Keep(kName, {}, sketch.Memory());
-  return sketch;
+  return ReadOrMake(
+      "head#strict", [&] { return fabric::StrictScreen::Blank(matrix); },
+      [&] { return fabric::StrictScreen::Measure(matrix); });
 }
 
 fabric::RowSketch Packer::CoarseSketch(const fabric::Matrix& matrix) {
-  constexpr std::string_view kName = "head#screened";
-  if (cache_.FindFacts(kName)) {
-    fabric::RowSketch sketch = fabric::CoarseScreen::Blank(matrix);
-    cache_.Read(kName, sketch.Memory());
-    return sketch;
-  }
-  fabric::RowSketch sketch = fabric::CoarseScreen::Measure(matrix);
-  cache_.Keep(kName, {}, sketch.Memory());
-  return sketch;
+  return ReadOrMake(
+      "head#screened", [&] { return fabric::CoarseScreen::Blank(matrix); },
+      [&] { return fabric::CoarseScreen::Measure(matrix); });
 }
 
 }  // namespace engine

@@ -50,6 +50,8 @@ class Packer {
  private:
   PackedTernary PackTernary(const gguf::TensorInfo& info, const RowRange& rows, float factor,
                             fabric::ActivationKind activation);
+  template <typename Blank, typename Make>
+  auto ReadOrMake(const std::string& name, const Blank& blank, const Make& make);
 
   const gguf::File& file_;
   fabric::Device& device_;
