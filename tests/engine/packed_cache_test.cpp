@@ -204,7 +204,15 @@ class PackedModel : public PackedCacheFile {
  protected:
   PackedModel() { std::filesystem::copy_file(BundledModel(), model_); }
 
-  Rig Load(EngineOptions options) const { return Rig(model_, options, 2); }
+  // Of a layout that is not measured, so that two loads that pack do the same.
+  Rig Load(const EngineOptions& options) const {
+    fabric::FabricOptions fabric_options;
+    fabric_options.layout = fabric::TernaryLayout::kPanelPt5;
+    auto team = std::make_unique<fabric::WorkerTeam>(2);
+    auto device = fabric::CreateDevice(fabric_options, *team);
+    auto model = Model::Load(model_, options, *device, *team);
+    return Rig(std::move(model), options, std::move(device), std::move(team));
+  }
   static EngineOptions Beside(HeadMode head = HeadMode::kStrict) {
     EngineOptions options = SmallOptions();
     options.packed_cache = "beside";
