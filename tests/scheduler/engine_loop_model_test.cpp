@@ -8,6 +8,7 @@
 
 #include <bit>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <string>
 #include <utility>
@@ -26,6 +27,22 @@ using engine::TokenId;
 
 constexpr uint32_t kContext = 256;  // 16 blocks
 constexpr char kModel[] = TERN_SOURCE_DIR "/models/tern-demo-7m-i2_s.gguf";
+
+// Holds the engine thread after a step for as long as it lives, so that what is submitted meanwhile
+// meets there, however slowly it is submitted.
+class Hold {
+ public:
+  explicit Hold(EngineLoop& loop) {
+    loop.SetStepObserver(
+        [end = end_.get_future().share()](const auto&, const auto&, uint32_t) { end.wait(); });
+  }
+  ~Hold() { end_.set_value(); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  std::promise<void> end_;
+};
 
 class EngineLoopModel : public testing::Test {
  protected:
@@ -101,11 +118,14 @@ class EngineLoopModel : public testing::Test {
       EngineLoop& loop, const std::shared_ptr<ModelRuntime>& runtime,
       std::vector<Request> requests) {
     std::vector<std::shared_ptr<RecordingSink>> sinks;
-    for (Request& request : requests) {
-      sinks.push_back(std::make_shared<RecordingSink>(request.choices));
-      request.id = EngineLoop::NextRequestId();
-      request.sink = sinks.back();
-      EXPECT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+    {
+      const Hold hold(loop);
+      for (Request& request : requests) {
+        sinks.push_back(std::make_shared<RecordingSink>(request.choices));
+        request.id = EngineLoop::NextRequestId();
+        request.sink = sinks.back();
+        EXPECT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+      }
     }
     for (const auto& sink : sinks) EXPECT_TRUE(sink->AwaitEnd());
     EXPECT_TRUE(loop.WaitIdle(60));
@@ -186,10 +206,13 @@ TEST_P(EngineLoopKvTypes, SixteenConcurrentRequestsEqualTheirSoloRunsBitForBit) 
   EngineLoop loop;
   loop.Attach(runtime);
   std::vector<std::shared_ptr<RecordingSink>> together;
-  for (uint32_t i = 0; i < 16; ++i) {
-    auto [request, sink] = MakeRequest(i);
-    ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
-    together.push_back(sink);
+  {
+    const Hold hold(loop);
+    for (uint32_t i = 0; i < 16; ++i) {
+      auto [request, sink] = MakeRequest(i);
+      ASSERT_EQ(loop.Submit(runtime, std::move(request)), AdmitResult::kOk);
+      together.push_back(sink);
+    }
   }
   for (uint32_t i = 0; i < 16; ++i) {
     SCOPED_TRACE(i);
