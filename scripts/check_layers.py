@@ -39,7 +39,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 DOORS = [
     ("Boost", re.compile(r"^boost/"), re.compile(r"^server/")),
     ("JSON", re.compile(r"^nlohmann/"), re.compile(r"^(server|cli|config)/")),
-    ("prometheus-cpp", re.compile(r"^prometheus/"), re.compile(r"^server/(metrics|exposition)\.(cpp|h)$")),
+    ("prometheus-cpp", re.compile(r"^prometheus/"), re.compile(r"^server/metrics\.(cpp|h)$")),
     ("oneTBB", re.compile(r"^(tbb|oneapi)/"), re.compile(r"^fabric/parallel\.cpp$")),
     ("TOML", re.compile(r"^toml\+\+/"), re.compile(r"^config/")),
     ("CLI11", re.compile(r"^CLI/"), re.compile(r"^cli/")),

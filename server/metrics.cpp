@@ -4,6 +4,7 @@
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -16,7 +17,6 @@
 #include <mutex>
 
 #include "server/admission.h"
-#include "server/exposition.h"
 
 namespace server {
 namespace {
@@ -617,15 +617,17 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
 
   std::vector<MetricFamily> families = builder.Take();
   for (MetricFamily& family : impl_->registry.Collect()) families.push_back(std::move(family));
-  std::string text;
-  for (const MetricFamily& family : families) AppendFamily(family, family.name, &text);
-  if (!impl_->aliases) return text;
-  for (const MetricFamily& family : families) {
-    for (const Alias& alias : kAliases) {
-      if (alias.tern == family.name) AppendFamily(family, alias.vllm, &text);
+  if (impl_->aliases) {
+    const size_t own = families.size();
+    for (size_t i = 0; i < own; ++i) {
+      for (const Alias& alias : kAliases) {
+        if (alias.tern != families[i].name) continue;
+        families.push_back(families[i]);
+        families.back().name = alias.vllm;
+      }
     }
   }
-  return text;
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace server
