@@ -88,9 +88,12 @@ std::string UnexpectedArgument(const CLI::App& command, const std::vector<std::s
   const auto option = std::find_if(left.begin(), left.end(), [](const std::string& argument) {
     return argument.size() > 1 && argument[0] == '-';
   });
-  if (option == left.end()) return "did not expect \"" + left.front() + "\".";
+  if (option == left.end()) {
+    return "did not expect \"" + left.front() + "\": every value follows its option.";
+  }
   const std::string name = option->substr(0, option->find('='));
-  const std::string closest = ClosestOption(command, name.substr(name.find_first_not_of('-')));
+  const size_t dashes = std::min(name.find_first_not_of('-'), name.size());
+  const std::string closest = ClosestOption(command, name.substr(dashes));
   return "has no option " + name + "." + (closest.empty() ? "" : " Did you mean " + closest + "?");
 }
 
@@ -100,8 +103,7 @@ int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<CLI::App*> chosen = app.get_subcommands();
   const CLI::App& command = chosen.empty() ? app : *chosen.front();
   const std::string name = chosen.empty() ? "tern" : "tern " + command.get_name();
-  // Counted from the last to the first.
-  std::vector<std::string> left = app.remaining(true);
+  const std::vector<std::string> left = app.remaining(true);
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !left.empty()) {
     std::cerr << name << " " << UnexpectedArgument(command, left) << "\n";
   } else {

@@ -132,7 +132,10 @@ TEST(Serve, MisspeltOptionIsNamedWithItsNeighbour) {
   EXPECT_EQ(result.err,
             "tern serve has no option --prot. Did you mean --port?\nTry `tern serve --help`.\n");
   EXPECT_THAT(RunTern({"serve", "--quux=1"}).err, HasSubstr("has no option --quux.\n"));
-  EXPECT_THAT(RunTern({"serve", "m.gguf"}).err, HasSubstr("tern serve did not expect \"m.gguf\"."));
+  EXPECT_THAT(RunTern({"serve", "m.gguf"}).err,
+              HasSubstr("tern serve did not expect \"m.gguf\": every value follows its option.\n"));
+  EXPECT_THAT(RunTern({"serve", "---"}).err, HasSubstr("tern serve has no option ---.\n"));
+  EXPECT_THAT(RunTern({"serve", "--=x"}).err, HasSubstr("tern serve has no option --.\n"));
 }
 
 TEST(Serve, HelpTellsTheDefaults) {
