@@ -184,8 +184,8 @@ std::shared_ptr<const Model> Model::Load(const std::string& path, const EngineOp
   Weights weights;
   try {
     weights = load_weights();
-  } catch (const PackedCacheError& error) {
-    cache.StartAnew(error);
+  } catch (const PackedCacheError&) {
+    cache.StartAnew();
     weights = load_weights();
   }
   cache.Finish();

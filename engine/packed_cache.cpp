@@ -153,7 +153,8 @@ Index ParseEntries(RecordReader* record) {
 
 class OpenFile {
  public:
-  OpenFile(const std::string& path, int flags) : file_(::open(path.c_str(), flags, 0644)) {}
+  OpenFile(const std::string& path, int flags)
+      : file_(::open(path.c_str(), flags, 0644)), error_(file_ < 0 ? errno : 0) {}
   ~OpenFile() {
     if (file_ >= 0) ::close(file_);
   }
@@ -161,6 +162,8 @@ class OpenFile {
   OpenFile& operator=(const OpenFile&) = delete;
 
   int get() const { return file_; }
+  // Of opening it: errno, or 0.
+  int error() const { return error_; }
   uint64_t size() const {
     struct stat facts = {};
     return ::fstat(file_, &facts) == 0 ? static_cast<uint64_t>(facts.st_size) : 0;
@@ -168,6 +171,7 @@ class OpenFile {
 
  private:
   int file_;
+  int error_;
 };
 
 }  // namespace
@@ -180,7 +184,8 @@ class PackedCache::Reader {
   // Empty when the file can be used, else why not, as a clause; "there was none" when there is
   // none.
   std::string Check(const std::string& identity) {
-    if (file_.get() < 0) return errno == ENOENT ? "there was none" : std::strerror(errno);
+    if (file_.error() == ENOENT) return "there was none";
+    if (file_.error() != 0) return std::strerror(file_.error());
     Header header;
     const uint64_t size = file_.size();
     if (!ReadAt(file_.get(), 0, std::as_writable_bytes(std::span(&header, 1))) ||
@@ -248,8 +253,8 @@ class PackedCache::Writer {
       : path_(std::move(path)),
         part_(path_ + ".part"),
         file_(part_, O_WRONLY | O_CREAT | O_CLOEXEC),
-        error_(errno) {
-    if (file_.get() < 0) return;
+        error_(file_.error()) {
+    if (error_ != 0) return;
     const bool locked = ::flock(file_.get(), LOCK_EX | LOCK_NB) == 0;
     ours_ = locked && IsStillThere();
     error_ = !ours_ ? EWOULDBLOCK : ::ftruncate(file_.get(), 0) == 0 ? 0 : errno;
@@ -364,7 +369,7 @@ void PackedCache::Keep(std::string_view name, std::string_view facts,
   if (!writer_->error().empty()) GiveUp(writer_->error());
 }
 
-void PackedCache::StartAnew(const PackedCacheError& /*error*/) {
+void PackedCache::StartAnew() {
   reader_.reset();
   reason_ = "the old file is damaged";
   StartWriting();

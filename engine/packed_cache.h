@@ -53,7 +53,7 @@ class PackedCache {
             std::span<const std::span<std::byte>> pieces);
 
   // After Read() has thrown: makes the file anew.
-  void StartAnew(const PackedCacheError& error);
+  void StartAnew();
   // When all is kept.
   void Finish();
   // What became of it, as "read from F" or "written to F"; empty without a file.
