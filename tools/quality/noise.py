@@ -12,9 +12,8 @@ Standard library only.
 import argparse
 import pathlib
 import random
-import struct
 
-from rotate import ALIGNMENT, F16, Reader, text
+from rotate import Reader
 
 
 def main():
@@ -25,21 +24,15 @@ def main():
     arguments = parser.parse_args()
     source = Reader(arguments.source.read_bytes())
     rng = random.Random(1)
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(source.tensors), source.entries)
-    header += source.metadata
-    blob = b""
-    for name, extents, kind, offset in source.tensors:
-        values = source.values(extents, kind, offset)
-        if name.startswith("blk.") and len(extents) == 2:
-            magnitudes = [abs(value) for value in values if value != 0]
-            deviation = arguments.sigma * sum(magnitudes) / len(magnitudes)
-            values, kind = [value + rng.gauss(0, deviation) for value in values], F16
-        header += text(name) + struct.pack(f"<I{len(extents)}QIQ", len(extents), *extents, kind,
-                                           len(blob))
-        blob += struct.pack(f"<{len(values)}{'e' if kind == F16 else 'f'}", *values)
-        blob += b"\0" * (-len(blob) % ALIGNMENT)
-    header += b"\0" * (-len(header) % ALIGNMENT)
-    arguments.target.write_bytes(header + blob)
+
+    def noisy(name, extents, values):
+        if not name.startswith("blk.") or len(extents) != 2:
+            return values
+        magnitudes = [abs(value) for value in values if value != 0]
+        deviation = arguments.sigma * sum(magnitudes) / len(magnitudes)
+        return [value + rng.gauss(0, deviation) for value in values]
+
+    source.write(arguments.target, noisy)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,23 @@ class Reader:
         form = f"<{math.prod(extents)}{'e' if kind == F16 else 'f'}"
         return struct.unpack_from(form, self.data, self.base + offset)
 
+    def write(self, target, change, entries=0, metadata=b""):
+        """A copy with more metadata. change(name, extents, values) gives the values of a tensor:
+        the same object, or others, which are kept as F16."""
+        header = b"GGUF" + struct.pack("<IQQ", 3, len(self.tensors), self.entries + entries)
+        header += self.metadata + metadata
+        blob = b""
+        for name, extents, kind, offset in self.tensors:
+            old = self.values(extents, kind, offset)
+            values = change(name, extents, old)
+            kind = kind if values is old else F16
+            header += text(name) + struct.pack(f"<I{len(extents)}QIQ", len(extents), *extents, kind,
+                                               len(blob))
+            blob += struct.pack(f"<{len(values)}{'e' if kind == F16 else 'f'}", *values)
+            blob += b"\0" * (-len(blob) % ALIGNMENT)
+        header += b"\0" * (-len(header) % ALIGNMENT)
+        target.write_bytes(header + blob)
+
 
 def rotate(row, signs):
     """H(s * row), by the fast transform: equal to the definition but for the last bits."""
@@ -118,23 +135,17 @@ def main():
     signs = {width: [rng.choice((-1, 1)) for _ in range(width)]
              for width in sorted({t[1][0] for t in projections})}
     assert all(width % BLOCK == 0 for width in signs), f"columns must be multiples of {BLOCK}"
-    count, more = rotation_metadata(signs, [t[0] for t in projections])
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(source.tensors), source.entries + count)
-    header += source.metadata + more
-    blob = b""
-    for name, extents, kind, offset in source.tensors:
-        values = source.values(extents, kind, offset)
-        if any(name == t[0] for t in projections):
-            width = extents[0]
-            rows = [rotate(values[i:i + width], signs[width])
-                    for i in range(0, len(values), width)]
-            values, kind = [value for row in rows for value in row], F16
-        header += text(name) + struct.pack(f"<I{len(extents)}QIQ", len(extents), *extents, kind,
-                                           len(blob))
-        blob += struct.pack(f"<{len(values)}{'e' if kind == F16 else 'f'}", *values)
-        blob += b"\0" * (-len(blob) % ALIGNMENT)
-    header += b"\0" * (-len(header) % ALIGNMENT)
-    arguments.target.write_bytes(header + blob)
+    names = [t[0] for t in projections]
+    count, more = rotation_metadata(signs, names)
+
+    def rotated(name, extents, values):
+        width = extents[0]
+        if name not in names:
+            return values
+        rows = [rotate(values[i:i + width], signs[width]) for i in range(0, len(values), width)]
+        return [value for row in rows for value in row]
+
+    source.write(arguments.target, rotated, count, more)
 
 
 if __name__ == "__main__":
