@@ -20,9 +20,10 @@ struct Avx512 {
   static __m128i Load128(const void* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }
-  // Rows kFirst, + 4, + 8 and + 12 in the four 128-bit lanes.
+  // Rows kFirst, + 4, + 8 and + 12 in the four 128-bit lanes. Inlined by force, as Transpose(): as
+  // calls they bring every vector in work to the stack and back.
   template <uint32_t kFirst, class Rows>
-  static Ints LoadLanes(const Rows& rows, size_t offset) {
+  [[gnu::always_inline]] static Ints LoadLanes(const Rows& rows, size_t offset) {
     // A masked broadcast from memory is a load and a blend, which more ports can do than an insert.
     __m512i v = _mm512_castsi128_si512(Load128(rows[kFirst] + offset));
     v = _mm512_mask_broadcast_i32x4(v, 0x00F0, Load128(rows[kFirst + 4] + offset));
@@ -30,7 +31,7 @@ struct Avx512 {
     return _mm512_mask_broadcast_i32x4(v, 0xF000, Load128(rows[kFirst + 12] + offset));
   }
   template <class Rows>
-  static void Transpose(const Rows& rows, size_t offset, Ints (&out)[4]) {
+  [[gnu::always_inline]] static void Transpose(const Rows& rows, size_t offset, Ints (&out)[4]) {
     const __m512i a = LoadLanes<0>(rows, offset);
     const __m512i b = LoadLanes<1>(rows, offset);
     const __m512i c = LoadLanes<2>(rows, offset);
