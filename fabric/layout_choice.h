@@ -8,7 +8,7 @@
 namespace fabric {
 
 // Measures which layout one token streams faster from memory, with all threads of `team` (null: the
-// caller alone), in some 50 ms and 96 MiB. PT-5 has four fifths of the bytes and takes more
+// caller alone), in some 80 ms and 96 MiB. PT-5 has four fifths of the bytes and takes more
 // arithmetic: memory and instruction set decide. Results never depend on the choice, because both
 // layouts give the same bits.
 //
