@@ -18,6 +18,7 @@ namespace scheduler {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'E', 'R', 'N', 'K', 'V', '0', '1'};
+constexpr size_t kMagicName = 6;  // the same in all versions
 constexpr uint32_t kNoParent = UINT32_MAX;
 
 struct CloseFile {
@@ -97,11 +98,21 @@ std::vector<PrefixCache::Entry> ParseHead(const std::string& path, std::span<con
   Fail(path, "has a head that ends too early");
 }
 
+// Not a byte of what a user named by mistake is replaced.
+bool HoldsSomethingElse(const std::string& path) {
+  const File file(std::fopen(path.c_str(), "rbe"));
+  if (!file) return false;
+  char magic[sizeof kMagic];
+  const size_t count = std::fread(magic, 1, sizeof magic, file.get());
+  return count > 0 && (count < sizeof magic || std::memcmp(magic, kMagic, kMagicName) != 0);
+}
+
 }  // namespace
 
 void SavePrefixes(const std::string& path, const SipKey& key, const PrefixStoreFormat& format,
                   const std::vector<PrefixCache::Entry>& entries,
                   const std::function<void(BlockId, std::byte*)>& read) {
+  if (HoldsSomethingElse(path)) Fail(path, "is none and stays as it is");
   const std::string part = path + ".part";
   const int descriptor = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (descriptor < 0) Fail(path, "cannot be written: " + std::string(std::strerror(errno)));

@@ -166,5 +166,23 @@ TEST_F(PrefixStoreTest, TheKeyIsMadeOnce) {
   EXPECT_THROW(LoadOrMakeKey(path), PrefixStoreError);
 }
 
+// Named by mistake, a model for example.
+TEST_F(PrefixStoreTest, AFileThatIsNoneIsLeftAsItIs) {
+  std::ofstream(path_) << "GGUF and more";
+  EXPECT_THAT(Load(), HasSubstr("is none"));
+  try {
+    Save();
+    FAIL() << "it was replaced";
+  } catch (const std::exception& error) {
+    EXPECT_THAT(error.what(), HasSubstr("stays as it is"));
+  }
+  std::string text;
+  std::getline(std::ifstream(path_), text);
+  EXPECT_EQ(text, "GGUF and more");
+  std::ofstream(path_, std::ios::trunc);
+  EXPECT_NO_THROW(Save());  // an empty one is nobody's
+  EXPECT_EQ(Load(), "");
+}
+
 }  // namespace
 }  // namespace scheduler
