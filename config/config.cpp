@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cassert>
 #include <cctype>
+#include <filesystem>
 #include <optional>
 #include <set>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "config/option_table.h"
@@ -215,6 +217,11 @@ std::vector<std::string> TomlValues(const toml::node& node, OptionKind kind,
 
 void Loader::ApplyFile(const std::string& path) {
   toml::table document;
+  // The parser takes it for an empty file. A container's mount of a file that is not there is one.
+  std::error_code unknown;
+  if (std::filesystem::is_directory(path, unknown)) {
+    throw ConfigError(path + ": is a folder, expected a TOML file.");
+  }
   try {
     document = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
@@ -588,12 +595,12 @@ constexpr std::string_view kLiveOptions[] = {
 std::vector<Change> Changes(const Config& before, const Config& after) {
   std::vector<Change> changes;
   for (const Option& option : OptionTable()) {
-    const std::string value = option.get(after);
-    if (value == option.get(before)) continue;
+    const auto& text = option.exact ? option.exact : option.get;
+    if (text(after) == text(before)) continue;
     const bool live = option.info.section == "server" &&
                       std::find(std::begin(kLiveOptions), std::end(kLiveOptions),
                                 option.info.name) != std::end(kLiveOptions);
-    changes.push_back({Key(option.info), value, live});
+    changes.push_back({Key(option.info), option.get(after), live});
   }
   return changes;
 }

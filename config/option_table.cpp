@@ -228,7 +228,17 @@ Option ModelSettings() {
           [](Config& config, const std::vector<std::string>& values) {
             config.model_settings = values;
           },
-          [](const Config&) { return std::string("[]"); }};
+          [](const Config&) { return std::string("[]"); },
+          [](const Config& config) {
+            std::string all;
+            for (const ModelEntry& model : config.models) {
+              for (const ModelSetting& setting : model.settings) {
+                all += Quoted(model.name) + Quoted(setting.key);
+                for (const std::string& value : setting.values) all += Quoted(value);
+              }
+            }
+            return all;
+          }};
 }
 
 // "adapter.gguf" or "adapter.gguf=0.5".
@@ -282,7 +292,13 @@ Option ApiKeys() {
               config.server.api_keys.push_back({.name = name, .key = key});
             }
           },
-          [](const Config&) { return std::string("[]"); }};
+          [](const Config&) { return std::string("[]"); },
+          [](const Config& config) {
+            std::string all;
+            if (!config.server.api_key_file.empty()) return all;  // read again by itself
+            for (const server::ApiKey& key : config.server.api_keys) all += Quoted(key.key);
+            return all;
+          }};
 }
 
 Option ApiKeyFile() {
@@ -298,7 +314,8 @@ Option ApiKeyFile() {
             config.server.api_keys = server::ReadApiKeyFile(values[0]);
             config.server.api_key_file = values[0];
           },
-          [](const Config&) { return Quoted(""); }};
+          [](const Config&) { return Quoted(""); },
+          [](const Config& config) { return config.server.api_key_file; }};
 }
 
 Option OtlpEndpoint() {
@@ -329,7 +346,14 @@ Option OtlpHeaders() {
               config.server.otlp_headers.push_back(server::ParseOtlpHeader(text));
             }
           },
-          [](const Config&) { return std::string("[]"); }};
+          [](const Config&) { return std::string("[]"); },
+          [](const Config& config) {
+            std::string all;
+            for (const auto& [name, value] : config.server.otlp_headers) {
+              all += Quoted(name) + Quoted(value);
+            }
+            return all;
+          }};
 }
 
 #define TERN_FIELD(member) \

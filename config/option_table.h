@@ -13,11 +13,13 @@ namespace config {
 //
 // set: takes the texts that a source gave (exactly one unless the kind is kTextList). Throws
 //      std::invalid_argument with the end of a sentence: `must be ..., not "..."`.
-// get: the value as a TOML literal.
+// get: the value as a TOML literal; of a secret, and of what Load() gives to others, that of none.
+// exact: what `get` hides, for comparisons; null where it hides nothing.
 struct Option {
   OptionInfo info;
   std::function<void(Config&, const std::vector<std::string>&)> set;
   std::function<std::string(const Config&)> get;
+  std::function<std::string(const Config&)> exact = nullptr;
 };
 
 std::span<const Option> OptionTable();
