@@ -544,10 +544,13 @@ asio::awaitable<bool> HttpSession::StartStream(const HttpResponse& head) {
   status_ = head.status;
   if (http_1_0_ || shared_.draining) keep_alive_ = false;
   const std::string text = FormatHead(head, std::nullopt);
-  co_return co_await SendAll(text);
+  const bool sent = co_await SendAll(text);
+  complete_ = sent && head_request_;
+  co_return sent && !head_request_;  // who asks for the head alone takes no piece
 }
 
 asio::awaitable<bool> HttpSession::Write(std::string_view text) {
+  if (head_request_) co_return false;
   if (text.empty()) co_return !gone_;
   if (http_1_0_) co_return co_await SendAll(text);
   std::array<char, 20> size;
@@ -558,6 +561,7 @@ asio::awaitable<bool> HttpSession::Write(std::string_view text) {
 }
 
 asio::awaitable<bool> HttpSession::FinishStream() {
+  if (head_request_) co_return complete_;
   complete_ = http_1_0_ ? !gone_ : co_await SendAll("0\r\n\r\n");
   co_return complete_;
 }

@@ -209,9 +209,11 @@ TEST(HttpSession, UnknownPathsAndMethods) {
 TEST(HttpSession, HeadHasTheHeadersWithoutTheBody) {
   TestServer server;
   RawClient client = server.Connect();
-  client.Send("HEAD /open HTTP/1.1\r\nHost: x\r\n\r\n" + GetText("/open"));
-  EXPECT_EQ(client.ReadResponse(true).status, 200);
-  EXPECT_EQ(client.ReadResponse().status, 200);
+  for (const std::string path : {"/open", "/stream", "/flood"}) {
+    client.Send("HEAD " + path + " HTTP/1.1\r\nHost: x\r\n\r\n" + GetText("/open"));
+    EXPECT_EQ(client.ReadResponse(true).status, 200) << path;
+    EXPECT_EQ(client.ReadResponse().status, 200) << path;
+  }
 }
 
 TEST(HttpSession, AmbiguousRequestsAreRefusedAndTheConnectionEnds) {
