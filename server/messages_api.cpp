@@ -18,10 +18,12 @@ namespace {
 
 using scheduler::FinishReason;
 
-constexpr std::array<std::string_view, 14> kOwnMembers = {
-    "messages", "system",   "max_tokens", "stop_sequences", "tools", "tool_choice",
-    "thinking", "metadata", "container",  "mcp_servers",    "betas", "service_tier",
-    "stop",     "n"};
+constexpr std::array<std::string_view, 15> kOwnMembers = {
+    "messages",       "system",   "max_tokens",
+    "stop_sequences", "tools",    "tool_choice",
+    "thinking",       "metadata", "container",
+    "mcp_servers",    "betas",    "service_tier",
+    "stop",           "n",        "max_completion_tokens"};
 
 // The text of blocks: a string, or blocks of text.
 Json ReadText(const Json& content, const std::string& name) {
@@ -424,7 +426,8 @@ ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options,
   ReadTools(reader, &chat);
   reader.Object("metadata");
   std::vector<std::string> ignored = CheckWithoutEffect(
-      reader, {"metadata", "service_tier", "betas", "stop", "n"}, options.strict);
+      reader, {"metadata", "service_tier", "betas", "stop", "n", "max_completion_tokens"},
+      options.strict);
   for (std::string& name : ReadThinking(reader, options.strict, &chat)) {
     ignored.push_back(std::move(name));
   }

@@ -285,8 +285,12 @@ TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
   body = MessagesBody(2);
   body["metadata"] = {{"user_id", "u"}};
   body["thinking"] = {{"type", "disabled"}, {"budget_tokens", 1024}};
-  EXPECT_EQ(app().Post("/v1/messages", body).Header("x-tern-ignored-parameters"),
-            "metadata, thinking.budget_tokens");
+  // Another protocol's name for max_tokens does not rule out the one that is required.
+  body["max_completion_tokens"] = 1;
+  const auto message = app().Post("/v1/messages", body);
+  EXPECT_EQ(message.Header("x-tern-ignored-parameters"),
+            "metadata, max_completion_tokens, thinking.budget_tokens");
+  EXPECT_EQ(json::parse(message.body)["usage"]["output_tokens"], 2) << message.body;
   EXPECT_EQ(
       app().Post("/v1/chat/completions", ChatBody("Hi", 2)).Header("x-tern-ignored-parameters"),
       "");
