@@ -10,6 +10,7 @@
 #include "cli/config_flags.h"
 #include "cli/local_model.h"
 #include "cli/model_path.h"
+#include "cli/output_file.h"
 #include "cli/text_score.h"
 #include "engine/importance.h"
 #include "engine/placement.h"
@@ -62,12 +63,13 @@ int RunCalibrate(const CalibrateFlags& flags) {
   // Nothing that a calibration would choose may have a part in it.
   config.engine.placement.importance.clear();
   const fabric::InputRecorder* recorder = nullptr;
-  LocalModel model(ChooseModelPath(flags.model, config), config,
-                   [&](std::unique_ptr<fabric::Device> device) {
-                     auto wrapped = std::make_unique<fabric::InputRecorder>(std::move(device));
-                     recorder = wrapped.get();
-                     return wrapped;
-                   });
+  const std::string path = ChooseModelPath(flags.model, config);
+  CheckOutputFile(flags.output, {path, flags.file});
+  LocalModel model(path, config, [&](std::unique_ptr<fabric::Device> device) {
+    auto wrapped = std::make_unique<fabric::InputRecorder>(std::move(device));
+    recorder = wrapped.get();
+    return wrapped;
+  });
   const std::vector<engine::TokenId> tokens = TokenizeTextFile(flags.file, model.tokenizer());
   const TextScoreOptions options{.context = flags.context, .chunks = flags.chunks};
   const uint64_t chunks = ChunksOf(tokens.size(), options);

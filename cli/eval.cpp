@@ -15,6 +15,7 @@
 #include "cli/eval_task.h"
 #include "cli/local_model.h"
 #include "cli/model_path.h"
+#include "cli/output_file.h"
 #include "cli/progress_line.h"
 #include "server/json.h"
 
@@ -263,6 +264,7 @@ int RunEval(const EvalFlags& flags) {
   for (const std::string& path : flags.paths) groups.push_back(LoadEvalTasks(path, options));
   std::ofstream samples;
   if (!flags.samples.empty()) {
+    for (const std::string& path : flags.paths) CheckOutputFile(flags.samples, {path});
     samples.open(flags.samples);
     if (!samples) throw std::runtime_error("Cannot write " + flags.samples + ".");
   }

@@ -3,6 +3,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
@@ -46,6 +47,12 @@ Url ParseUrl(const std::string& text) {
   if (colon != std::string::npos) {
     url.port = authority.substr(colon + 1);
     authority.resize(colon);
+    unsigned port = 0;
+    const char* end = url.port.data() + url.port.size();
+    const auto [rest, error] = std::from_chars(url.port.data(), end, port);
+    if (error != std::errc() || rest != end || port == 0 || port > 65535) {
+      throw UsageError("--url names no port from 1 to 65535: \"" + text + "\".");
+    }
   }
   if (authority.starts_with('[') && authority.ends_with(']')) {
     authority = authority.substr(1, authority.size() - 2);

@@ -12,6 +12,7 @@
 #include "cli/interrupt.h"
 #include "cli/load_runner.h"
 #include "cli/load_stats.h"
+#include "cli/output_file.h"
 #include "cli/progress_line.h"
 #include "cli/text_file.h"
 #include "server/json.h"
@@ -130,9 +131,13 @@ std::vector<std::string> DatasetBodies(const LoadTestFlags& flags, const std::st
     };
     if (!entry.is_object()) refuse("expected a JSON object.");
     Json body = Common(flags, model);
-    body["max_tokens"] = entry.value("max_tokens", flags.output_tokens);
+    const Json& limit =
+        entry.contains("max_tokens") ? entry["max_tokens"] : Json(flags.output_tokens);
+    if (!limit.is_number_integer()) refuse("expected a whole number for \"max_tokens\".");
+    body["max_tokens"] = limit;
     const bool chat = flags.endpoint == "chat";
     if (chat && entry.contains("messages")) {
+      if (!entry["messages"].is_array()) refuse("expected a list for \"messages\".");
       body["messages"] = entry["messages"];
     } else if (entry.contains("prompt") && entry["prompt"].is_string()) {
       const std::string prompt = entry["prompt"];
@@ -255,6 +260,7 @@ void Report(const LoadTestFlags& flags, const LoadPlan& plan, const std::string&
 
 int RunLoadTest(const LoadTestFlags& flags) {
   CheckFlags(flags);
+  if (!flags.markdown.empty()) CheckOutputFile(flags.markdown, {flags.dataset});
   const LoadGoals goals = ParseGoals(flags.goals);
   const std::string path = flags.endpoint == "chat" ? "/chat/completions" : "/completions";
   LoadPlan plan;

@@ -153,7 +153,9 @@ int Main(int argc, char** argv) {
   try {
     // Decided here, where a wrong TERN_FORCE_ISA can be told to the user.
     fabric::ActiveIsa();
-    return run();
+    const int code = run();
+    if (std::cout.flush() && std::fflush(stdout) == 0) return code;
+    throw std::runtime_error("Not all results could be written to standard output.");
   } catch (const UsageError& error) {
     PrintError(error);
     return kBadUsage;

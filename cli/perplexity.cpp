@@ -15,6 +15,7 @@
 #include "cli/local_model.h"
 #include "cli/logits_file.h"
 #include "cli/model_path.h"
+#include "cli/output_file.h"
 #include "cli/text_score.h"
 #include "server/json.h"
 
@@ -153,7 +154,9 @@ int RunPerplexity(const PerplexityFlags& flags) {
   const config::Config config = flags.config.Load().config;
   std::unique_ptr<LogitsReader> base;
   if (!flags.kl.empty()) base = std::make_unique<LogitsReader>(flags.kl);
-  LocalModel model(ChooseModelPath(flags.model, config), config);
+  const std::string path = ChooseModelPath(flags.model, config);
+  if (!flags.save_logits.empty()) CheckOutputFile(flags.save_logits, {path, flags.file});
+  LocalModel model(path, config);
   Work work = WorkOf(flags, model, std::move(base));
   const uint64_t chunks = ChunksOf(work.tokens.size(), work.options);
   LogitsHeader header = {.vocabulary = model.model().config().vocabulary,

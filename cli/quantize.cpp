@@ -15,6 +15,7 @@
 #include "cli/config_flags.h"
 #include "cli/interrupt.h"
 #include "cli/local_model.h"
+#include "cli/output_file.h"
 #include "cli/progress_line.h"
 #include "cli/tensor_type.h"
 #include "cli/text_score.h"
@@ -146,15 +147,8 @@ void CheckOutput(const gguf::File& file, const QuantizeFlags& flags) {
   if (flags.output.empty()) {
     throw UsageError("Give the OUTPUT file, or --dry-run or --sweep, which write none.");
   }
+  for (const std::string& path : file.paths()) CheckOutputFile(flags.output, {path});
   std::error_code error;
-  for (const std::string& path : file.paths()) {
-    if (fs::equivalent(path, flags.output, error)) {
-      throw UsageError("OUTPUT is the input file " + path + ": choose another name.");
-    }
-  }
-  if (fs::is_directory(flags.output, error)) {
-    throw UsageError("OUTPUT " + flags.output + " is a folder: name a file.");
-  }
   if (fs::exists(flags.output, error) && !flags.force) {
     throw UsageError(flags.output + " exists already: use --force to replace it.");
   }

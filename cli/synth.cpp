@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/output_file.h"
 #include "cli/synthetic_model.h"
 #include "cli/tensor_type.h"
 
@@ -31,6 +32,7 @@ int RunSynth(SynthFlags& flags) {
   flags.options.shape = FindShape(flags.shape);
   flags.options.type = ParseTensorType(flags.type);
   flags.options.embedding_type = ParseTensorType(flags.embedding_type);
+  CheckOutputFile(flags.output, {flags.options.vocabulary_file});
   WriteSyntheticModel(flags.options, flags.output);
   std::cerr << "wrote " << flags.output << ", " << std::filesystem::file_size(flags.output)
             << " bytes\n";

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -120,6 +121,16 @@ TEST(Synth, UnknownNamesAreBadUsage) {
   EXPECT_EQ(type.exit_code, 2);
   EXPECT_THAT(type.err, testing::HasSubstr("TQ1_0"));
   EXPECT_EQ(RunTern({"synth", "--shape", "9b", "-o", file.path()}).exit_code, 2);
+}
+
+TEST(Synth, WhatItWouldDestroyIsNoOutput) {
+  const std::string folder = std::filesystem::temp_directory_path().string();
+  for (const std::string& output : {std::string("/dev/null"), folder, folder + "/none/m.gguf"}) {
+    const ProcessResult result = Synth(output, {});
+    EXPECT_NE(result.exit_code, 0) << output;
+    EXPECT_THAT(result.err, testing::HasSubstr(output));
+  }
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
 }
 
 }  // namespace
