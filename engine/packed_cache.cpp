@@ -17,6 +17,7 @@
 #include <map>
 #include <utility>
 
+#include "engine/errors.h"
 #include "engine/record.h"
 #include "fabric/parallel.h"
 #include "fabric/sparse/mix.h"
@@ -340,8 +341,9 @@ PackedCache::PackedCache(std::string path, std::string identity)
 
 void PackedCache::StartWriting() {
   const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
-  std::error_code ignored;  // opening the file says what is wrong
-  if (!folder.empty()) std::filesystem::create_directories(folder, ignored);
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return GiveUp(error.message());
   writer_ = std::make_unique<Writer>(path_);
   if (!writer_->error().empty()) GiveUp(writer_->error());
 }
@@ -385,6 +387,10 @@ void PackedCache::Finish() {
 std::string PackedCachePath(const std::string& option, const std::string& model_path) {
   if (option.empty() || option == "off") return {};
   if (option == "beside") return model_path + ".packed";
+  if (option.find('/') == std::string::npos && !std::filesystem::is_directory(option)) {
+    throw ModelError("packed_cache must be off, beside or a folder, and there is no folder \"" +
+                     option + "\"; a new one has a slash in its name, as ./" + option + ".");
+  }
   // Models of one name in several folders have a cache each.
   const std::filesystem::path model = std::filesystem::absolute(model_path).lexically_normal();
   const std::string whole = model.string();

@@ -75,7 +75,8 @@ class PackedCache {
 };
 
 // The file of a model's cache: "off" and "" have none, "beside" is one beside the model, and
-// anything else names a folder for the caches of all models.
+// anything else names a folder for the caches of all models: one that is there, or a new one with a
+// slash in its name, so that "on" is no folder. Errors: ModelError.
 std::string PackedCachePath(const std::string& option, const std::string& model_path);
 
 // What packed weights depend on: the model's files (size, time of change, and a sample of every

@@ -197,6 +197,10 @@ TEST(PackedCachePath, IsBesideTheModelOrInAFolderWhereModelsOfOneNameDiffer) {
   EXPECT_THAT(one, StartsWith("/cache/a.gguf-"));
   EXPECT_NE(one, PackedCachePath("/cache", "/models/two/a.gguf"));
   EXPECT_EQ(one, PackedCachePath("/cache", "/models/two/../one/a.gguf"));
+  EXPECT_THAT(PackedCachePath("./new", "/models/a.gguf"), StartsWith("./new/a.gguf-"));
+  for (const char* slip : {"on", "true", "Beside"}) {
+    EXPECT_THROW(PackedCachePath(slip, "/models/a.gguf"), ModelError) << slip;
+  }
 }
 
 // A whole model, which has a tokenizer too.
