@@ -12,11 +12,12 @@ namespace asio = boost::asio;
 
 // Events that the client has: the query parameter `after`.
 uint64_t ReadAfter(const HttpRequest& http) {
-  const std::string_view text = QueryParameter(http.query, "after");
-  if (text.empty()) return 0;
+  std::string text;
+  const bool decoded = PercentDecode(QueryParameter(http.query, "after"), &text);
+  if (decoded && text.empty()) return 0;
   uint64_t after = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), after);
-  if (error != std::errc() || end != text.data() + text.size()) {
+  if (!decoded || error != std::errc() || end != text.data() + text.size()) {
     throw InvalidValue("after",
                        "Invalid value for 'after': expected the number of events that you have.");
   }

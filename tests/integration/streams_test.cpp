@@ -195,8 +195,12 @@ TEST(ResumableStream, IsFoundByItsKeyAlone) {
   EXPECT_EQ(ErrorCode(unknown), "stream_not_found");
   EXPECT_EQ(Resume(app, started.id, 0, alice).body, Joined(events, 0));
   RawClient client = app.Connect();
-  client.Send(GetText("/v1/streams/" + started.id + "?after=-1", alice));
-  EXPECT_EQ(client.ReadResponse().status, 400);
+  for (const std::string bad : {"-1", "%2D1", "%3"}) {
+    client.Send(GetText("/v1/streams/" + started.id + "?after=" + bad, alice));
+    EXPECT_EQ(client.ReadResponse().status, 400) << bad;
+  }
+  client.Send(GetText("/v1/streams/" + started.id + "?after=%30", alice));
+  EXPECT_EQ(client.ReadResponse().status, 200);
 }
 
 TEST(ResumableStream, OnlyThoseThatAskedAre) {
