@@ -12,6 +12,7 @@
 #include "cli/local_model.h"
 #include "cli/model_path.h"
 #include "engine/errors.h"
+#include "engine/importance.h"
 #include "engine/state_cache.h"
 #include "gguf/codec.h"
 #include "gguf/reader.h"
@@ -236,6 +237,9 @@ void PrintText(const Json& report, bool fabric) {
 
 int RunInspect(const InspectFlags& flags) {
   const config::Config config = flags.config.Load().config;
+  // That this file cannot be read is told of the option, not of the model.
+  const std::string& calibration = config.engine.placement.importance;
+  if (!calibration.empty()) engine::Importance::Read(calibration);
   const std::string path = ChooseModelPath(flags.model, config);
   Json report = {{"file", path}};
   {
