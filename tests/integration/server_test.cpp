@@ -383,6 +383,8 @@ TEST(ServerLimits, FullQueueIs503WhileHealthAnswers) {
   RawClient running = app.Connect();
   running.Send(request);
   ASSERT_FALSE(running.ReadUntil("data: ").empty());
+  // What waits is counted anew after the step whose token the client has.
+  ASSERT_TRUE(Eventually([&] { return app.Metric("tern_requests_running") == 1; }));
   // Of two more, one waits and the other finds the queue full.
   std::vector<RawClient> clients;
   for (int i = 0; i < 2; ++i) {
