@@ -356,8 +356,7 @@ Option OtlpHeaders() {
           }};
 }
 
-#define TERN_FIELD(member) \
-  [](auto& c) -> auto& { return c.member; }
+#define TERN_FIELD(member) ([](auto& c) -> auto& { return c.member; })
 
 void AddServerOptions(std::vector<Option>* table) {
   const auto add = [&](Option option) { table->push_back(std::move(option)); };
