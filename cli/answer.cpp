@@ -6,16 +6,13 @@
 #include <random>
 #include <stdexcept>
 
+#include "fabric/seconds_since.h"
 #include "fabric/vector_ops.h"
 
 namespace cli {
 namespace {
 
 using engine::TokenId;
-
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // Ties go to the lower id.
 std::vector<engine::TokenLogprob> BestLogprobs(std::span<const float> logits, float log_sum,
@@ -57,7 +54,7 @@ Answer Generate(const LocalModel& model, LocalSequence& sequence, std::span<cons
   answer.finish_reason = "length";
   const auto start = std::chrono::steady_clock::now();
   std::span<float> logits = sequence.AppendForLast(prompt);
-  answer.prompt_seconds = SecondsSince(start);
+  answer.prompt_seconds = fabric::SecondsSince(start);
   const auto generation_start = std::chrono::steady_clock::now();
   while (answer.tokens.size() < limit) {
     // Before Draw(), which changes the logits.
@@ -89,7 +86,7 @@ Answer Generate(const LocalModel& model, LocalSequence& sequence, std::span<cons
     if (!go_on || answer.tokens.size() == limit) break;
     logits = sequence.AppendForLast({&token, 1});
   }
-  answer.generation_seconds = SecondsSince(generation_start);
+  answer.generation_seconds = fabric::SecondsSince(generation_start);
   return answer;
 }
 

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "cli/model_path.h"
 #include "cli/serving_bench.h"
 #include "cli/synthetic_model.h"
+#include "cli/temporary_model.h"
 #include "cli/tensor_type.h"
 #include "cli/text_file.h"
 #include "fabric/machine_limits.h"
@@ -23,7 +22,7 @@ namespace {
 
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kBenchExamples =
     "pp is prompt processing, tg is generation. Each figure is the median of -r runs after a "
     "warm-up.\n"
     "The limit is what this machine's memory bandwidth or int8 arithmetic allows at best, measured "
@@ -60,27 +59,6 @@ struct BenchFlags {
   bool json = false;
 };
 
-// A synthetic model that is gone from the disk with this object.
-class TemporaryModel {
- public:
-  explicit TemporaryModel(const SyntheticOptions& options)
-      : path_(std::filesystem::temp_directory_path() /
-              ("tern-bench-" + std::to_string(getpid()) + ".gguf")) {
-    std::cerr << "writing a synthetic model to " << path_.string() << "\n";
-    WriteSyntheticModel(options, path_);
-  }
-  TemporaryModel(const TemporaryModel&) = delete;
-  TemporaryModel& operator=(const TemporaryModel&) = delete;
-  ~TemporaryModel() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-  }
-  std::string path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 // "pt5" and "2bit" name layouts in memory, everything else a type in the file.
 void ApplyFormat(const std::string& format, config::Config* config, SyntheticOptions* options) {
   if (format.empty()) return;
@@ -101,8 +79,10 @@ auto WithModel(const BenchFlags& flags, config::Config config, const Load& load)
   if (flags.shape.empty()) return load(ChooseModelPath(flags.model, config), config);
   options.shape = FindShape(flags.shape);
   options.embedding_type = ParseTensorType(flags.embedding_type);
-  const TemporaryModel file(options);
-  return load(file.path(), config);
+  const TemporaryModel file;
+  std::cerr << "writing a synthetic model to " << file.path().string() << "\n";
+  WriteSyntheticModel(options, file.path());
+  return load(file.path().string(), config);
 }
 
 std::unique_ptr<LocalModel> LoadModel(const BenchFlags& flags, const config::Config& config) {
@@ -309,7 +289,7 @@ int RunBench(const BenchFlags& flags) {
 void AddBench(CLI::App& root, Run* run) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command = root.add_subcommand("bench", "Tokens per second, and what limits them");
-  command->footer(kExamples);
+  command->footer(kBenchExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_option("--shape", flags->shape, "synthetic model instead: " + ShapeNames())

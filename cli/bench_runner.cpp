@@ -4,6 +4,8 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "fabric/seconds_since.h"
+
 namespace cli {
 namespace {
 
@@ -85,7 +87,7 @@ void BenchRunner::Step(const std::vector<uint32_t>& sequences, uint32_t position
   }
   const auto start = std::chrono::steady_clock::now();
   const engine::StepOutput result = model_.engine().Step({.rows = rows});
-  cost->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  cost->seconds += fabric::SecondsSince(start);
   cost->bytes += result.stats.weight_bytes + result.stats.kv_bytes;
   cost->head_positions += output ? rows.size() : 0;
   for (const engine::RowOutput& row : result.rows) {

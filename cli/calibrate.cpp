@@ -15,11 +15,12 @@
 #include "engine/importance.h"
 #include "engine/placement.h"
 #include "fabric/input_recorder.h"
+#include "fabric/seconds_since.h"
 
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kCalibrateExamples =
     "Runs a text through a model and writes how much each input column of each projection "
     "carries:\n"
     "an importance matrix in GGUF, as other programs write it. --fabric-calibration reads it and\n"
@@ -76,8 +77,7 @@ int RunCalibrate(const CalibrateFlags& flags) {
   const TextScore score = ScoreText(model, tokens, options, PrintChunk);
   const engine::Importance importance = ImportanceOf(model.model().weights(), *recorder);
   importance.Write(flags.output, flags.file, static_cast<uint32_t>(chunks), flags.context);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = fabric::SecondsSince(start);
   std::cout << "wrote " << flags.output << ": " << importance.tensors() << " tensors, "
             << chunks * flags.context << " tokens, perplexity " << score.perplexity() << ", "
             << seconds << " s" << std::endl;
@@ -90,7 +90,7 @@ void AddCalibrate(CLI::App& root, Run* run) {
   auto flags = std::make_shared<CalibrateFlags>();
   CLI::App* command =
       root.add_subcommand("calibrate", "How much each input of a model's projections carries");
-  command->footer(kExamples);
+  command->footer(kCalibrateExamples);
   command->add_option("model,-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_option("-f,--file", flags->file, "text; - is standard input")

@@ -22,7 +22,7 @@ namespace {
 
 using engine::TokenId;
 
-constexpr const char* kExamples =
+constexpr const char* kChatExamples =
     "Type a message; /reset forgets the conversation, /system TEXT sets a system message, /exit "
     "ends.\n"
     "Ctrl-C stops an answer.\n"
@@ -165,7 +165,7 @@ void AddChat(CLI::App& root, Run* run) {
   auto flags = std::make_shared<ChatFlags>();
   flags->sampling.temperature = 0.7F;
   CLI::App* command = root.add_subcommand("chat", "Talk to a model on the terminal");
-  command->footer(kExamples);
+  command->footer(kChatExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_option("--system", flags->system, "system message")->type_name("TEXT");

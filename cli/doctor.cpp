@@ -23,7 +23,7 @@ namespace {
 
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kDoctorExamples =
     "Looks at what decides how fast a model runs here and whether it fits, measures memory and\n"
     "arithmetic (about two seconds, 512 MiB), loads the model and generates a few tokens. Nothing\n"
     "is changed.\n"
@@ -211,7 +211,7 @@ void AddDoctor(CLI::App& root, Run* run) {
   auto flags = std::make_shared<DoctorFlags>();
   CLI::App* command = root.add_subcommand(
       "doctor", "What this machine can do for a model, and what stands in its way");
-  command->footer(kExamples);
+  command->footer(kDoctorExamples);
   command->add_option("model,-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_flag("--no-measure", flags->no_measure, "only look: measure nothing, load nothing");

@@ -17,6 +17,7 @@
 #include "cli/model_path.h"
 #include "cli/output_file.h"
 #include "cli/progress_line.h"
+#include "fabric/seconds_since.h"
 #include "server/json.h"
 
 namespace cli {
@@ -24,7 +25,7 @@ namespace {
 
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kEvalExamples =
     "A JSONL file is a task; so is each file of a folder (BLiMP). The fields tell the form:\n"
     "  query, choices, gold               the likeliest choice counts (ARC, PIQA, COPA)\n"
     "  context_options, continuation, gold  the context that makes it likeliest (Winograd)\n"
@@ -180,8 +181,7 @@ EvalResult RunTask(const EvalTask& task, LocalModel& model, uint32_t context,
                   task.name + accuracy);
   });
   judge.result().tokens = scorer.tokens_computed();
-  judge.result().seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  judge.result().seconds = fabric::SecondsSince(start);
   return judge.result();
 }
 
@@ -301,7 +301,7 @@ void AddEval(CLI::App& root, Run* run) {
   auto flags = std::make_shared<EvalFlags>();
   CLI::App* command =
       root.add_subcommand("eval", "Accuracy on multiple-choice, cloze and minimal-pair tests");
-  command->footer(kExamples);
+  command->footer(kEvalExamples);
   command->add_option("tasks", flags->paths, "JSONL files, or folders of them")
       ->type_name("FILE...")
       ->required();

@@ -21,7 +21,7 @@ namespace {
 using engine::TokenId;
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kGenerateExamples =
     "Examples:\n"
     "  tern generate --prompt \"Once upon a time\" --max-tokens 64\n"
     "  tern generate --chat --prompt \"Do you like movies?\" --temperature 0\n"
@@ -151,7 +151,7 @@ int RunGenerate(const GenerateFlags& flags) {
 void AddGenerate(CLI::App& root, Run* run) {
   auto flags = std::make_shared<GenerateFlags>();
   CLI::App* command = root.add_subcommand("generate", "Continue one prompt on the terminal");
-  command->footer(kExamples);
+  command->footer(kGenerateExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   flags->prompt_option =

@@ -14,7 +14,7 @@
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kHealthExamples =
     "Exit code 0 when the server answers 200: a health check for images without curl.\n"
     "\n"
     "Examples:\n"
@@ -128,7 +128,7 @@ int RunHealth(const HealthFlags& flags) {
 void AddHealth(CLI::App& root, Run* run) {
   auto flags = std::make_shared<HealthFlags>();
   CLI::App* command = root.add_subcommand("health", "Ask a running server whether it is well");
-  command->footer(kExamples);
+  command->footer(kHealthExamples);
   command->add_option("--url", flags->url, "what to ask")->type_name("URL")->capture_default_str();
   command->add_option("--timeout", flags->timeout, "seconds to wait")
       ->type_name("N")

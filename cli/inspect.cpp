@@ -23,7 +23,7 @@ namespace {
 
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kInspectExamples =
     "Examples:\n"
     "  tern inspect model.gguf\n"
     "  tern inspect model.gguf --fabric-layout pt5 --json\n"
@@ -275,7 +275,7 @@ void AddInspect(CLI::App& root, Run* run) {
   auto flags = std::make_shared<InspectFlags>();
   CLI::App* command =
       root.add_subcommand("inspect", "What is in a model file, and how it would run here");
-  command->footer(kExamples);
+  command->footer(kInspectExamples);
   command->add_option("model,-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_flag("--json", flags->json, "one JSON object");

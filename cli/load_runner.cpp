@@ -121,10 +121,10 @@ class Stream : public server::ClientEvents {
 };
 
 // Everything of one run; lives on the thread of the client.
-class Run {
+class LoadRun {
  public:
-  Run(server::HttpClient& client, const LoadPlan& plan,
-      const std::function<void(size_t, double)>& on_progress, const std::function<bool()>& stop)
+  LoadRun(server::HttpClient& client, const LoadPlan& plan,
+          const std::function<void(size_t, double)>& on_progress, const std::function<bool()>& stop)
       : client_(client),
         plan_(plan),
         on_progress_(on_progress),
@@ -211,7 +211,7 @@ class Page : public server::ClientEvents {
 std::vector<LoadSample> RunLoad(server::HttpClient& client, const LoadPlan& plan,
                                 const std::function<void(size_t, double)>& on_progress,
                                 const std::function<bool()>& stop) {
-  return Run(client, plan, on_progress, stop).Go();
+  return LoadRun(client, plan, on_progress, stop).Go();
 }
 
 std::string Fetch(server::HttpClient& client, const server::ClientUrl& url,

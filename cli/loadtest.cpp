@@ -22,7 +22,7 @@ namespace {
 
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kLoadTestExamples =
     "Sends streamed requests to a server with OpenAI's API and tells how long answers took.\n"
     "  --concurrency N   closed loop: N clients, each sends again when it has its answer\n"
     "  --rate R          open loop: R requests per second, at random times (Poisson), whether or\n"
@@ -310,7 +310,7 @@ void AddLoadTest(CLI::App& root, Run* run) {
   auto flags = std::make_shared<LoadTestFlags>();
   CLI::App* command =
       root.add_subcommand("loadtest", "Measure a server with OpenAI's API under load");
-  command->footer(kExamples);
+  command->footer(kLoadTestExamples);
   command->add_option("--url", flags->url, "base URL, with or without /v1; http or https")
       ->type_name("URL")
       ->capture_default_str();

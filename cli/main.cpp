@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kDescription =
     "Tern serves ternary language models: weights in {-1, 0, +1}, as in BitNet b1.58.";
 
-constexpr const char* kExamples =
+constexpr const char* kProgramExamples =
     "Examples:\n"
     "  tern serve                                     the bundled model on http://127.0.0.1:8080\n"
     "  tern serve --model model.gguf --port 9000\n"
@@ -115,7 +115,7 @@ int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
 
 int Main(int argc, char** argv) {
   CLI::App app(kDescription, "tern");
-  app.footer(kExamples);
+  app.footer(kProgramExamples);
   app.set_version_flag("--version", "tern " TERN_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);

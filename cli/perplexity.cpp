@@ -17,6 +17,7 @@
 #include "cli/model_path.h"
 #include "cli/output_file.h"
 #include "cli/text_score.h"
+#include "fabric/seconds_since.h"
 #include "server/json.h"
 
 namespace cli {
@@ -24,7 +25,7 @@ namespace {
 
 using engine::TokenId;
 
-constexpr const char* kExamples =
+constexpr const char* kPerplexityExamples =
     "The text is tokenised once and cut into chunks of --context tokens; the first token of each "
     "is\n"
     "replaced by BOS when the model adds one, and the second half of each chunk is scored.\n"
@@ -49,12 +50,12 @@ struct PerplexityFlags {
 };
 
 // What is computed beside the perplexity, position by position.
-class Recorder {
+class ScoreRecorder {
  public:
-  Recorder(const PerplexityFlags& flags, LogitsHeader header) {
+  ScoreRecorder(const PerplexityFlags& flags, LogitsHeader header) {
     if (!flags.save_logits.empty()) writer_.emplace(flags.save_logits, header);
   }
-  explicit Recorder(std::unique_ptr<LogitsReader> base) : base_(std::move(base)) {}
+  explicit ScoreRecorder(std::unique_ptr<LogitsReader> base) : base_(std::move(base)) {}
 
   OnPosition Callback() {
     if (!writer_ && base_ == nullptr) return {};
@@ -164,12 +165,12 @@ int RunPerplexity(const PerplexityFlags& flags) {
                          .chunks = chunks,
                          .tokens = work.tokens};
   header.tokens.resize(chunks * work.options.context);
-  Recorder recorder = work.base ? Recorder(std::move(work.base)) : Recorder(flags, header);
+  ScoreRecorder recorder =
+      work.base ? ScoreRecorder(std::move(work.base)) : ScoreRecorder(flags, header);
   const TextScore score =
       ScoreText(model, work.tokens, work.options, PrintChunk, recorder.Callback());
   const std::optional<Divergence::Summary> divergence = recorder.Finish();
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = fabric::SecondsSince(start);
   if (flags.json) {
     server::Json result = {{"perplexity", score.perplexity()},
                            {"stderr", score.standard_error()},
@@ -192,7 +193,7 @@ int RunPerplexity(const PerplexityFlags& flags) {
 void AddPerplexity(CLI::App& root, Run* run) {
   auto flags = std::make_shared<PerplexityFlags>();
   CLI::App* command = root.add_subcommand("perplexity", "How well a model predicts a text");
-  command->footer(kExamples);
+  command->footer(kPerplexityExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   command->add_option("-f,--file", flags->file, "text; - is standard input")->type_name("FILE");

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -17,10 +15,12 @@
 #include "cli/local_model.h"
 #include "cli/output_file.h"
 #include "cli/progress_line.h"
+#include "cli/temporary_model.h"
 #include "cli/tensor_type.h"
 #include "cli/text_score.h"
 #include "engine/model.h"
 #include "engine/quantize/quantizer.h"
+#include "fabric/seconds_since.h"
 #include "server/json.h"
 
 namespace cli {
@@ -35,7 +35,7 @@ using quantize::QuantizeReport;
 using quantize::TensorReport;
 using server::Json;
 
-constexpr const char* kExamples =
+constexpr const char* kQuantizeExamples =
     "Floats become trits by a calibration; floats that are ternary already keep trits and scales\n"
     "(unless --recalibrate). Ternary input is repacked: trits always the same, scales exactly, or\n"
     "the file is refused unless --allow-scale-rounding. Norms, embeddings, head and expert "
@@ -74,10 +74,6 @@ struct QuantizeFlags {
   bool force = false;
   bool json = false;
 };
-
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // std::nullopt for "keep"; `ternary` is what "ternary" stands for.
 std::optional<gguf::TensorType> ParseTarget(const std::string& name, gguf::TensorType ternary) {
@@ -166,23 +162,6 @@ quantize::OnQuantizeProgress ShowProgress() {
 }
 
 // A model file for a measurement, removed with the object.
-class TemporaryModel {
- public:
-  TemporaryModel()
-      : path_(fs::temp_directory_path() / ("tern-quantize-" + std::to_string(getpid()) + ".gguf")) {
-  }
-  TemporaryModel(const TemporaryModel&) = delete;
-  TemporaryModel& operator=(const TemporaryModel&) = delete;
-  ~TemporaryModel() {
-    std::error_code error;
-    fs::remove(path_, error);
-  }
-  std::string path() const { return path_.string(); }
-
- private:
-  fs::path path_;
-};
-
 struct Perplexity {
   double value = 0;
   double standard_error = 0;
@@ -306,7 +285,7 @@ int RunConversion(const quantize::Quantizer& quantizer, const QuantizeFlags& fla
   const bool temporary = flags.dry_run && before.has_value();
   std::optional<TemporaryModel> scratch;
   if (temporary) scratch.emplace();
-  const std::string path = temporary ? scratch->path() : flags.output;
+  const std::string path = temporary ? scratch->path().string() : flags.output;
   const QuantizeReport report = flags.dry_run && !temporary
                                     ? quantizer.Measure(ShowProgress())
                                     : quantizer.WriteFile(path, ShowProgress());
@@ -319,7 +298,7 @@ int RunConversion(const quantize::Quantizer& quantizer, const QuantizeFlags& fla
       result["perplexity"] = {{"before", PerplexityJson(*before)},
                               {"after", PerplexityJson(*after)}};
     }
-    result["seconds"] = SecondsSince(start);
+    result["seconds"] = fabric::SecondsSince(start);
     std::cout << server::Dump(result) << std::endl;
     return kSuccess;
   }
@@ -393,8 +372,8 @@ int RunSweep(const gguf::File& file, const QuantizeFlags& flags, QuantizeOptions
       point.report = quantizer.Measure(ShowProgress());
     } else {
       const TemporaryModel model;
-      point.report = quantizer.WriteFile(model.path(), ShowProgress());
-      point.perplexity = MeasurePerplexity(model.path(), flags, ConfigForOutput(config));
+      point.report = quantizer.WriteFile(model.path().string(), ShowProgress());
+      point.perplexity = MeasurePerplexity(model.path().string(), flags, ConfigForOutput(config));
     }
     PrintSweepPoint(point, flags);
   }
@@ -481,7 +460,7 @@ void AddQuantize(CLI::App& root, Run* run) {
   auto flags = std::make_shared<QuantizeFlags>();
   CLI::App* command =
       root.add_subcommand("quantize", "Turn a float model ternary, or repack a ternary one");
-  command->footer(kExamples);
+  command->footer(kQuantizeExamples);
   command->add_option("input", flags->input, "GGUF file; any part of a split one")
       ->type_name("INPUT")
       ->required();

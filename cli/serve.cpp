@@ -25,7 +25,7 @@
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kServeExamples =
     "Without --model the bundled demo model is served. Settings come from, weakest first: "
     "defaults,\n"
     "the TOML file of --config, the environment (TERN_SERVER_PORT=9000), flags.\n"
@@ -233,7 +233,7 @@ int RunServe(const ServeFlags& flags) {
 void AddServe(CLI::App& root, Run* run) {
   auto flags = std::make_shared<ServeFlags>();
   CLI::App* command = root.add_subcommand("serve", "Serve models over HTTP (OpenAI's API)");
-  command->footer(kExamples);
+  command->footer(kServeExamples);
   command->add_flag("--print-config", flags->print_config,
                     "print the effective settings as TOML and end");
   flags->config.AddTo(*command, {"model", "server", "scheduler", "engine", "fabric"});

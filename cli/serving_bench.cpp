@@ -33,7 +33,7 @@ double Quantile(std::vector<double> values, double share) {
 }
 
 // Keeps when the tokens of one request came.
-class Recorder : public scheduler::TokenSink {
+class TokenRecorder : public scheduler::TokenSink {
  public:
   void OnEvent(TokenEvent event) noexcept override {
     if (event.has_token) {
@@ -60,9 +60,9 @@ class Session {
             scheduler_, runtime.runner(), Now,
             options.speculation == Speculation::kOff ? std::nullopt : runtime.draft_source()) {}
 
-  std::shared_ptr<Recorder> Submit(std::vector<TokenId> prompt, uint32_t max_tokens,
-                                   std::vector<TokenId> forced = {}) {
-    auto recorder = std::make_shared<Recorder>();
+  std::shared_ptr<TokenRecorder> Submit(std::vector<TokenId> prompt, uint32_t max_tokens,
+                                        std::vector<TokenId> forced = {}) {
+    auto recorder = std::make_shared<TokenRecorder>();
     Request request;
     request.id = ++last_id_;
     request.prompt = std::move(prompt);
@@ -86,7 +86,7 @@ class Session {
   scheduler::RequestId last_id_ = 0;
 };
 
-void ExpectServed(const Recorder& recorder) {
+void ExpectServed(const TokenRecorder& recorder) {
   if (!recorder.error.empty()) throw std::runtime_error(recorder.error);
 }
 
@@ -221,7 +221,7 @@ MixedResult ServingBench::Mixed(const MixedPlan& plan, bool chunked) {
   Session session(*runtime_, options);
   const uint32_t vocabulary = runtime_->model().config().vocabulary;
   const uint32_t room = runtime_->runner().context_length() - plan.short_prompt;
-  std::vector<std::shared_ptr<Recorder>> streams;
+  std::vector<std::shared_ptr<TokenRecorder>> streams;
   for (uint32_t i = 0; i < plan.streams; ++i) {
     streams.push_back(session.Submit(SomePrompt(plan.short_prompt, 1000 + i, vocabulary), room));
   }
@@ -231,7 +231,7 @@ MixedResult ServingBench::Mixed(const MixedPlan& plan, bool chunked) {
   const auto long_request =
       session.Submit(SomePrompt(plan.long_prompt, 1, vocabulary), plan.short_tokens);
   // The short ones come while the long prompt is computed: right behind it.
-  std::vector<std::shared_ptr<Recorder>> shorts;
+  std::vector<std::shared_ptr<TokenRecorder>> shorts;
   for (uint32_t i = 0; i < plan.short_requests; ++i) {
     shorts.push_back(
         session.Submit(SomePrompt(plan.short_prompt, 2 + i, vocabulary), plan.short_tokens));

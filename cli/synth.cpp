@@ -11,7 +11,7 @@
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kSynthExamples =
     "The same options give the same bytes on every machine.\n"
     "\n"
     "Examples:\n"
@@ -44,7 +44,7 @@ int RunSynth(SynthFlags& flags) {
 void AddSynth(CLI::App& root, Run* run) {
   auto flags = std::make_shared<SynthFlags>();
   CLI::App* command = root.add_subcommand("synth", "Write a synthetic ternary model");
-  command->footer(kExamples);
+  command->footer(kSynthExamples);
   command->add_option("--shape", flags->shape, "dimensions: " + ShapeNames())
       ->type_name("NAME")
       ->required();

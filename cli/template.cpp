@@ -16,7 +16,7 @@
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kTemplateExamples =
     "The input is one JSON object: messages, and any other variable of the template\n"
     "(add_generation_prompt, tools, bos_token, ...). Prints the rendering and nothing else. When "
     "the\n"
@@ -72,7 +72,7 @@ int RunTemplate(const TemplateFlags& flags) {
 void AddTemplate(CLI::App& root, Run* run) {
   auto flags = std::make_shared<TemplateFlags>();
   CLI::App* command = root.add_subcommand("template", "Render a chat template");
-  command->footer(kExamples);
+  command->footer(kTemplateExamples);
   CLI::Option* file =
       command->add_option("--file", flags->file, "Jinja template")->type_name("FILE");
   command->add_option("-m,--model", flags->model, "take the template of this GGUF file")

@@ -13,7 +13,7 @@
 namespace cli {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kTokenizeExamples =
     "Works on vocabulary-only files too, of any architecture.\n"
     "\n"
     "Examples:\n"
@@ -80,7 +80,7 @@ int RunTokenize(const TokenizeFlags& flags) {
 void AddTokenize(CLI::App& root, Run* run) {
   auto flags = std::make_shared<TokenizeFlags>();
   CLI::App* command = root.add_subcommand("tokenize", "Token ids of texts");
-  command->footer(kExamples);
+  command->footer(kTokenizeExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
   flags->text_option = command->add_option("--text", flags->text, "text to encode");

@@ -21,9 +21,6 @@
 namespace engine {
 namespace {
 
-// Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
-constexpr size_t kRowsPerTask = 64;
-
 // The scales of a ternary tensor, reduced to the fewest that say the same.
 struct CollapsedScales {
   fabric::ScaleKind kind = fabric::ScaleKind::kTensor;
@@ -66,7 +63,7 @@ GroupTable ReadGroups(const gguf::TensorInfo& info, const gguf::TernaryDecoder& 
   table.scales.resize(rows.count * per_row);
   table.active.resize(rows.count * per_row);
   std::atomic<uint64_t> zeros = 0;
-  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::ParallelFor(rows.count, kDecodedRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(info.cols());
     uint64_t task_zeros = 0;
     for (size_t row = begin; row < end; ++row) {
@@ -130,7 +127,7 @@ fabric::TernaryMatrix FillTernary(const gguf::TernaryDecoder& decoder, const Row
         });
   }
   fabric::TernaryMatrix matrix(rows.count, cols, collapsed.kind, decoder.group(), layout);
-  fabric::ParallelFor(rows.count, kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::ParallelFor(rows.count, kDecodedRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(cols);
     std::vector<float> file_scales(per_row);
     const std::span<const float> scales(collapsed.scales);

@@ -48,7 +48,7 @@ bool Usable(std::span<const float> logits) {
 }
 
 // weights[i] = exp((logits[i] - best) / temperature); returns their sum in a fixed order.
-float Weights(std::span<const float> logits, float best, float temperature, float* weights) {
+float SoftmaxWeights(std::span<const float> logits, float best, float temperature, float* weights) {
   // Finite at any temperature, so that the best token's 0 stays 0.
   const float inverse = std::min(1.0F / temperature, 1e30F);
   for (size_t i = 0; i < logits.size(); ++i) weights[i] = (logits[i] - best) * inverse;
@@ -245,8 +245,8 @@ double Sampler::SumWeights(std::span<const float> logits, float best) {
   chunk_sums_.clear();
   double total = 0.0;
   for (size_t first = 0; first < logits.size(); first += kChunk) {
-    chunk_sums_.push_back(
-        static_cast<double>(Weights(Chunk(logits, first), best, params_.temperature, weights)));
+    chunk_sums_.push_back(static_cast<double>(
+        SoftmaxWeights(Chunk(logits, first), best, params_.temperature, weights)));
     total += chunk_sums_.back();
   }
   return total;
@@ -266,7 +266,7 @@ TokenId Sampler::DrawFromAll(std::span<const float> logits, float best, double u
   }
   float weights[kChunk];
   const std::span<const float> part = Chunk(logits, chunk * kChunk);
-  Weights(part, best, params_.temperature, weights);
+  SoftmaxWeights(part, best, params_.temperature, weights);
   // Where rounding leaves the target above the chunk's own sum, the chunk's last token is meant.
   TokenId last = -1;
   for (size_t i = 0; i < part.size() && before <= target; ++i) {
@@ -414,7 +414,7 @@ void Sampler::CollectAbove(std::span<const float> logits, float best, float leas
   candidates_.clear();
   for (size_t first = 0; first < logits.size(); first += kChunk) {
     const std::span<const float> part = Chunk(logits, first);
-    Weights(part, best, params_.temperature, weights);
+    SoftmaxWeights(part, best, params_.temperature, weights);
     for (size_t i = 0; i < part.size(); ++i) {
       if (weights[i] < least_weight || weights[i] == 0.0F) continue;
       candidates_.push_back({static_cast<TokenId>(first + i), part[i]});
@@ -460,7 +460,7 @@ void Sampler::AppendWeights(size_t end, float best) {
   while (first < end) {
     const size_t count = std::min(kChunk, end - first);
     for (size_t i = 0; i < count; ++i) logits[i] = candidates_[first + i].logit;
-    Weights({logits, count}, best, params_.temperature, weights_.data() + first);
+    SoftmaxWeights({logits, count}, best, params_.temperature, weights_.data() + first);
     first += count;
   }
 }

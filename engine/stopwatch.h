@@ -2,14 +2,14 @@
 
 #include <chrono>
 
+#include "fabric/seconds_since.h"
+
 namespace engine {
 
 // Wall seconds since construction.
 class Stopwatch {
  public:
-  double Seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  double Seconds() const { return fabric::SecondsSince(start_); }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

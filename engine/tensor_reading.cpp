@@ -7,12 +7,7 @@
 #include "gguf/codec.h"
 
 namespace engine {
-namespace {
-
-// Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
-constexpr size_t kRowsPerTask = 64;
-
-}  // namespace
+namespace {}  // namespace
 
 std::optional<fabric::DenseType> NativeDenseType(gguf::TensorType type) {
   switch (type) {
@@ -80,7 +75,7 @@ fabric::DenseMatrix ReadDense(const gguf::File& file, const gguf::TensorInfo& in
   const auto bytes = file.TensorBytes(info);
   fabric::DenseMatrix matrix(type, rows, static_cast<uint32_t>(info.cols()));
   const bool copy = NativeDenseType(info.type) == type && factor == 1.0F;
-  fabric::ParallelFor(rows, kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::ParallelFor(rows, kDecodedRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<float> values(copy ? 0 : info.cols());
     for (size_t row = begin; row < end; ++row) {
       const std::span<uint8_t> out = matrix.Row(static_cast<uint32_t>(row));
@@ -109,7 +104,7 @@ fabric::QuantizedMatrix ReadQuantized(const gguf::File& file, const gguf::Tensor
                                       fabric::QuantizedType type) {
   const auto bytes = file.TensorBytes(info);
   fabric::QuantizedMatrix matrix(type, rows, static_cast<uint32_t>(info.cols()));
-  fabric::ParallelFor(rows, kRowsPerTask, [&](size_t begin, size_t end) {
+  fabric::ParallelFor(rows, kDecodedRowsPerTask, [&](size_t begin, size_t end) {
     gguf::BlockCodes blocks;
     for (size_t row = begin; row < end; ++row) {
       gguf::ReadBlockCodes(info, bytes, first_row + row, &blocks);

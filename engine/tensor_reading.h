@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +10,9 @@
 #include "gguf/reader.h"
 
 namespace engine {
+
+// Rows that one task decodes: enough to repay the task, few enough to spread a small matrix.
+inline constexpr size_t kDecodedRowsPerTask = 64;
 
 // The dense type that holds a tensor's bytes as they are, if there is one.
 std::optional<fabric::DenseType> NativeDenseType(gguf::TensorType type);

@@ -22,7 +22,7 @@ constexpr size_t kTaskPanels = 16;
 // The step between levels that is best for a Gaussian row of standard deviation 1.
 constexpr float kGaussianStep = 0.9957F;
 // Covers the roundings of float sums and of the rotation.
-constexpr float kUp = 1.0F + 1e-5F;
+constexpr float kRoundedUp = 1.0F + 1e-5F;
 // Squares of a row shorter than this are lost below the smallest float.
 constexpr float kShortest = 1e-18F;
 
@@ -69,7 +69,7 @@ class CoarseScreen::PanelBuilder {
     const float level_squares = Dot(levels_.data(), levels_.data(), row_.size());
     sketch_.scales[row] = scale;
     sketch_.reach[row] = Reach(squares, scale * scale * level_squares);
-    return std::sqrt(squares) * kUp + kShortest;
+    return std::sqrt(squares) * kRoundedUp + kShortest;
   }
 
  private:
@@ -90,7 +90,7 @@ class CoarseScreen::PanelBuilder {
   float Reach(float squares, float sketch) const {
     if (!std::isfinite(squares)) return std::numeric_limits<float>::infinity();
     const float widest = std::sqrt(std::max(sketch - squares, sketch / 16));
-    return widest / std::sqrt(static_cast<float>(row_.size())) * kMargin * kUp + kShortest;
+    return widest / std::sqrt(static_cast<float>(row_.size())) * kMargin * kRoundedUp + kShortest;
   }
 
   const Matrix& matrix_;
@@ -171,8 +171,9 @@ void CoarseScreen::EncodeActivations(const ActivationView& x, uint32_t token) no
     squares += double{values_[i]} * double{values_[i]};
     errors += error * error;
   }
-  norms_[token] = finite ? static_cast<float>(std::sqrt(squares) + 4 * std::sqrt(errors)) * kUp
-                         : std::numeric_limits<float>::quiet_NaN();
+  norms_[token] = finite
+                      ? static_cast<float>(std::sqrt(squares) + 4 * std::sqrt(errors)) * kRoundedUp
+                      : std::numeric_limits<float>::quiet_NaN();
 }
 
 void CoarseScreen::Sketch(const ActivationView& x) noexcept {

@@ -11,6 +11,7 @@
 #include "fabric/panel_layout.h"
 #include "fabric/parallel.h"
 #include "fabric/projection.h"
+#include "fabric/seconds_since.h"
 #include "fabric/sparse/mix.h"
 #include "fabric/sparse/sparse_lines.h"
 
@@ -59,7 +60,7 @@ class Workload {
     } else {
       team->ParallelFor(tiles, 1, std::ref(work));
     }
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return SecondsSince(start);
   }
 
  private:
@@ -100,7 +101,7 @@ constexpr uint32_t kSparseCols = 4096;
 constexpr double kFewNonZeros = 0.02;
 constexpr double kManyNonZeros = 0.1;
 constexpr uint32_t kPromptTokens = 32;
-constexpr size_t kRowsPerTask = 256;
+constexpr size_t kSparseRowsPerTask = 256;
 constexpr double kDensestFound = 0.5;
 // Of runs of a few milliseconds, which a busy machine disturbs more.
 constexpr int kShortRuns = 16;
@@ -125,7 +126,7 @@ TernaryMatrix Zeros(TernaryLayout layout) {
   TernaryMatrix matrix(kSparseRows, kSparseCols, ScaleKind::kTensor, 0, layout);
   const std::vector<int8_t> trits(kSparseCols);
   const float scale = 1.0F;
-  ParallelFor(kSparseRows, kRowsPerTask, [&](size_t begin, size_t end) {
+  ParallelFor(kSparseRows, kSparseRowsPerTask, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; ++row) {
       matrix.SetRow(static_cast<uint32_t>(row), trits, {&scale, 1});
     }
@@ -173,7 +174,7 @@ class SparseWorkload {
     } else {
       team->ParallelFor(kSparseRows / kTileRows, 1, std::ref(work));
     }
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return SecondsSince(start);
   }
 
  private:

@@ -6,13 +6,14 @@
 
 #include "fabric/aligned_buffer.h"
 #include "fabric/kernels/peak.h"
+#include "fabric/seconds_since.h"
 
 namespace fabric {
 namespace {
 
 constexpr size_t kReadBytes = size_t{512} << 20;
 constexpr size_t kPieceBytes = size_t{1} << 20;
-constexpr int kRuns = 5;
+constexpr int kMeasuredRuns = 5;
 constexpr double kMinSeconds = 0.01;
 
 kernels::PeakKernels KernelsOf(Isa isa) {
@@ -41,11 +42,11 @@ std::atomic<uint64_t> result_sink{0};
 template <typename Work>
 double FastestSeconds(const Work& work) {
   double best = 1e30;
-  for (int run = 0; run < kRuns; ++run) {
+  for (int run = 0; run < kMeasuredRuns; ++run) {
     const auto start = std::chrono::steady_clock::now();
     work();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    best = std::min(best, seconds.count());
+    const double seconds = SecondsSince(start);
+    best = std::min(best, seconds);
   }
   return best;
 }

@@ -19,7 +19,7 @@ using kernels::QuantizedFormat;
 
 // Rows that one task decodes. Their sums are added in the order of the tasks, so that an estimate
 // does not depend on the threads.
-constexpr size_t kRowsPerTask = 64;
+constexpr size_t kPlaneRowsPerTask = 64;
 // Levels reach from -128 to 127.
 constexpr int32_t kLowestLevel = -128;
 constexpr size_t kLevels = 256;
@@ -101,13 +101,13 @@ std::vector<double> ColumnWeights(uint32_t cols, std::span<const float> mean_squ
 }
 
 Statistics StatisticsOf(const QuantizedMatrix& matrix, std::span<const double> weights) {
-  const size_t tasks = (matrix.rows() + kRowsPerTask - 1) / kRowsPerTask;
+  const size_t tasks = (matrix.rows() + kPlaneRowsPerTask - 1) / kPlaneRowsPerTask;
   std::vector<Statistics> parts(tasks);
   ParallelFor(tasks, 1, [&](size_t begin, size_t end) {
     std::vector<int16_t> levels(matrix.cols());
     for (size_t task = begin; task < end; ++task) {
-      const size_t last = std::min<size_t>((task + 1) * kRowsPerTask, matrix.rows());
-      for (size_t row = task * kRowsPerTask; row < last; ++row) {
+      const size_t last = std::min<size_t>((task + 1) * kPlaneRowsPerTask, matrix.rows());
+      for (size_t row = task * kPlaneRowsPerTask; row < last; ++row) {
         AddRow(matrix, static_cast<uint32_t>(row), weights, levels, &parts[task]);
       }
     }
@@ -185,7 +185,7 @@ PlaneMatrix::PlaneMatrix(const QuantizedMatrix& matrix, const PlaneChoice& choic
 void PlaneMatrix::SetPlanes(const QuantizedMatrix& matrix) {
   const int32_t largest = Largest(choice_.planes);
   const std::array<float, 1> one = {1.0F};
-  ParallelFor(matrix.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+  ParallelFor(matrix.rows(), kPlaneRowsPerTask, [&](size_t begin, size_t end) {
     const size_t cols = matrix.cols();
     std::vector<int16_t> levels(cols);
     std::vector<int8_t> trits(cols * choice_.planes);

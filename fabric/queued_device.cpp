@@ -5,14 +5,12 @@
 #include <new>
 #include <utility>
 
+#include "fabric/seconds_since.h"
+
 namespace fabric {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 }  // namespace
 

@@ -12,9 +12,9 @@ namespace fabric {
 namespace {
 
 // |sum| < 2^22, so that a relative error of 2^-24 cannot reach the next integer.
-constexpr uint32_t kMaxCols = 1U << 15;
-constexpr float kLargestSum = float{kMaxCols} * 128;
-constexpr size_t kRowsPerTask = 256;
+constexpr uint32_t kMaxCheckedCols = 1U << 15;
+constexpr float kLargestSum = float{kMaxCheckedCols} * 128;
+constexpr size_t kCheckedRowsPerTask = 256;
 
 uint32_t WordOf(uint32_t row) { return static_cast<uint32_t>(sparse::Mix(row + 1)) | 1; }
 
@@ -34,9 +34,9 @@ bool Invertible(float factor) {
 }  // namespace
 
 RowCheck::RowCheck(const TernaryMatrix& matrix) {
-  if (matrix.scale_kind() == ScaleKind::kGroup || matrix.cols() > kMaxCols) return;
+  if (matrix.scale_kind() == ScaleKind::kGroup || matrix.cols() > kMaxCheckedCols) return;
   columns_.resize(matrix.cols());
-  ParallelFor(matrix.rows(), kRowsPerTask, [&](size_t begin, size_t end) {
+  ParallelFor(matrix.rows(), kCheckedRowsPerTask, [&](size_t begin, size_t end) {
     std::vector<int8_t> trits(matrix.cols());
     std::vector<uint32_t> sums(matrix.cols());
     for (size_t row = begin; row < end; ++row) {

@@ -21,7 +21,7 @@ constexpr size_t kTaskRows = 256;
 // Columns of the narrowest sub-block, and the kernels' vectors of rows.
 constexpr uint32_t kVector = 16;
 // Covers the roundings of sums in double and of the conversion to float.
-constexpr double kUp = 1.0 + 1e-6;
+constexpr double kUpward = 1.0 + 1e-6;
 
 // Sums over 16 columns from `col` of the lower plane's field and of its square.
 struct FieldSums {
@@ -75,8 +75,8 @@ RowBounds MeasureRow(const kernels::QuantizedTile& tile, uint32_t row) {
   const double gamma = roundings * u / (1.0 - roundings * u);
   // A sketch's code may lie outside the matrix's own range by half a step.
   const double length = std::sqrt(longest) * (largest_code + 1) / largest_code;
-  return {.reach = static_cast<float>((std::sqrt(residual) + gamma * 2 * length) * kUp),
-          .length = static_cast<float>(length * kUp)};
+  return {.reach = static_cast<float>((std::sqrt(residual) + gamma * 2 * length) * kUpward),
+          .length = static_cast<float>(length * kUpward)};
 }
 
 }  // namespace
@@ -128,7 +128,7 @@ void StrictScreen::Sketch(const ActivationView& x) noexcept {
       const double d = x.scales[token * x.scale_stride + block];
       sum += d * d * squares;
     }
-    norms_[token] = static_cast<float>(std::sqrt(sum) * kUp);
+    norms_[token] = static_cast<float>(std::sqrt(sum) * kUpward);
   }
   // Doubled sketches are halved here, which is exact.
   const bool doubled = kernels::IsDoubled(quantized_.format(), 1);

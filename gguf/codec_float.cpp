@@ -48,7 +48,7 @@ void EncodeTwoByte(const float* values, uint64_t count, uint8_t* blocks) {
   for (uint64_t i = 0; i < count; ++i) Store(kConvert(values[i]), blocks + 2 * i);
 }
 
-constexpr BlockCodec kCodecs[] = {
+constexpr BlockCodec kFloatCodecs[] = {
     {TensorType::kF32, DecodeF32, EncodeF32},
     {TensorType::kF16, DecodeTwoByte<WidenHalf>, EncodeTwoByte<FloatToHalf>},
     {TensorType::kBF16, DecodeTwoByte<Bf16ToFloat>, EncodeTwoByte<FloatToBf16>},
@@ -77,7 +77,7 @@ uint16_t FloatToHalf(float value) {
 }
 
 const BlockCodec* FindFloatCodec(TensorType type) {
-  for (const BlockCodec& codec : kCodecs) {
+  for (const BlockCodec& codec : kFloatCodecs) {
     if (codec.type == type) return &codec;
   }
   return nullptr;

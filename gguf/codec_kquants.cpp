@@ -8,7 +8,7 @@ namespace gguf {
 namespace {
 
 // Superblocks of 256 weights whose sub-blocks have small integer scales.
-constexpr int kBlock = 256;
+constexpr int kSuperBlock = 256;
 
 // Into bytes that were zero.
 void SetBits(int bits, int shift, uint8_t* byte) {
@@ -28,7 +28,7 @@ constexpr TwoBitPlace PlaceTwoBit(int sub) {
 // Weight 128 h + 32 l + m is field l of qs[32 h + m]; sub-blocks of 16; w = d sc q - dmin mn.
 void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
   constexpr int kBytes = 84;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kSuperBlock) {
     const uint8_t* qs = block + 16;
     const float d = LoadHalf(block + 80);
     const float dmin = LoadHalf(block + 82);
@@ -46,14 +46,14 @@ void DecodeQ2_K(const uint8_t* block, uint64_t count, float* out) {
 
 void EncodeQ2_K(const float* values, uint64_t count, uint8_t* block) {
   constexpr int kBytes = 84;
-  constexpr LevelShape kShape = {.values = kBlock,
+  constexpr LevelShape kShape = {.values = kSuperBlock,
                                  .sub_block = 16,
                                  .lowest_level = 0,
                                  .highest_level = 3,
                                  .lowest_scale = 0,
                                  .highest_scale = 15,
                                  .highest_min = 15};
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kSuperBlock) {
     const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kBytes, uint8_t{0});
     StoreHalf(chosen.scale, block + 80);
@@ -70,7 +70,7 @@ void EncodeQ2_K(const float* values, uint64_t count, uint8_t* block) {
 
 void SplitQ2_K(const uint8_t* block, uint64_t count, BlockParts out) {
   constexpr int kBytes = 84;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kSuperBlock) {
     *out.scales++ = Load<uint16_t>(block + 80);
     *out.mins++ = Load<uint16_t>(block + 82);
     for (int sub = 0; sub < 16; ++sub) {
@@ -101,7 +101,7 @@ void SetQ3Scale(int scale, int i, uint8_t* scales) {
 // Two low bits as in Q2_K; bit 4 h + l of hmask[m] adds 4; w = d sc (q - 4).
 void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
   constexpr int kBytes = 110;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kSuperBlock) {
     const uint8_t* qs = block + 32;
     const float d = LoadHalf(block + 108);
     for (int sub = 0; sub < 16; ++sub) {
@@ -118,13 +118,13 @@ void DecodeQ3_K(const uint8_t* block, uint64_t count, float* out) {
 
 void EncodeQ3_K(const float* values, uint64_t count, uint8_t* block) {
   constexpr int kBytes = 110;
-  constexpr LevelShape kShape = {.values = kBlock,
+  constexpr LevelShape kShape = {.values = kSuperBlock,
                                  .sub_block = 16,
                                  .lowest_level = -4,
                                  .highest_level = 3,
                                  .lowest_scale = -32,
                                  .highest_scale = 31};
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kSuperBlock) {
     const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kBytes, uint8_t{0});
     StoreHalf(chosen.scale, block + 108);
@@ -142,7 +142,7 @@ void EncodeQ3_K(const float* values, uint64_t count, uint8_t* block) {
 
 void SplitQ3_K(const uint8_t* block, uint64_t count, BlockParts out) {
   constexpr int kBytes = 110;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kSuperBlock) {
     *out.scales++ = Load<uint16_t>(block + 108);
     for (int sub = 0; sub < 16; ++sub) {
       *out.sub_scales++ = static_cast<int8_t>(Q3Scale(block + 96, sub));
@@ -192,7 +192,7 @@ void DecodeQ45_K(const uint8_t* block, uint64_t count, float* out) {
   constexpr int kHigh = 16;
   constexpr int kLow = kFifthBit ? 48 : 16;
   constexpr int kBytes = kLow + 128;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out += kSuperBlock) {
     const float d = LoadHalf(block);
     const float dmin = LoadHalf(block + 2);
     for (int sub = 0; sub < 8; ++sub) {
@@ -214,14 +214,14 @@ void EncodeQ45_K(const float* values, uint64_t count, uint8_t* block) {
   constexpr int kHigh = 16;
   constexpr int kLow = kFifthBit ? 48 : 16;
   constexpr int kBytes = kLow + 128;
-  constexpr LevelShape kShape = {.values = kBlock,
+  constexpr LevelShape kShape = {.values = kSuperBlock,
                                  .sub_block = 32,
                                  .lowest_level = 0,
                                  .highest_level = kFifthBit ? 31 : 15,
                                  .lowest_scale = 0,
                                  .highest_scale = 63,
                                  .highest_min = 63};
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, values += kSuperBlock) {
     const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kBytes, uint8_t{0});
     StoreHalf(chosen.scale, block);
@@ -242,7 +242,7 @@ void SplitQ45_K(const uint8_t* block, uint64_t count, BlockParts out) {
   constexpr int kHigh = 16;
   constexpr int kLow = kFifthBit ? 48 : 16;
   constexpr int kBytes = kLow + 128;
-  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kBytes, out.codes += kSuperBlock) {
     *out.scales++ = Load<uint16_t>(block);
     *out.mins++ = Load<uint16_t>(block + 2);
     for (int sub = 0; sub < 8; ++sub) {
@@ -280,7 +280,7 @@ constexpr Q6Place PlaceQ6(int sub) {
 }
 
 void DecodeQ6_K(const uint8_t* block, uint64_t count, float* out) {
-  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out += kSuperBlock) {
     const float d = LoadHalf(block + kQ6D);
     for (int sub = 0; sub < 16; ++sub) {
       const Q6Place at = PlaceQ6(sub);
@@ -295,7 +295,7 @@ void DecodeQ6_K(const uint8_t* block, uint64_t count, float* out) {
 }
 
 void SplitQ6_K(const uint8_t* block, uint64_t count, BlockParts out) {
-  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out.codes += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, out.codes += kSuperBlock) {
     *out.scales++ = Load<uint16_t>(block + kQ6D);
     for (int sub = 0; sub < 16; ++sub) {
       const Q6Place at = PlaceQ6(sub);
@@ -310,13 +310,13 @@ void SplitQ6_K(const uint8_t* block, uint64_t count, BlockParts out) {
 }
 
 void EncodeQ6_K(const float* values, uint64_t count, uint8_t* block) {
-  constexpr LevelShape kShape = {.values = kBlock,
+  constexpr LevelShape kShape = {.values = kSuperBlock,
                                  .sub_block = 16,
                                  .lowest_level = -32,
                                  .highest_level = 31,
                                  .lowest_scale = -128,
                                  .highest_scale = 127};
-  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, values += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kQ6Bytes, values += kSuperBlock) {
     const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kQ6Bytes, uint8_t{0});
     StoreHalf(chosen.scale, block + kQ6D);
@@ -342,7 +342,7 @@ int Iq4Scale(const uint8_t* block, int sub) {
 }
 
 void DecodeIQ4_XS(const uint8_t* block, uint64_t count, float* out) {
-  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out += kSuperBlock) {
     const float d = LoadHalf(block);
     for (int s = 0; s < 8; ++s) {
       DecodeNonlinear(block + 8 + 16 * s, d * static_cast<float>(Iq4Scale(block, s)), out + 32 * s);
@@ -351,14 +351,14 @@ void DecodeIQ4_XS(const uint8_t* block, uint64_t count, float* out) {
 }
 
 void EncodeIQ4_XS(const float* values, uint64_t count, uint8_t* block) {
-  constexpr LevelShape kShape = {.values = kBlock,
+  constexpr LevelShape kShape = {.values = kSuperBlock,
                                  .sub_block = 32,
                                  .lowest_level = -127,
                                  .highest_level = 113,
                                  .lowest_scale = -32,
                                  .highest_scale = 31,
                                  .levels = &kNonlinearLevels};
-  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, values += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, values += kSuperBlock) {
     const LevelBlock chosen = ChooseLevels(kShape, values);
     std::fill(block, block + kIq4Bytes, uint8_t{0});
     StoreHalf(chosen.scale, block);
@@ -374,7 +374,7 @@ void EncodeIQ4_XS(const float* values, uint64_t count, uint8_t* block) {
 }
 
 void SplitIQ4_XS(const uint8_t* block, uint64_t count, BlockParts out) {
-  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out.codes += kBlock) {
+  for (uint64_t b = 0; b < count; ++b, block += kIq4Bytes, out.codes += kSuperBlock) {
     *out.scales++ = Load<uint16_t>(block);
     for (int s = 0; s < 8; ++s) {
       *out.sub_scales++ = static_cast<int8_t>(Iq4Scale(block, s));
@@ -385,7 +385,7 @@ void SplitIQ4_XS(const uint8_t* block, uint64_t count, BlockParts out) {
   }
 }
 
-constexpr BlockCodec kCodecs[] = {
+constexpr BlockCodec kKQuantCodecs[] = {
     {TensorType::kQ2_K, DecodeQ2_K, EncodeQ2_K, SplitQ2_K, 16, true},
     {TensorType::kQ3_K, DecodeQ3_K, EncodeQ3_K, SplitQ3_K, 16, false},
     {TensorType::kQ4_K, DecodeQ45_K<false>, EncodeQ45_K<false>, SplitQ45_K<false>, 32, true},
@@ -397,7 +397,7 @@ constexpr BlockCodec kCodecs[] = {
 }  // namespace
 
 const BlockCodec* FindKQuantCodec(TensorType type) {
-  for (const BlockCodec& codec : kCodecs) {
+  for (const BlockCodec& codec : kKQuantCodecs) {
     if (codec.type == type) return &codec;
   }
   return nullptr;

@@ -137,7 +137,7 @@ void EncodeIQ4_NL(const float* values, uint64_t count, uint8_t* block) {
   }
 }
 
-constexpr BlockCodec kCodecs[] = {
+constexpr BlockCodec kLegacyCodecs[] = {
     {TensorType::kQ4_0, Nibbles<false, false>::Decode, Nibbles<false, false>::Encode,
      Nibbles<false, false>::Split, 0, false},
     {TensorType::kQ4_1, Nibbles<true, false>::Decode, Nibbles<true, false>::Encode,
@@ -165,7 +165,7 @@ void PackNibbles(const uint8_t* codes, uint8_t* nibbles) {
 }
 
 const BlockCodec* FindLegacyCodec(TensorType type) {
-  for (const BlockCodec& codec : kCodecs) {
+  for (const BlockCodec& codec : kLegacyCodecs) {
     if (codec.type == type) return &codec;
   }
   return nullptr;

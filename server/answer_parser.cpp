@@ -9,12 +9,6 @@
 #include "server/tool_call_parser.h"
 
 namespace server {
-namespace {
-
-constexpr std::string_view kSpace = " \t\r\n";
-
-}  // namespace
-
 class AnswerParser::Impl {
  public:
   explicit Impl(AnswerSyntax syntax)
@@ -79,7 +73,8 @@ class AnswerParser::Impl {
       feed_.StartRecording();
       while (true) {
         const int byte = co_await feed_.Peek();
-        if (byte == TextFeed::kEnd || kSpace.find(static_cast<char>(byte)) == kSpace.npos) break;
+        if (byte == TextFeed::kEnd || kWhiteSpace.find(static_cast<char>(byte)) == kWhiteSpace.npos)
+          break;
         co_await feed_.Next();
       }
       for (const char expected : syntax_.markers.open) {

@@ -2,14 +2,14 @@
 
 #include <utility>
 
+#include "server/text_feed.h"
+
 namespace server {
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n";
-
 // Splits off the white space at the end.
 std::string_view TrimEnd(std::string_view text, std::string_view* space) {
-  const size_t last = text.find_last_not_of(kSpace);
+  const size_t last = text.find_last_not_of(kWhiteSpace);
   const size_t end = last == std::string_view::npos ? 0 : last + 1;
   *space = text.substr(end);
   return text.substr(0, end);
@@ -34,7 +34,7 @@ void AnswerSink::Content(std::string_view text) {
     size_t begin = 0;
     if (after_markup_ && !any_content_) {
       content_space_.clear();
-      begin = words.find_first_not_of(kSpace);
+      begin = words.find_first_not_of(kWhiteSpace);
     }
     Append(AnswerPart::Kind::kContent, std::exchange(content_space_, {}));
     Append(AnswerPart::Kind::kContent, words.substr(begin));
@@ -50,7 +50,7 @@ void AnswerSink::Reasoning(std::string_view text) {
   if (!words.empty()) {
     Append(AnswerPart::Kind::kReasoning, std::exchange(reasoning_space_, {}));
     Append(AnswerPart::Kind::kReasoning,
-           any_reasoning_ ? words : words.substr(words.find_first_not_of(kSpace)));
+           any_reasoning_ ? words : words.substr(words.find_first_not_of(kWhiteSpace)));
     any_reasoning_ = true;
   }
   if (any_reasoning_) reasoning_space_ += space;

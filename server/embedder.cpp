@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "fabric/seconds_since.h"
 #include "server/admission.h"
 #include "server/api_error.h"
 #include "server/generation_job.h"
@@ -141,9 +142,8 @@ void Embedder::Handle(TokenEvent event) {
       .enqueued = event.enqueued, .scheduled = event.scheduled, .first_token = event.now};
   vectors_[index] = std::move(event.embedding);
   if (metrics_ == nullptr) return;
-  const std::chrono::duration<double> total = Clock::now() - job_.arrival;
-  metrics_->OnEmbedded(total.count(), event.scheduled - event.enqueued,
-                       event.now - event.scheduled);
+  const double total = fabric::SecondsSince(job_.arrival);
+  metrics_->OnEmbedded(total, event.scheduled - event.enqueued, event.now - event.scheduled);
 }
 
 uint64_t Embedder::tokens() const {

@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "fabric/seconds_since.h"
 #include "server/admission.h"
 #include "server/api_error.h"
 #include "server/random_id.h"
@@ -324,10 +325,10 @@ void Generation::Measure(Prompt& prompt, Choice& choice, const TokenEvent& event
     prompt.enqueued = event.enqueued;
     prompt.scheduled = event.scheduled;
     prompt.first_token = event.now;
-    const std::chrono::duration<double> so_far = Clock::now() - job_.arrival;
-    prompt.first_token_seconds = so_far.count();
+    const double so_far = fabric::SecondsSince(job_.arrival);
+    prompt.first_token_seconds = so_far;
     if (metrics_ != nullptr) {
-      metrics_->OnFirstToken({.first_token_seconds = so_far.count(),
+      metrics_->OnFirstToken({.first_token_seconds = so_far,
                               .queue_seconds = event.scheduled - event.enqueued,
                               .prefill_seconds = event.now - event.scheduled,
                               .cached_tokens = event.cached_tokens});
@@ -340,9 +341,9 @@ void Generation::Measure(Prompt& prompt, Choice& choice, const TokenEvent& event
 
 void Generation::MeasureEnd(const Prompt& prompt, const Choice& choice, FinishReason reason) {
   if (metrics_ == nullptr) return;
-  const std::chrono::duration<double> total = Clock::now() - job_.arrival;
+  const double total = fabric::SecondsSince(job_.arrival);
   metrics_->OnFinished({.reason = std::string(ApiFinishReason(reason)),
-                        .total_seconds = total.count(),
+                        .total_seconds = total,
                         .decode_seconds = choice.last_token - prompt.first_token,
                         .inference_seconds = choice.last_token - prompt.scheduled,
                         .generated_tokens = choice.tokens});

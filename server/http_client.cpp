@@ -1,7 +1,6 @@
 #include "server/http_client.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/detached.hpp>
@@ -29,8 +28,6 @@ namespace http = beast::http;
 namespace ssl = asio::ssl;
 using asio::ip::tcp;
 using boost::system::error_code;
-
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 
 std::shared_ptr<ssl::context> MakeContext(const HttpClient::Options& options) {
   auto context = std::make_shared<ssl::context>(ssl::context::tls_client);
@@ -217,14 +214,14 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
   asio::awaitable<void> Connect() {
     const ClientUrl& url = request_.url;
     const std::string port = std::to_string(url.port);
-    const auto [unknown, endpoints] = co_await resolver_.async_resolve(url.host, port, kTuple);
+    const auto [unknown, endpoints] = co_await resolver_.async_resolve(url.host, port, kAsTuple);
     if (unknown) {
       Fail(ClientFailure::Kind::kConnect, "cannot resolve " + url.host + ": " + unknown.message());
       co_return;
     }
     tcp::socket socket(impl_.io);
     socket_ = &socket;
-    const auto [error, endpoint] = co_await asio::async_connect(socket, endpoints, kTuple);
+    const auto [error, endpoint] = co_await asio::async_connect(socket, endpoints, kAsTuple);
     socket_ = nullptr;
     if (error) {
       Fail(ClientFailure::Kind::kConnect,

@@ -1,7 +1,6 @@
 #include "server/http_server.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -17,6 +16,7 @@
 #include "server/api_key_options.h"
 #include "server/http_session.h"
 #include "server/log.h"
+#include "server/transport.h"
 
 namespace server {
 
@@ -73,15 +73,14 @@ struct HttpServer::Impl {
   }
 
   asio::awaitable<void> Accept() {
-    constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
     for (;;) {
       tcp::socket socket(asio::make_strand(*io));
-      const auto [error] = co_await acceptor->async_accept(socket, kTuple);
+      const auto [error] = co_await acceptor->async_accept(socket, kAsTuple);
       if (error == asio::error::operation_aborted) co_return;
       if (error) {
         // Out of descriptors, mostly: others will close theirs.
         asio::steady_timer pause(co_await asio::this_coro::executor, std::chrono::milliseconds(50));
-        co_await pause.async_wait(kTuple);
+        co_await pause.async_wait(kAsTuple);
         continue;
       }
       const auto executor = socket.get_executor();

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -15,6 +14,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "fabric/seconds_since.h"
 #include "server/error_format.h"
 #include "server/log.h"
 #include "server/random_id.h"
@@ -27,8 +27,6 @@ namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = beast::http;
 using boost::system::error_code;
-
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 
 // Bytes of later requests that are kept while one is served. When a client has sent more, the
 // rest stays in the kernel and the client's end is polled for.
@@ -470,7 +468,7 @@ asio::awaitable<bool> HttpSession::ReplyError(const ApiError& error) {
 }
 
 void HttpSession::Record(const Incoming& incoming) {
-  const double seconds = std::chrono::duration<double>(Clock::now() - request_.arrival).count();
+  const double seconds = fabric::SecondsSince(request_.arrival);
   if (shared_.on_request) {
     shared_.on_request({incoming.route == nullptr ? "other" : incoming.route->path, status_,
                         seconds, left_early()});
@@ -638,7 +636,7 @@ asio::awaitable<void> HttpSession::LingeringClose() {
   std::array<char, 4096> discarded;
   while (!timed_out_) {
     const auto [error, count] =
-        co_await transport_.socket().async_read_some(asio::buffer(discarded), kTuple);
+        co_await transport_.socket().async_read_some(asio::buffer(discarded), kAsTuple);
     if (error) break;
   }
   DisarmDeadline();
@@ -677,7 +675,7 @@ asio::awaitable<HttpExchange::Wake> HttpSession::WaitFor(WakeSource& source, dou
     if (now >= until) co_return Wake::kTimeout;
     ArmWatch();
     waker_.expires_at(std::min(until, now + Seconds(kLookSeconds)));
-    co_await waker_.async_wait(kTuple);
+    co_await waker_.async_wait(kAsTuple);
     if (!watching_ && PeerHungUp()) gone_ = true;
   }
 }
@@ -702,7 +700,7 @@ asio::awaitable<void> HttpSession::EndWatch() {
   while (watching_) {
     transport_.Cancel();
     waker_.expires_at(Clock::time_point::max());
-    co_await waker_.async_wait(kTuple);
+    co_await waker_.async_wait(kAsTuple);
   }
 }
 

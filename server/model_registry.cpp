@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "fabric/seconds_since.h"
 #include "server/log.h"
 
 namespace server {
@@ -204,7 +205,7 @@ int ModelRegistry::LoadSecondsLeft(const Entry& entry) const {
   constexpr double kLongest = 60;
   const double progress = entry.status.progress;
   if (progress <= 0) return 1;
-  const double passed = std::chrono::duration<double>(Clock::now() - entry.load_begin).count();
+  const double passed = fabric::SecondsSince(entry.load_begin);
   return static_cast<int>(std::ceil(std::clamp(passed * (1 - progress) / progress, 1.0, kLongest)));
 }
 
@@ -526,8 +527,7 @@ void ModelRegistry::LoadEntry(Lock& lock, Entry& entry) {
   entry.status.load_phases = std::move(loaded->phases);
   entry.status.state = State::kReady;
   entry.status.progress = 1;
-  entry.status.load_seconds =
-      std::chrono::duration<double>(Clock::now() - entry.load_begin).count();
+  entry.status.load_seconds = fabric::SecondsSince(entry.load_begin);
   ++entry.status.loads;
   entry.failures = 0;
   entry.last_used = Clock::now();

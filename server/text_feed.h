@@ -10,6 +10,9 @@
 
 namespace server {
 
+// What separates words and JSON's tokens.
+inline constexpr std::string_view kWhiteSpace = " \t\r\n";
+
 // Text that arrives in pieces, read byte by byte by coroutines. A parser is written as if the whole
 // text were there; where it ends early the coroutine waits. So what a parser does cannot depend on
 // where the text was cut.

@@ -15,7 +15,6 @@ using engine::text::Value;
 using engine::text::grammar::JsonText;
 
 constexpr int kEndOfText = TextFeed::kEnd;
-constexpr std::string_view kSpace = " \t\r\n";
 // Longer names are no names of functions or arguments.
 constexpr size_t kMaxName = 256;
 
@@ -30,9 +29,9 @@ bool IsJsonByte(int byte) {
 }
 
 std::string Trimmed(const std::string& text) {
-  const size_t begin = text.find_first_not_of(kSpace);
+  const size_t begin = text.find_first_not_of(kWhiteSpace);
   if (begin == std::string::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
+  return text.substr(begin, text.find_last_not_of(kWhiteSpace) - begin + 1);
 }
 
 // The inside of a JSON string.
@@ -61,7 +60,7 @@ bool ToolCallParser::IsText(std::string_view argument) const {
 ParserTask<int> ToolCallParser::SkipSpace() {
   while (true) {
     const int byte = co_await feed_.Peek();
-    if (!IsOneOf(byte, kSpace)) co_return byte;
+    if (!IsOneOf(byte, kWhiteSpace)) co_return byte;
     co_await feed_.Next();
   }
 }

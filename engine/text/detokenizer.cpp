@@ -6,12 +6,6 @@
 #include "engine/text/tokenizer_utf8.h"
 
 namespace engine::text {
-namespace {
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
-}  // namespace
-
 Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool special, bool drop_leading_space,
                          std::vector<TokenId> shown)
     : tokenizer_(tokenizer),
@@ -53,7 +47,7 @@ std::string SanitizeUtf8(std::string_view bytes) {
     text.append(bytes.substr(0, valid));
     bytes.remove_prefix(valid);
     if (bytes.empty()) break;
-    text.append(kReplacement);
+    text.append(kReplacementCharacter);
     bytes.remove_prefix(NextUtf8(bytes).length);
   }
   return text;

@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
 constexpr std::string_view kPreKey = "tokenizer.ggml.pre";
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 constexpr size_t kMaxMerges = size_t{1} << 23;
 // Llama 3's vocabulary: BitNet b1.58 2B-4T's published files have it and no tokenizer.ggml.pre.
 constexpr size_t kLlama3Tokens = 128256;
@@ -195,7 +194,7 @@ void BpeTokenizer::AppendBytes(std::string_view bytes, std::vector<TokenId>* out
       out->push_back(symbol);
       continue;
     }
-    for (const char part : kReplacement) {
+    for (const char part : kReplacementCharacter) {
       const Symbol replacement = byte_symbols_[static_cast<uint8_t>(part)];
       if (replacement >= 0) out->push_back(replacement);
     }

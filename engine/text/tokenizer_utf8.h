@@ -27,6 +27,9 @@ size_t ValidUtf8Prefix(std::string_view bytes);
 inline constexpr uint32_t kSpaceCode = 0x2581;
 inline constexpr std::string_view kSpacePiece = "\xE2\x96\x81";
 
+// What decoders write for bytes that are no text, U+FFFD.
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
 // `piece` with each U+2581 replaced by a space.
 std::string WithSpaces(std::string_view piece);
 

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <iterator>
 
+#include "fabric/seconds_since.h"
+
 namespace fabric::residency {
 namespace {
 
@@ -11,10 +13,6 @@ namespace {
 constexpr size_t kPieceBytes = size_t{256} << 10;
 
 using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 }  // namespace
 

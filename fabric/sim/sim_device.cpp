@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "fabric/panel_layout.h"
+#include "fabric/seconds_since.h"
 #include "fabric/sparse/sparse_lines.h"
 
 namespace fabric::sim {
@@ -194,8 +195,8 @@ void SimDevice::RunWaves(std::span<const ProjectionOp> ops) {
     begin = end;
   }
   RunWave(ops);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  Account(ops, seconds.count());
+  const double seconds = SecondsSince(start);
+  Account(ops, seconds);
 }
 
 void SimDevice::PrepareOps(std::span<const ProjectionOp> ops) {

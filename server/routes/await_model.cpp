@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "fabric/seconds_since.h"
 #include "server/error_format.h"
 #include "server/json.h"
 #include "server/routes/respond.h"
@@ -61,8 +62,8 @@ class Waiting {
 
  private:
   double SecondsLeft() const {
-    const std::chrono::duration<double> waited = Clock::now() - http_.arrival;
-    return context_.options.model_wait_seconds - waited.count();
+    const double waited = fabric::SecondsSince(http_.arrival);
+    return context_.options.model_wait_seconds - waited;
   }
 
   asio::awaitable<bool> Tell(const ModelRegistry::Status& status) {

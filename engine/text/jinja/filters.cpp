@@ -14,7 +14,7 @@ namespace engine::text::jinja {
 namespace {
 
 template <size_t N>
-using Names = std::array<std::string_view, N>;
+using ArgumentNames = std::array<std::string_view, N>;
 
 // str(value), as soft_str does for the filters that work on text.
 Datum Text(Interpreter& interpreter, const Datum& value) {
@@ -22,7 +22,7 @@ Datum Text(Interpreter& interpreter, const Datum& value) {
 }
 
 void NoArguments(std::string_view filter, Arguments& arguments) {
-  static constexpr Names<0> kNames = {};
+  static constexpr ArgumentNames<0> kNames = {};
   const Bound<0> bound(filter, kNames, 0, arguments);
 }
 
@@ -121,7 +121,7 @@ Datum Abs(Interpreter&, const Datum& value, Arguments& arguments) {
 }
 
 Datum Attr(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<1> kNames = {"name"};
+  static constexpr ArgumentNames<1> kNames = {"name"};
   const Bound<1> bound("attr", kNames, 1, arguments);
   const std::string& name = bound.String(0);
   if (value.is_undefined()) FailUndefined(value);
@@ -130,7 +130,7 @@ Datum Attr(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
 }
 
 Datum Batch(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"linecount", "fill_with"};
+  static constexpr ArgumentNames<2> kNames = {"linecount", "fill_with"};
   const Bound<2> bound("batch", kNames, 1, arguments);
   const int64_t count = bound.Int(0, 0);
   std::vector<Datum> batches, row;
@@ -152,7 +152,7 @@ Datum Batch(Interpreter& interpreter, const Datum& value, Arguments& arguments) 
 }
 
 Datum SliceFilter(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"slices", "fill_with"};
+  static constexpr ArgumentNames<2> kNames = {"slices", "fill_with"};
   const Bound<2> bound("slice", kNames, 1, arguments);
   const int64_t slices = bound.Int(0, 0);
   const std::vector<Datum> items = ToVector(interpreter, value);
@@ -179,7 +179,7 @@ Datum CapitalizeFilter(Interpreter& interpreter, const Datum& value, Arguments& 
 }
 
 Datum CenterFilter(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<1> kNames = {"width"};
+  static constexpr ArgumentNames<1> kNames = {"width"};
   const Bound<1> bound("center", kNames, 0, arguments);
   return Justify(interpreter, Text(interpreter, value).string(), bound.Int(0, 80), " ",
                  Side::kBoth);
@@ -195,7 +195,7 @@ Datum LengthFilter(Interpreter& interpreter, const Datum& value, Arguments& argu
 }
 
 Datum Default(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"default_value", "boolean"};
+  static constexpr ArgumentNames<2> kNames = {"default_value", "boolean"};
   const Bound<2> bound("default", kNames, 0, arguments);
   const bool boolean = bound.Flag(interpreter, 1, false);
   if (value.is_undefined() || (boolean && !Truth(interpreter, value))) {
@@ -205,7 +205,7 @@ Datum Default(Interpreter& interpreter, const Datum& value, Arguments& arguments
 }
 
 Datum DictSort(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<3> kNames = {"case_sensitive", "by", "reverse"};
+  static constexpr ArgumentNames<3> kNames = {"case_sensitive", "by", "reverse"};
   const Bound<3> bound("dictsort", kNames, 0, arguments);
   const std::string by = bound.Has(1) ? bound.String(1) : "key";
   if (by != "key" && by != "value") FailType("You can only sort by either \"key\" or \"value\"");
@@ -280,7 +280,7 @@ Datum Last(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
 }
 
 Datum FloatFilter(Interpreter&, const Datum& value, Arguments& arguments) {
-  static constexpr Names<1> kNames = {"default"};
+  static constexpr ArgumentNames<1> kNames = {"default"};
   const Bound<1> bound("float", kNames, 0, arguments);
   if (value.is_undefined()) FailUndefined(value);
   if (value.is_number()) return Datum::Float(value.number());
@@ -296,7 +296,7 @@ std::optional<int64_t> TruncateToInt(double value) {
 }
 
 Datum IntFilter(Interpreter&, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"default", "base"};
+  static constexpr ArgumentNames<2> kNames = {"default", "base"};
   const Bound<2> bound("int", kNames, 0, arguments);
   if (value.is_undefined()) FailUndefined(value);
   const Datum otherwise = bound.Or(0, Datum::Int(0));
@@ -335,7 +335,7 @@ Datum Format(Interpreter& interpreter, const Datum& value, Arguments& arguments)
 }
 
 Datum GroupBy(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<3> kNames = {"attribute", "default", "case_sensitive"};
+  static constexpr ArgumentNames<3> kNames = {"attribute", "default", "case_sensitive"};
   const Bound<3> bound("groupby", kNames, 1, arguments);
   const AttributeGetter getter(interpreter, bound[0], bound[1]);
   const bool case_sensitive = bound.Flag(interpreter, 2, false);
@@ -361,7 +361,7 @@ Datum GroupBy(Interpreter& interpreter, const Datum& value, Arguments& arguments
 }
 
 Datum Indent(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<3> kNames = {"width", "first", "blank"};
+  static constexpr ArgumentNames<3> kNames = {"width", "first", "blank"};
   const Bound<3> bound("indent", kNames, 0, arguments);
   if (value.is_undefined()) FailUndefined(value);
   if (!value.is_string()) FailType("indent needs a string");
@@ -400,7 +400,7 @@ Datum ItemsFilter(Interpreter& interpreter, const Datum& value, Arguments& argum
 }
 
 Datum Join(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"d", "attribute"};
+  static constexpr ArgumentNames<2> kNames = {"d", "attribute"};
   const Bound<2> bound("join", kNames, 0, arguments);
   const AttributeGetter getter(interpreter, bound[1]);
   const std::string separator = bound.Has(0) ? Str(interpreter, bound[0]) : "";
@@ -449,7 +449,7 @@ Datum Map(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
   std::shared_ptr<Iterator> source = Iterate(interpreter, value);
   const Datum held = Held(value, arguments);
   if (arguments.positional.empty()) {
-    static constexpr Names<2> kNames = {"attribute", "default"};
+    static constexpr ArgumentNames<2> kNames = {"attribute", "default"};
     const bool has_attribute = std::any_of(arguments.named.begin(), arguments.named.end(),
                                            [](const auto& a) { return a.first == "attribute"; });
     if (!has_attribute) FailType("map requires a filter argument");
@@ -533,7 +533,7 @@ Datum RejectAttr(Interpreter& interpreter, const Datum& value, Arguments& argume
 }
 
 Datum Extreme(Interpreter& interpreter, const Datum& value, Arguments& arguments, CompareOp op) {
-  static constexpr Names<2> kNames = {"case_sensitive", "attribute"};
+  static constexpr ArgumentNames<2> kNames = {"case_sensitive", "attribute"};
   const Bound<2> bound(op == CompareOp::kLt ? "min" : "max", kNames, 0, arguments);
   const bool case_sensitive = bound.Flag(interpreter, 0, false);
   const AttributeGetter getter(interpreter, bound[1]);
@@ -558,7 +558,7 @@ Datum Max(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
 }
 
 Datum ReplaceFilter(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<3> kNames = {"old", "new", "count"};
+  static constexpr ArgumentNames<3> kNames = {"old", "new", "count"};
   const Bound<3> bound("replace", kNames, 2, arguments);
   const int64_t count = bound.HasValue(2) ? bound.Int(2, -1) : -1;
   return Replace(interpreter, Text(interpreter, value).string(), Str(interpreter, bound[0]),
@@ -582,7 +582,7 @@ Datum Reverse(Interpreter& interpreter, const Datum& value, Arguments& arguments
 }
 
 Datum Round(Interpreter&, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"precision", "method"};
+  static constexpr ArgumentNames<2> kNames = {"precision", "method"};
   const Bound<2> bound("round", kNames, 0, arguments);
   const int64_t precision = bound.Int(0, 0);
   const std::string method = bound.Has(1) ? bound.String(1) : "common";
@@ -607,7 +607,7 @@ Datum Safe(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
 }
 
 Datum Sort(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<3> kNames = {"reverse", "case_sensitive", "attribute"};
+  static constexpr ArgumentNames<3> kNames = {"reverse", "case_sensitive", "attribute"};
   const Bound<3> bound("sort", kNames, 0, arguments);
   const bool case_sensitive = bound.Flag(interpreter, 1, false);
   std::vector<AttributeGetter> getters;
@@ -636,7 +636,7 @@ Datum Sort(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
 }
 
 Datum Sum(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"attribute", "start"};
+  static constexpr ArgumentNames<2> kNames = {"attribute", "start"};
   const Bound<2> bound("sum", kNames, 0, arguments);
   const AttributeGetter getter(interpreter, bound[0]);
   Datum total = bound.Or(1, Datum::Int(0));
@@ -653,7 +653,7 @@ Datum TitleFilter(Interpreter& interpreter, const Datum& value, Arguments& argum
 }
 
 Datum ToJsonFilter(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<4> kNames = {"ensure_ascii", "indent", "separators", "sort_keys"};
+  static constexpr ArgumentNames<4> kNames = {"ensure_ascii", "indent", "separators", "sort_keys"};
   const Bound<4> bound("tojson", kNames, 0, arguments);
   JsonStyle style;
   style.ensure_ascii = bound.Flag(interpreter, 0, false);
@@ -680,14 +680,14 @@ Datum ToJsonFilter(Interpreter& interpreter, const Datum& value, Arguments& argu
 }
 
 Datum Trim(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<1> kNames = {"chars"};
+  static constexpr ArgumentNames<1> kNames = {"chars"};
   const Bound<1> bound("trim", kNames, 0, arguments);
   const Datum text = Text(interpreter, value);
   return Strip(interpreter, text, bound.HasValue(0) ? &bound.String(0) : nullptr, Side::kBoth);
 }
 
 Datum Truncate(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<4> kNames = {"length", "killwords", "end", "leeway"};
+  static constexpr ArgumentNames<4> kNames = {"length", "killwords", "end", "leeway"};
   const Bound<4> bound("truncate", kNames, 0, arguments);
   if (value.is_undefined()) return value;
   if (!value.is_string()) FailType("truncate needs a string");
@@ -713,7 +713,7 @@ Datum Truncate(Interpreter& interpreter, const Datum& value, Arguments& argument
 }
 
 Datum Unique(Interpreter& interpreter, const Datum& value, Arguments& arguments) {
-  static constexpr Names<2> kNames = {"case_sensitive", "attribute"};
+  static constexpr ArgumentNames<2> kNames = {"case_sensitive", "attribute"};
   const Datum held = Held(value, arguments);
   const Bound<2> bound("unique", kNames, 0, arguments);
   const bool case_sensitive = bound.Flag(interpreter, 0, false);
