@@ -1,7 +1,8 @@
 #!/bin/sh
 # Configures and builds a CMake preset (default: release), with ccache when it is installed.
 #
-#   scripts/build.sh [preset] [ninja targets...]
+#   scripts/build.sh [preset]            everything, tests too (scripts/deps.sh build test)
+#   scripts/build.sh preset target...    these, without the tests (scripts/deps.sh build)
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,5 +17,8 @@ jobs=$(nproc)
 memory_gib=$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
 [ "$memory_gib" -ge "$jobs" ] || jobs=$((memory_gib > 0 ? memory_gib : 1))
 
-cmake --preset "$preset" >&2
+tests=ON
+[ $# -eq 0 ] || tests=OFF
+
+cmake --preset "$preset" -DTERN_BUILD_TESTS=$tests >&2
 cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"} >&2
