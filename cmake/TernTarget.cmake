@@ -7,6 +7,9 @@ function(tern_compile_options target)
   if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     target_compile_options(${target} PRIVATE -Wno-sign-conversion)
   endif()
+  # GCC warns of a type from an unnamed namespace in a header; a unity build includes whole sources.
+  target_compile_options(${target} PRIVATE
+    $<$<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>:-Wno-subobject-linkage>)
   # Results must not depend on which multiply-adds a compiler decides to fuse (docs/decisions.md):
   # kernels say std::fma or an FMA intrinsic where they mean one.
   target_compile_options(${target} PRIVATE -ffp-contract=off)

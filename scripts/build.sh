@@ -12,10 +12,10 @@ preset=${1:-release}
 if command -v ccache >/dev/null; then
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
 fi
-# Some sources need about 1 GiB to compile, so memory bounds the jobs as well as cores do.
+# A batch of sources needs up to 1.6 GiB to compile, so memory bounds the jobs as well as cores do.
 jobs=$(nproc)
-memory_gib=$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
-[ "$memory_gib" -ge "$jobs" ] || jobs=$((memory_gib > 0 ? memory_gib : 1))
+fitting=$(awk '/MemAvailable/ {print int($2 / 1048576 / 1.6)}' /proc/meminfo)
+[ "$fitting" -ge "$jobs" ] || jobs=$((fitting > 0 ? fitting : 1))
 
 tests=ON
 [ $# -eq 0 ] || tests=OFF

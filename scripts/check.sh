@@ -36,6 +36,7 @@ python3 scripts/check_layers.py
 [ "$mode" != --quick ] || exit 0
 
 ./scripts/build.sh release
+cmake --preset tidy >/dev/null
 if [ "$mode" = --all ]; then
   files=$(list_sources | grep '\.cpp$')
 else
@@ -45,12 +46,12 @@ else
 fi
 # Kernels of other machines have no compile command here.
 files=$(for file in $files; do
-  ! grep -qF "/$file\"" build/release/compile_commands.json || echo "$file"
+  ! grep -qF "/$file\"" build/tidy/compile_commands.json || echo "$file"
 done)
 if [ -n "$files" ]; then
   echo "check.sh: clang-tidy" >&2
   # shellcheck disable=SC2086
-  printf '%s\n' $files | xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/release
+  printf '%s\n' $files | xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/tidy
 fi
 
 exec ./test.sh

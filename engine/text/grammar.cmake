@@ -5,7 +5,4 @@ set(TERN_GRAMMAR_SOURCES
     grammar/json_formats.cpp grammar/json_grammar.cpp grammar/json_numbers.cpp
     grammar/json_schema.cpp grammar/matcher.cpp grammar/regex.cpp grammar/schema_merge.cpp
     grammar/state_sets.cpp grammar/token_trie.cpp)
-# GCC 12 reports overlapping copies in inlined std::string concatenation (GCC bug 105651).
-set_source_files_properties(${TERN_GRAMMAR_SOURCES} PROPERTIES
-                            COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>")
 list(APPEND TERN_ENGINE_TEXT_SOURCES ${TERN_GRAMMAR_SOURCES})

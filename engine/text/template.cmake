@@ -6,8 +6,5 @@ set(TERN_TEMPLATE_SOURCES
     jinja/format.cpp jinja/globals.cpp jinja/interpreter.cpp jinja/json.cpp jinja/lexer.cpp
     jinja/methods.cpp jinja/objects.cpp jinja/operators.cpp jinja/parser.cpp jinja/predicates.cpp
     jinja/scope.cpp jinja/text_functions.cpp jinja/unicode.cpp)
-# GCC 12 reports overlapping copies in inlined std::string concatenation (GCC bug 105651).
-set_source_files_properties(${TERN_TEMPLATE_SOURCES} PROPERTIES
-                            COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>")
 list(APPEND TERN_ENGINE_TEXT_SOURCES ${TERN_TEMPLATE_SOURCES})
 list(APPEND TERN_ENGINE_TEXT_LIBRARIES PkgConfig::UTF8PROC)
