@@ -39,6 +39,7 @@ T Get(std::ifstream& file) {
 LogitsWriter::LogitsWriter(std::string path, const LogitsHeader& header)
     : path_(std::move(path)),
       partial_(path_ + ".partial"),
+      unfinished_(partial_),
       file_(partial_, std::ios::binary | std::ios::trunc),
       codes_(header.vocabulary),
       left_(header.positions()) {

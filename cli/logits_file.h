@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/unfinished_file.h"
 #include "engine/token.h"
 
 namespace cli {
@@ -49,6 +50,7 @@ class LogitsWriter {
 
   std::string path_;
   std::string partial_;
+  UnfinishedFile unfinished_;
   std::ofstream file_;
   std::vector<uint16_t> codes_;
   uint64_t left_ = 0;

@@ -113,6 +113,15 @@ int ExitOfParse(const CLI::App& app, const CLI::ParseError& error) {
   return kBadUsage;
 }
 
+// The choice of kernels is made here, where a wrong TERN_FORCE_ISA can be told to the user.
+void CheckForcedIsa() {
+  try {
+    fabric::ActiveIsa();
+  } catch (const std::runtime_error& error) {
+    throw UsageError(error.what());
+  }
+}
+
 int Main(int argc, char** argv) {
   CLI::App app(kDescription, "tern");
   app.footer(kProgramExamples);
@@ -151,8 +160,7 @@ int Main(int argc, char** argv) {
     return ExitOfParse(app, error);
   }
   try {
-    // Decided here, where a wrong TERN_FORCE_ISA can be told to the user.
-    fabric::ActiveIsa();
+    CheckForcedIsa();
     const int code = run();
     if (std::cout.flush() && std::fflush(stdout) == 0) return code;
     throw std::runtime_error("Not all results could be written to standard output.");

@@ -161,7 +161,6 @@ quantize::OnQuantizeProgress ShowProgress() {
   };
 }
 
-// A model file for a measurement, removed with the object.
 struct Perplexity {
   double value = 0;
   double standard_error = 0;

@@ -7,6 +7,7 @@
 #include "cli/output_file.h"
 #include "cli/synthetic_model.h"
 #include "cli/tensor_type.h"
+#include "cli/unfinished_file.h"
 
 namespace cli {
 namespace {
@@ -33,6 +34,7 @@ int RunSynth(SynthFlags& flags) {
   flags.options.type = ParseTensorType(flags.type);
   flags.options.embedding_type = ParseTensorType(flags.embedding_type);
   CheckOutputFile(flags.output, {flags.options.vocabulary_file});
+  const UnfinishedFile unfinished(flags.output + ".partial");
   WriteSyntheticModel(flags.options, flags.output);
   std::cerr << "wrote " << flags.output << ", " << std::filesystem::file_size(flags.output)
             << " bytes\n";

@@ -15,7 +15,10 @@ TemporaryModel::TemporaryModel() {
     throw std::filesystem::filesystem_error("no temporary folder for a model", parent,
                                             std::error_code(errno, std::generic_category()));
   }
+  folder_on_disk_.emplace(folder);
   path_ = std::filesystem::path(folder) / "model.gguf";
+  file_on_disk_.emplace(path_.string());
+  partial_on_disk_.emplace(path_.string() + ".partial");
 }
 
 TemporaryModel::~TemporaryModel() {

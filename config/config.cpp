@@ -161,6 +161,7 @@ class Loader {
   void GiveSettingsToModels();
   void Check(const Config& config, const std::vector<ModelSetting>& own) const;
   void CheckSharedFiles() const;
+  void CheckTls() const;
 
   Loaded loaded_;
 };
@@ -486,9 +487,20 @@ void Loader::CheckSharedFiles() const {
   }
 }
 
+void Loader::CheckTls() const {
+  const server::ServerOptions& server = loaded_.config.server;
+  const bool certificate = !server.tls_certificate_file.empty();
+  if (certificate == !server.tls_key_file.empty()) return;
+  const std::string given = certificate ? "server.tls_certificate" : "server.tls_key";
+  throw ConfigError(given + " (from " + loaded_.origins.at(given) + ") needs " +
+                    (certificate ? "server.tls_key" : "server.tls_certificate") +
+                    ": TLS takes a certificate and its private key.");
+}
+
 void Loader::Finish() {
   Config& config = loaded_.config;
   Check(config, {});
+  CheckTls();
   CheckSharedFiles();
   // The workspace holds exactly what one step may compute.
   const uint32_t batch_tokens = config.scheduler.max_batch_tokens;

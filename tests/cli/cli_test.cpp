@@ -413,7 +413,7 @@ TEST_F(Cli, HealthFailsWhenNothingListens) {
 TEST_F(Cli, WrongForcedIsaIsTold) {
   const ProcessResult result =
       RunTern({"tokenize", "--model", Model(), "--text", "x"}, "", {"TERN_FORCE_ISA=quantum"});
-  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("quantum"));
 }
 

@@ -126,6 +126,7 @@ std::string OtherValue(const OptionInfo& info) {
 TEST(Config, EveryOptionGivesTheSameFromEverySource) {
   for (const OptionInfo& info : Options()) {
     if (info.section == "model" || info.name.starts_with("api_key")) continue;
+    if (info.name.starts_with("tls_")) continue;  // valid in a pair only: the test below
     const std::string value = OtherValue(info);
     const bool quoted = info.kind == OptionKind::kText || info.kind == OptionKind::kBytes;
     std::string toml = "[";
@@ -138,6 +139,24 @@ TEST(Config, EveryOptionGivesTheSameFromEverySource) {
     const std::string expected = Values(Load({.flags = {{info.flag, {value}}}}));
     EXPECT_EQ(Values(Load({.file = file.path()})), expected) << info.name;
     EXPECT_EQ(Values(Load({.environment = {{variable, value}}})), expected) << variable;
+  }
+}
+
+TEST(Config, TlsTakesACertificateAndItsKey) {
+  const ConfigFile file("[server]\ntls_certificate = \"a.pem\"\n");
+  const Loaded both =
+      Load({.file = file.path(), .environment = {{"TERN_SERVER_TLS_KEY", "b.pem"}}});
+  EXPECT_EQ(both.config.server.tls_certificate_file, "a.pem");
+  EXPECT_EQ(both.config.server.tls_key_file, "b.pem");
+  for (const auto& [inputs, missing] :
+       {std::pair{Inputs{.file = file.path()}, "needs server.tls_key"},
+        {Inputs{.flags = {{"--tls-key", {"b.pem"}}}}, "needs server.tls_certificate"}}) {
+    try {
+      Load(inputs);
+      ADD_FAILURE() << "half a pair was taken, " << missing;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(missing), std::string::npos) << error.what();
+    }
   }
 }
 
@@ -287,6 +306,7 @@ TEST(Config, EveryLiveOptionIsTakenOver) {
   int count = 0;
   for (const OptionInfo& info : Options()) {
     if (info.section != "server" || info.name.starts_with("api_key")) continue;
+    if (info.name.starts_with("tls_")) continue;  // the paths come as a pair and need a restart
     const std::string other = info.name == "log_requests" ? std::string("false")
                               : info.name == "log_format" ? std::string("json")
                                                           : OtherValue(info);
