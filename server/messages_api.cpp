@@ -211,11 +211,11 @@ void ReadTools(ParamReader& reader, Json* chat) {
   }
 }
 
-// How much a model thinks is its own affair: budget_tokens has no effect. Returns what has none.
-std::vector<std::string> ReadThinking(ParamReader& reader, bool strict, Json* chat) {
+// How much a model thinks is its own affair: budget_tokens has no effect.
+void ReadThinking(ParamReader& reader, Json* chat) {
   const Json* thinking = reader.Object("thinking");
-  if (thinking == nullptr) return {};
-  ParamReader inner(*thinking, "thinking.");
+  if (thinking == nullptr) return;
+  ParamReader inner(*thinking, "thinking.", &reader);
   const std::string type = inner.RequiredString("type");
   if (type != "enabled" && type != "disabled" && type != "adaptive") {
     throw InvalidValue("thinking.type",
@@ -224,7 +224,6 @@ std::vector<std::string> ReadThinking(ParamReader& reader, bool strict, Json* ch
                            type + "'.");
   }
   if (type != "adaptive") (*chat)["enable_thinking"] = type == "enabled";
-  return CheckUnknown(inner, strict);
 }
 
 std::string ErrorType(int status) {
@@ -428,7 +427,8 @@ ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options,
   std::vector<std::string> ignored = CheckWithoutEffect(
       reader, {"metadata", "service_tier", "betas", "stop", "n", "max_completion_tokens"},
       options.strict);
-  for (std::string& name : ReadThinking(reader, options.strict, &chat)) {
+  ReadThinking(reader, &chat);
+  for (std::string& name : CheckIgnored(reader.UnknownInside(), options.strict)) {
     ignored.push_back(std::move(name));
   }
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();

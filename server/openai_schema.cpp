@@ -229,7 +229,7 @@ void ReadSampling(ParamReader& reader, engine::SamplingParams* sampling) {
   ReadMirostat(reader, sampling);
 }
 
-void ReadStream(ParamReader& reader, const SchemaOptions& options, GenerationParams* params) {
+void ReadStream(ParamReader& reader, GenerationParams* params) {
   params->stream = reader.Bool("stream").value_or(false);
   const Json* stream_options = reader.Object("stream_options");
   if (stream_options == nullptr) return;
@@ -237,24 +237,21 @@ void ReadStream(ParamReader& reader, const SchemaOptions& options, GenerationPar
     throw InvalidValue("stream_options",
                        "The 'stream_options' parameter is only allowed when 'stream' is enabled.");
   }
-  ParamReader inner(*stream_options, "stream_options.");
+  ParamReader inner(*stream_options, "stream_options.", &reader);
   params->include_usage = inner.Bool("include_usage").value_or(false);
-  params->ignored = CheckUnknown(inner, options.strict);
 }
 
 // Ours: {"usage": true, "layers": true}.
-void ReadTern(ParamReader& reader, const SchemaOptions& options, GenerationParams* params) {
+void ReadTern(ParamReader& reader, GenerationParams* params) {
   const Json* tern = reader.Object("tern");
   if (tern == nullptr) return;
-  ParamReader inner(*tern, "tern.");
+  ParamReader inner(*tern, "tern.", &reader);
   params->cost_usage = inner.Bool("usage").value_or(false);
   params->cost_layers = inner.Bool("layers").value_or(false);
-  CheckUnknown(inner, options.strict);
 }
 
 // lowest_max_tokens: 0 where scoring a prompt without an answer makes sense.
-GenerationParams ReadCommon(ParamReader& reader, const SchemaOptions& options,
-                            int64_t lowest_max_tokens) {
+GenerationParams ReadCommon(ParamReader& reader, int64_t lowest_max_tokens) {
   GenerationParams params;
   params.model = reader.String("model").value_or("");
   ReadSampling(reader, &params.sampling);
@@ -274,7 +271,7 @@ GenerationParams ReadCommon(ParamReader& reader, const SchemaOptions& options,
     }
     params.stop_token_ids = ReadTokenIds(*ids, "stop_token_ids");
   }
-  ReadStream(reader, options, &params);
+  ReadStream(reader, &params);
   params.skip_special_tokens = reader.Bool("skip_special_tokens").value_or(true);
   params.priority = ReadPriority(reader);
   params.cache_salt = ReadCacheSalt(reader);
@@ -407,8 +404,8 @@ ChatRequest ParseChatRequest(const Json& body, const SchemaOptions& options) {
   RefuseUnlessNeutral(reader, "suffix");
   ChatRequest request;
   request.prompt = ReadChatPrompt(reader);
-  request.params = ReadCommon(reader, options, 1);
-  ReadTern(reader, options, &request.params);
+  request.params = ReadCommon(reader, 1);
+  ReadTern(reader, &request.params);
   request.params.strict = options.strict;
   request.reasoning = ReadReasoningPlace(reader);
   const bool logprobs = reader.Bool("logprobs").value_or(false);
@@ -436,8 +433,8 @@ CompletionRequest ParseCompletionRequest(const Json& body, const SchemaOptions& 
   if (request.suffix && request.echo) {
     throw InvalidValue("suffix", "'suffix' and 'echo' exclude each other.");
   }
-  request.params = ReadCommon(reader, options, request.echo ? 0 : 1);
-  ReadTern(reader, options, &request.params);
+  request.params = ReadCommon(reader, request.echo ? 0 : 1);
+  ReadTern(reader, &request.params);
   if (const auto top = reader.Integer("logprobs", 0, kMaxLogprobs)) {
     request.params.sampling.logprobs = static_cast<int32_t>(*top);
   }
@@ -455,7 +452,7 @@ InfillRequest ParseInfillRequest(const Json& body, const SchemaOptions& options)
   request.suffix = reader.RequiredString("input_suffix");
   request.prompt = reader.String("prompt").value_or("");
   request.extra = ReadInfillFiles(reader);
-  request.params = ReadCommon(reader, options, 1);
+  request.params = ReadCommon(reader, 1);
   if (request.params.choices > 1) throw NotSupported("n");
   constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
   if (const auto most = reader.Integer("n_predict", -1, kInt32Max)) {

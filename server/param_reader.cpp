@@ -13,14 +13,19 @@ std::string Shown(double number) { return Json(number).dump(); }
 
 }  // namespace
 
-ParamReader::ParamReader(const Json& body, std::string prefix)
-    : body_(body), prefix_(std::move(prefix)) {
+ParamReader::ParamReader(const Json& body, std::string prefix, ParamReader* outer)
+    : body_(body), prefix_(std::move(prefix)), outer_(outer) {
   if (body_.is_object()) return;
   if (prefix_.empty()) {
     throw BadRequest("The request body must be a JSON object, but it is " +
                      std::string(TypeName(body_)) + ".");
   }
   throw InvalidType(prefix_.substr(0, prefix_.size() - 1), "an object", TypeName(body_));
+}
+
+ParamReader::~ParamReader() {
+  if (outer_ == nullptr) return;
+  for (std::string& name : Unknown()) outer_->unknown_inside_.push_back(std::move(name));
 }
 
 const Json* ParamReader::Find(std::string_view name) {
@@ -117,6 +122,7 @@ std::vector<std::string> ParamReader::Unknown() const {
   for (const auto& [name, value] : body_.items()) {
     if (!value.is_null() && !known_.contains(name)) names.push_back(Name(name));
   }
+  names.insert(names.end(), unknown_inside_.begin(), unknown_inside_.end());
   return names;
 }
 

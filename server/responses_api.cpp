@@ -263,14 +263,13 @@ void AddTo(std::vector<std::string>* all, std::vector<std::string> more) {
 }
 
 // `text.format` is `response_format` with the schema's members beside the type.
-void ReadFormat(ParamReader& reader, bool strict, Json* chat, std::vector<std::string>* ignored) {
+void ReadFormat(ParamReader& reader, Json* chat) {
   const Json* text = reader.Object("text");
   if (text == nullptr) return;
-  ParamReader inner(*text, "text.");
+  ParamReader inner(*text, "text.", &reader);
   const Json* format = inner.Object("format");
-  AddTo(ignored, CheckUnknown(inner, strict));
   if (format == nullptr) return;
-  ParamReader details(*format, "text.format.");
+  ParamReader details(*format, "text.format.", &inner);
   const std::string type = details.RequiredString("type");
   if (type != "text" && type != "json_object" && type != "json_schema") {
     throw NotSupported("text.format");
@@ -278,18 +277,19 @@ void ReadFormat(ParamReader& reader, bool strict, Json* chat, std::vector<std::s
   Json nested = {{"type", type}};
   if (type == "json_schema") {
     if (details.Find("schema") == nullptr) throw MissingParameter("text.format.schema");
+    details.String("name");
+    details.String("description");
+    details.Bool("strict");
     nested["json_schema"] = {{"schema", (*format)["schema"]}};
   }
   (*chat)["response_format"] = std::move(nested);
 }
 
-void ReadReasoning(ParamReader& reader, bool strict, Json* chat,
-                   std::vector<std::string>* ignored) {
+void ReadReasoning(ParamReader& reader, Json* chat) {
   const Json* reasoning = reader.Object("reasoning");
   if (reasoning == nullptr) return;
-  ParamReader inner(*reasoning, "reasoning.");
+  ParamReader inner(*reasoning, "reasoning.", &reader);
   if (const auto effort = inner.String("effort")) (*chat)["reasoning_effort"] = *effort;
-  AddTo(ignored, CheckUnknown(inner, strict));
 }
 
 // Log-probabilities are something to be included, and how many of them is said elsewhere.
@@ -570,8 +570,9 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
   std::vector<std::string> ignored =
       CheckWithoutEffect(reader, {"store", "max_tool_calls"}, options.strict);
   ReadLogprobs(reader, options.strict, &chat, &ignored);
-  ReadFormat(reader, options.strict, &chat, &ignored);
-  ReadReasoning(reader, options.strict, &chat, &ignored);
+  ReadFormat(reader, &chat);
+  ReadReasoning(reader, &chat);
+  AddTo(&ignored, CheckIgnored(reader.UnknownInside(), options.strict));
   constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
   if (const auto limit = reader.Integer("max_output_tokens", 1, kUint32Max)) {
     chat["max_tokens"] = *limit;

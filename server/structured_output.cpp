@@ -87,7 +87,7 @@ class GrammarReader {
 void ReadResponseFormat(ParamReader& reader, GrammarReader* grammars) {
   const Json* format = reader.Object("response_format");
   if (format == nullptr) return;
-  ParamReader inner(*format, "response_format.");
+  ParamReader inner(*format, "response_format.", &reader);
   const std::string type = inner.RequiredString("type");
   if (type == "text") return;
   if (type != "json_object" && type != "json_schema") {
@@ -103,7 +103,9 @@ void ReadResponseFormat(ParamReader& reader, GrammarReader* grammars) {
   if (type == "json_object") return grammars->AnyObject("response_format");
   const Json* named = inner.Object("json_schema");
   if (named == nullptr) throw MissingParameter("response_format.json_schema");
-  ParamReader details(*named, "response_format.json_schema.");
+  ParamReader details(*named, "response_format.json_schema.", &inner);
+  details.String("name");
+  details.String("description");
   details.Bool("strict");  // what strict promises holds in either case
   const Json* schema = details.Find("schema");
   // OpenAI's API: without a schema, any object.

@@ -312,6 +312,29 @@ TEST(ChatSchema, StrictModeRefusesWhatHasNoEffect) {
   EXPECT_EQ(ChatOutcome(R"("temperature":0.5,"seed":1,"stream":false)", true), "ok");
 }
 
+// A misspelt member of an object is found as one beside it is: without "schema" any object would
+// do.
+TEST(ChatSchema, StrictModeLooksIntoObjects) {
+  EXPECT_EQ(ChatOutcome(R"("response_format":{"type":"json_schema","json_schema":)"
+                        R"({"name":"a","shema":{"type":"object"}}})",
+                        true),
+            "unsupported_parameter response_format.json_schema.shema");
+  EXPECT_EQ(ChatOutcome(R"("response_format":{"type":"json_object","strict":true})", true),
+            "unsupported_parameter response_format.strict");
+  EXPECT_EQ(ChatOutcome(R"("tern":{"usages":true})", true), "unsupported_parameter tern.usages");
+  EXPECT_EQ(ChatOutcome(R"("stream":true,"stream_options":{"usage":true})", true),
+            "unsupported_parameter stream_options.usage");
+  EXPECT_EQ(ChatOutcome(R"("response_format":{"type":"json_schema","json_schema":{"name":"a",)"
+                        R"("description":"b","strict":true,"schema":{"type":"object"}}},)"
+                        R"("tern":{"usage":true},"stream":true,)"
+                        R"("stream_options":{"include_usage":true})",
+                        true),
+            "ok");
+  EXPECT_THAT(
+      Chat(R"("tern":{"usages":true},"response_format":{"type":"text","x":1})").params.ignored,
+      testing::UnorderedElementsAre("tern.usages", "response_format.x"));
+}
+
 // The other protocols become chat completions; what is lost on the way counts, too.
 TEST(ChatSchema, StrictModeKnowsWhatOtherProtocolsLose) {
   const auto responses = [](const std::string& more) {
@@ -324,6 +347,8 @@ TEST(ChatSchema, StrictModeKnowsWhatOtherProtocolsLose) {
            {R"("top_logprobs":2)", "top_logprobs"},
            {R"("store":true)", "store"},
            {R"("text":{"verbosity":"low"})", "text.verbosity"},
+           {R"("text":{"format":{"type":"text","shema":{}}})", "text.format.shema"},
+           {R"("tern":{"usages":true})", "tern.usages"},
            {R"("reasoning":{"summary":"auto"})", "reasoning.summary"}}) {
     EXPECT_EQ(responses(more), "unsupported_parameter " + name);
   }
