@@ -219,7 +219,8 @@ void AddDoctor(CLI::App& root, Run* run) {
   command
       ->add_option("--root", flags->root,
                    "read /proc and /sys below this folder, such as a copy from another machine")
-      ->type_name("FOLDER");
+      ->type_name("FOLDER")
+      ->check(CLI::ExistingDirectory);
   flags->config.AddTo(*command, {"server", "engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunDoctor(*flags); }; });
 }

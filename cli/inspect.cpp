@@ -200,10 +200,11 @@ void PrintText(const Json& report, bool fabric) {
   }
   std::cout.flush();
   PrintTensors(report);
-  std::fflush(stdout);
   if (report.contains("zero_rate")) {
-    std::cout << "\nzero rate of ternary weights: " << report["zero_rate"] << "\n";
+    std::printf("\nzero rate of ternary weights: %.1f %%\n",
+                report["zero_rate"].get<double>() * 100);
   }
+  std::fflush(stdout);
   if (report.contains("reason")) {
     std::cout << "\ncannot run: " << report["reason"].get<std::string>() << "\n";
   }

@@ -410,6 +410,12 @@ TEST_F(Cli, HealthFailsWhenNothingListens) {
   EXPECT_EQ(RunTern({"health", "--url", "ftp://x"}).exit_code, 2);
 }
 
+TEST_F(Cli, DoctorLooksAtNoMachineThatIsNotThere) {
+  const ProcessResult result = RunTern({"doctor", "--no-measure", "--root", "/nonexistent"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("/nonexistent"));
+}
+
 TEST_F(Cli, WrongForcedIsaIsTold) {
   const ProcessResult result =
       RunTern({"tokenize", "--model", Model(), "--text", "x"}, "", {"TERN_FORCE_ISA=quantum"});
