@@ -1,6 +1,7 @@
 #include "cli/config_flags.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace cli {
 namespace {
@@ -56,8 +57,10 @@ void ConfigFlags::Add(CLI::App& command, const config::OptionInfo& info) {
   }
 }
 
-config::Loaded ConfigFlags::Load() const {
-  config::Inputs inputs{.file = file_, .environment = config::TernEnvironment()};
+config::Loaded ConfigFlags::Load(std::function<std::string()> default_model) const {
+  config::Inputs inputs{.file = file_,
+                        .environment = config::TernEnvironment(),
+                        .default_model = std::move(default_model)};
   for (const config::FlagValue& value : values_) {
     if (!value.values.empty()) inputs.flags.push_back(value);
   }

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <deque>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -28,7 +29,8 @@ class ConfigFlags {
 
   // Merges defaults, --config file, environment and the flags that were given.
   // Errors: config::ConfigError.
-  config::Loaded Load() const;
+  // default_model: see config::Inputs.
+  config::Loaded Load(std::function<std::string()> default_model = {}) const;
 
  private:
   void Add(CLI::App& command, const config::OptionInfo& info);

@@ -162,7 +162,8 @@ int Main(int argc, char** argv) {
   try {
     CheckForcedIsa();
     const int code = run();
-    if (std::cout.flush() && std::fflush(stdout) == 0) return code;
+    // An earlier flush may have failed: the stream remembers it.
+    if (std::cout.flush() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
     throw std::runtime_error("Not all results could be written to standard output.");
   } catch (const UsageError& error) {
     PrintError(error);

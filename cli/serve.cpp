@@ -17,6 +17,7 @@
 #include "cli/command.h"
 #include "cli/config_flags.h"
 #include "cli/model_path.h"
+#include "cli/output_file.h"
 #include "config/config.h"
 #include "fabric/worker_team.h"
 #include "server/app.h"
@@ -145,21 +146,14 @@ void Warn(const server::ServerOptions& options) {
   }
 }
 
-// Where no file is given the bundled model is served; it is named like a file of the user's.
-void NameBundledModel(config::Loaded* loaded) {
-  std::vector<config::ModelEntry>& models = loaded->config.models;
-  if (models.empty()) models.emplace_back();
-  if (!models.front().path.empty()) return;
-  const std::string path = BundledModelPath();
-  const size_t name = path.find_last_of('/') + 1;
-  models.front().path = path;
-  if (models.front().name.empty()) models.front().name = path.substr(name, path.size() - name - 5);
-}
-
-// A path that was mistyped is told before anything is said to listen.
+// Paths that were mistyped are told before anything is said to listen.
 void CheckFiles(const config::Config& config) {
   for (const config::ModelEntry& model : config.models) {
-    if (config::ConfigOf(config, model).policy.lazy || std::ifstream(model.path)) continue;
+    const config::Config own = config::ConfigOf(config, model);
+    // Written when the server ends: too late to learn that it cannot be.
+    const std::string& cache = own.scheduler.prefix_cache_file;
+    if (!cache.empty()) CheckOutputFile(cache, {model.path});
+    if (own.policy.lazy || std::ifstream(model.path)) continue;
     throw std::runtime_error("cannot open the model " + model.path + ": " + std::strerror(errno));
   }
 }
@@ -176,8 +170,7 @@ void RaiseDescriptorLimit() {
 // it changes nothing; what needs a restart is named.
 void Reload(const ServeFlags& flags, config::Config* current, server::App* app) {
   try {
-    config::Loaded fresh = flags.config.Load();
-    NameBundledModel(&fresh);
+    const config::Loaded fresh = flags.config.Load(BundledModelPath);
     for (const config::Change& change : config::Changes(*current, fresh.config)) {
       if (change.live) {
         server::LogInfo("reloaded " + change.key + " = " + change.value);
@@ -193,8 +186,7 @@ void Reload(const ServeFlags& flags, config::Config* current, server::App* app) 
 }
 
 int RunServe(const ServeFlags& flags) {
-  config::Loaded loaded = flags.config.Load();
-  NameBundledModel(&loaded);
+  const config::Loaded loaded = flags.config.Load(BundledModelPath);
   const config::Config& config = loaded.config;
   if (flags.print_config) {
     std::cout << config::ToToml(loaded) << std::flush;

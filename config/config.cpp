@@ -128,6 +128,7 @@ class Loader {
     if (!inputs.file.empty()) ApplyFile(inputs.file);
     ApplyEnvironment(inputs.environment);
     ApplyFlags(inputs.flags);
+    if (inputs.default_model) NameDefaultModel(inputs.default_model);
     Finish();
     return std::move(loaded_);
   }
@@ -157,6 +158,7 @@ class Loader {
   void ApplyEnvironment(const std::vector<std::pair<std::string, std::string>>& environment);
   void ApplyFlags(const std::vector<FlagValue>& flags);
   void Finish();
+  void NameDefaultModel(const std::function<std::string()>& path);
   void CheckModelNames();
   void GiveSettingsToModels();
   void Check(const Config& config, const std::vector<ModelSetting>& own) const;
@@ -216,6 +218,29 @@ std::vector<std::string> TomlValues(const toml::node& node, OptionKind kind,
   return values;
 }
 
+// What is wrong with a top-level name of the file.
+std::string WhyNoSection(const std::string& name, const toml::node& node) {
+  if (name == "models") return "each model has a table of its own, [[models]], not [models].";
+  std::set<std::string> sections;
+  for (const Option& option : OptionTable()) {
+    sections.emplace(option.info.section);
+    if (node.is_table() || option.info.name != name) continue;
+    return "\"" + name + "\" stands outside of its section [" + std::string(option.info.section) +
+           "].";
+  }
+  return "unknown section \"" + name + "\"" + Suggestion(name, {sections.begin(), sections.end()}) +
+         ".";
+}
+
+// What is wrong with a key that is none of one model's.
+std::string WhyNoModelSetting(const std::string& key) {
+  const size_t dot = key.find('.');
+  if (dot != std::string::npos && FindOption(key.substr(0, dot), key.substr(dot + 1)) != nullptr) {
+    return "\"" + key + "\" is of all models together and stands in [" + key.substr(0, dot) + "].";
+  }
+  return "unknown setting \"" + key + "\" of a model" + Suggestion(key, ModelSettingKeys()) + ".";
+}
+
 void Loader::ApplyFile(const std::string& path) {
   toml::table document;
   // The parser takes it for an empty file. A container's mount of a file that is not there is one.
@@ -238,10 +263,7 @@ void Loader::ApplyFile(const std::string& path) {
     } else if (node.is_table() && IsSection(section)) {
       ApplyTable(path, section, *node.as_table());
     } else {
-      std::set<std::string> sections;
-      for (const Option& option : OptionTable()) sections.emplace(option.info.section);
-      throw ConfigError(Location(path, node) + ": unknown section \"" + section + "\"" +
-                        Suggestion(section, {sections.begin(), sections.end()}) + ".");
+      throw ConfigError(Location(path, node) + ": " + WhyNoSection(section, node));
     }
   }
 }
@@ -310,8 +332,7 @@ void Loader::AddModelSettings(const std::string& path, const std::string& name,
     const std::string where = Location(path, value);
     const std::optional<OptionKind> kind = ModelSettingKind(key);
     if (!kind) {
-      throw ConfigError(where + ": unknown key \"" + key + "\" in [[models]]" +
-                        Suggestion(key, ModelSettingKeys()) + ".");
+      throw ConfigError(where + ": " + WhyNoModelSetting(key));
     }
     settings->push_back({key, TomlValues(value, *kind, path, "models." + key), where});
   };
@@ -384,6 +405,12 @@ void Loader::ApplyFlags(const std::vector<FlagValue>& flags) {
   }
 }
 
+void Loader::NameDefaultModel(const std::function<std::string()>& path) {
+  std::vector<ModelEntry>& models = loaded_.config.models;
+  if (models.empty()) models.emplace_back();
+  if (models.front().path.empty()) models.front().path = path();
+}
+
 void Loader::CheckModelNames() {
   std::set<std::string> names;
   for (ModelEntry& model : loaded_.config.models) {
@@ -420,8 +447,7 @@ void Loader::GiveSettingsToModels() {
     }
     const std::optional<OptionKind> kind = ModelSettingKind(key);
     if (!kind) {
-      throw ConfigError(origin + " names the unknown option \"" + key + "\"" +
-                        Suggestion(key, ModelSettingKeys()) + ".");
+      throw ConfigError(origin + ": " + WhyNoModelSetting(key));
     }
     ModelSetting setting{key, {text.substr(equals + 1)}, origin};
     const auto earlier = std::find_if(model->settings.begin(), model->settings.end(),
@@ -590,7 +616,7 @@ std::string ToToml(const Loaded& loaded) {
     } else if (option.info.name == "otlp_headers") {
       text += "# otlp_headers: " + std::to_string(loaded.config.server.otlp_headers.size()) +
               " set, not shown\n";
-    } else if (option.info.name != "api_key_file") {
+    } else if (option.info.name != "api_key_file" || !loaded.config.server.api_key_file.empty()) {
       text +=
           std::string(option.info.name) + " = " + option.get(loaded.config) + "  # " + from + "\n";
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <stdexcept>
@@ -81,6 +82,9 @@ struct Inputs {
   std::string file = {};  // TOML; empty = none
   std::vector<std::pair<std::string, std::string>> environment = {};
   std::vector<FlagValue> flags = {};
+  // The path of the model that is served where none is named; asked for only then. Without it such
+  // a configuration has no model, or one without a path.
+  std::function<std::string()> default_model = {};
 };
 
 struct Loaded {

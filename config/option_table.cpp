@@ -173,8 +173,8 @@ void SetModelNames(Config& config, const std::vector<std::string>& names) {
   if (config.models.empty() && names.size() == 1) config.models.emplace_back();
   if (names.size() > config.models.size()) {
     throw std::invalid_argument("must be given at most once per model (" +
-                                std::to_string(config.models.size()) + "), not " +
-                                std::to_string(names.size()) + " times");
+                                std::to_string(std::max<size_t>(config.models.size(), 1)) +
+                                "), not " + std::to_string(names.size()) + " times");
   }
   for (size_t i = 0; i < names.size(); ++i) config.models[i].name = names[i];
 }
@@ -314,8 +314,7 @@ Option ApiKeyFile() {
             config.server.api_keys = server::ReadApiKeyFile(values[0]);
             config.server.api_key_file = values[0];
           },
-          [](const Config&) { return Quoted(""); },
-          [](const Config& config) { return config.server.api_key_file; }};
+          [](const Config& config) { return Quoted(config.server.api_key_file); }};
 }
 
 Option OtlpEndpoint() {

@@ -70,6 +70,9 @@ std::vector<ApiKey> ReadApiKeyFile(const std::string& path) {
     while (words >> option) ReadOption({path, number}, option, &key);
     for (const ApiKey& other : keys) {
       if (other.name == key.name) Refuse({path, number}, "has a name that an earlier line has");
+      if (other.key == key.key) {
+        Refuse({path, number}, "has the key that \"" + other.name + "\" has already");
+      }
     }
     keys.push_back(std::move(key));
   }

@@ -410,6 +410,24 @@ TEST_F(Cli, HealthFailsWhenNothingListens) {
   EXPECT_EQ(RunTern({"health", "--url", "ftp://x"}).exit_code, 2);
 }
 
+// Whatever way a command prints: by C++ streams, by printf, all at the end or line by line.
+TEST_F(Cli, ResultsThatCannotBeWrittenFailTheCommand) {
+  for (const std::string& arguments :
+       {"bench -p 8 -n 2 -r 1 --model " + Model(), "quantize --dry-run " + Model(),
+        "inspect " + Model(), "tokenize --text x --model " + Model()}) {
+    const std::string command =
+        std::string(TERN_BINARY) + " " + arguments + " > /dev/full 2> /dev/null";
+    EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1) << arguments;
+  }
+}
+
+TEST_F(Cli, PrefixCacheFileInNoFolderIsToldAtTheStart) {
+  const ProcessResult result =
+      RunTern({"serve", "--model", Model(), "--port", "0", "--prefix-cache-file", "/nope/x"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("there is no folder /nope"));
+}
+
 TEST_F(Cli, DoctorLooksAtNoMachineThatIsNotThere) {
   const ProcessResult result = RunTern({"doctor", "--no-measure", "--root", "/nonexistent"});
   EXPECT_EQ(result.exit_code, 2);

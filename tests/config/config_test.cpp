@@ -22,7 +22,9 @@ using testing::HasSubstr;
 class ConfigFile {
  public:
   explicit ConfigFile(const std::string& text) {
-    path_ = testing::TempDir() + "tern_config_" + std::to_string(getpid()) + ".toml";
+    static int counter = 0;
+    path_ = testing::TempDir() + "tern_config_" + std::to_string(getpid()) + "_" +
+            std::to_string(counter++) + ".toml";
     std::ofstream(path_) << text;
   }
   ~ConfigFile() { unlink(path_.c_str()); }
@@ -383,6 +385,56 @@ TEST(Config, AModelHasSettingsOfItsOwn) {
   EXPECT_EQ(ConfigOf(again, again.models[1]).engine.lora[1].path, "n.gguf");
 }
 
+TEST(Config, TheDefaultModelTakesSettingsLikeAnother) {
+  const auto bundled = [] { return std::string("/models/demo.gguf"); };
+  const Config config =
+      Load({.flags = {{"--model-set", {"demo:load=lazy"}}}, .default_model = bundled}).config;
+  ASSERT_EQ(config.models.size(), 1U);
+  EXPECT_EQ(config.models[0].path, "/models/demo.gguf");
+  EXPECT_TRUE(ConfigOf(config, config.models[0]).policy.lazy);
+  const Config named =
+      Load({.flags = {{"--served-model-name", {"x"}}}, .default_model = bundled}).config;
+  EXPECT_EQ(named.models[0].name, "x");
+  EXPECT_EQ(named.models[0].path, "/models/demo.gguf");
+  const Config other = Load({.flags = {{"-m,--model", {"a.gguf"}}},
+                             .default_model =
+                                 [] {
+                                   ADD_FAILURE() << "asked for, although a model is named";
+                                   return std::string();
+                                 }})
+                           .config;
+  EXPECT_EQ(other.models[0].path, "a.gguf");
+}
+
+// Otherwise the printed configuration would start a server that asks for no key.
+TEST(Config, PrintedConfigKeepsTheKeyFile) {
+  const ConfigFile keys("alice k-1\n");
+  const std::string printed = ToToml(Load({.flags = {{"--api-key-file", {keys.path()}}}}));
+  EXPECT_THAT(printed, testing::Not(HasSubstr("k-1")));
+  const ConfigFile file(printed);
+  const Config again = Load({.file = file.path()}).config;
+  ASSERT_EQ(again.server.api_keys.size(), 1U);
+  EXPECT_EQ(again.server.api_keys[0].key, "k-1");
+}
+
+TEST(ConfigErrors, OneKeyUnderTwoNamesIsRefused) {
+  const ConfigFile keys("low kk rpm=1\nboss kk scope=admin\n");
+  const std::string error = ErrorOf({.flags = {{"--api-key-file", {keys.path()}}}});
+  EXPECT_THAT(error, HasSubstr("line 2"));
+  EXPECT_THAT(error, HasSubstr("\"low\""));
+  EXPECT_THAT(error, testing::Not(HasSubstr("kk ")));
+}
+
+TEST(ConfigErrors, SlipsAtTheTopOfTheFileSayWhatIsNeeded) {
+  const auto of_file = [](const std::string& text) {
+    const ConfigFile file(text);
+    return ErrorOf({.file = file.path()});
+  };
+  EXPECT_THAT(of_file("[models]\npath = \"a.gguf\"\n"), HasSubstr("[[models]], not [models]"));
+  EXPECT_THAT(of_file("port = 1\n"), HasSubstr("its section [server]"));
+  EXPECT_THAT(of_file("[sever]\nport = 1\n"), HasSubstr("did you mean server?"));
+}
+
 TEST(ConfigErrors, SettingsOfAModelNameTheirPlace) {
   const auto of_file = [](const std::string& line) {
     const ConfigFile file("[[models]]\npath = \"x.gguf\"\n" + line + "\n");
@@ -391,8 +443,9 @@ TEST(ConfigErrors, SettingsOfAModelNameTheirPlace) {
     return error;
   };
   EXPECT_THAT(of_file("engine.kv_byte = 1"), HasSubstr("did you mean engine.kv_bytes?"));
-  EXPECT_THAT(of_file("engine.threads = 1"), HasSubstr("unknown key \"engine.threads\""));
-  EXPECT_THAT(of_file("server.port = 1"), HasSubstr("unknown key"));
+  EXPECT_THAT(of_file("engine.threads = 1"), HasSubstr("stands in [engine]"));
+  EXPECT_THAT(of_file("server.port = 1"), HasSubstr("stands in [server]"));
+  EXPECT_THAT(of_file("server.prot = 1"), HasSubstr("unknown setting"));
   EXPECT_THAT(of_file("pined = true"), HasSubstr("did you mean pinned?"));
   EXPECT_THAT(of_file("pinned = 1"), HasSubstr("true or false"));
   EXPECT_THAT(of_file("load = \"late\""), HasSubstr("startup | lazy"));
@@ -403,7 +456,7 @@ TEST(ConfigErrors, SettingsOfAModelNameTheirPlace) {
   EXPECT_THAT(of_flag("a:engine.kv_bytes"), HasSubstr("--model-set must be NAME:KEY=VALUE"));
   EXPECT_THAT(of_flag("b:pinned=true"), HasSubstr("the model \"b\", which is not served"));
   EXPECT_THAT(of_flag("a:pinned=yes"), HasSubstr("true or false"));
-  EXPECT_THAT(of_flag("a:engine.nothing=1"), HasSubstr("unknown option"));
+  EXPECT_THAT(of_flag("a:engine.nothing=1"), HasSubstr("unknown setting"));
   EXPECT_EQ(of_flag("a:pinned=true"), "");
   EXPECT_THAT(
       ErrorOf(
