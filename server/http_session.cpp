@@ -402,6 +402,7 @@ std::optional<ApiError> HttpSession::Authorise(const Router::Route& route) {
   request_.key_name = client->name;
   if (route.access == Router::Access::kAdmin && !client->admin) return AdminOnly();
   if (!route.json || client->budget == nullptr) return std::nullopt;
+  request_.budget = client->budget;
   if (const auto refusal = client->budget->Enter(Clock::now())) {
     return RateLimited(*refusal, client->name);
   }
@@ -604,7 +605,7 @@ std::string HttpSession::FormatHead(const HttpResponse& response,
 // As OpenAI's, for keys that have limits.
 void HttpSession::AddRateLimits(
     const std::function<void(std::string_view, std::string_view)>& add) const {
-  const KeyBudget* budget = request_.use == nullptr ? nullptr : request_.use->budget();
+  const KeyBudget* budget = request_.budget.get();
   if (budget == nullptr) return;
   const auto now = Clock::now();
   const auto tell = [&](const std::string& what, const KeyBudget::Remaining& remaining) {

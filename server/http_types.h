@@ -17,6 +17,7 @@ inline Clock::duration Seconds(double seconds) {
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
+class KeyBudget;
 class RequestTrace;
 class RequestUse;
 
@@ -28,9 +29,10 @@ struct HttpRequest {
   std::string query;  // as sent, without '?'
   HeaderList headers;
   std::string body;
-  std::string request_id;           // the client's x-request-id when it is sane, else ours
-  std::string key_name;             // of the API key that was used; empty without keys
-  std::shared_ptr<RequestUse> use;  // never null: what the request costs its key
+  std::string request_id;                   // the client's x-request-id when it is sane, else ours
+  std::string key_name;                     // of the API key that was used; empty without keys
+  std::shared_ptr<RequestUse> use;          // never null: what the request costs its key
+  std::shared_ptr<const KeyBudget> budget;  // of its key, for a refused request too; may be nullptr
   std::shared_ptr<const RequestTrace> trace;  // nullptr: neither the client nor we trace it
   Clock::time_point arrival;
 

@@ -94,7 +94,6 @@ class RequestUse {
   void AddTokens(uint64_t prompt, uint64_t completion);
   uint64_t prompt_tokens() const;
   uint64_t completion_tokens() const;
-  const KeyBudget* budget() const { return budget_.get(); }
 
  private:
   std::shared_ptr<KeyBudget> budget_;

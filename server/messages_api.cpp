@@ -445,7 +445,8 @@ ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options,
       chat[name] = value;
     }
   }
-  ChatRequest request = ParseChatRequest(chat, options);
+  ChatRequest request = InWordsOf(kMessagesNames, [&] { return ParseChatRequest(chat, options); });
+  RenameParams(kMessagesNames, request.params.ignored);
   std::move(ignored.begin(), ignored.end(), std::back_inserter(request.params.ignored));
   return request;
 }

@@ -20,8 +20,7 @@ inline constexpr RenamedParam kMessagesNames[] = {
     {"'enable_thinking'", "'thinking'"},
 };
 
-// counting: for count_tokens, where max_tokens may be absent. Errors: ApiError 400 in the words of
-// chat completions.
+// counting: for count_tokens, where max_tokens may be absent. Errors: ApiError 400.
 ChatRequest ParseMessagesRequest(const Json& body, const SchemaOptions& options, bool counting);
 
 // The model of the job outlives the writer.

@@ -483,7 +483,7 @@ TokenizeRequest ParseTokenizeRequest(const Json& body, const SchemaOptions& opti
   request.parse_special = reader.Bool("parse_special").value_or(true);
   const bool pieces = reader.Bool("with_pieces").value_or(false);
   request.with_pieces = reader.Bool("return_token_strs").value_or(pieces);
-  CheckUnknown(reader, options.strict);
+  request.ignored = CheckUnknown(reader, options.strict);
   return request;
 }
 
@@ -495,7 +495,7 @@ DetokenizeRequest ParseDetokenizeRequest(const Json& body, const SchemaOptions& 
   if (tokens == nullptr) throw MissingParameter("tokens");
   request.tokens = ReadTokenIds(*tokens, "tokens");
   request.special = !reader.Bool("skip_special_tokens").value_or(false);
-  CheckUnknown(reader, options.strict);
+  request.ignored = CheckUnknown(reader, options.strict);
   return request;
 }
 
@@ -504,7 +504,7 @@ ChatRequest ParseTemplateRequest(const Json& body, const SchemaOptions& options)
   ChatRequest request;
   request.params.model = reader.String("model").value_or("");
   request.prompt = ReadChatPrompt(reader);
-  CheckUnknown(reader, options.strict);
+  request.params.ignored = CheckUnknown(reader, options.strict);
   return request;
 }
 

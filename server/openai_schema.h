@@ -103,12 +103,14 @@ struct TokenizeRequest {
   bool add_special = true;
   bool parse_special = true;
   bool with_pieces = false;
+  std::vector<std::string> ignored;  // parameters that had no effect
 };
 
 struct DetokenizeRequest {
   std::string model;
   std::vector<engine::TokenId> tokens;
   bool special = true;
+  std::vector<std::string> ignored;
 };
 
 struct SchemaOptions {

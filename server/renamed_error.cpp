@@ -32,8 +32,8 @@ ApiError RenamedError(const ApiError& error, std::span<const RenamedParam> names
   return renamed;
 }
 
-void RenameParams(std::span<const RenamedParam> names, std::vector<std::string>* params) {
-  for (std::string& param : *params) param = RenamedParamOf(param, names);
+void RenameParams(std::span<const RenamedParam> names, std::span<std::string> params) {
+  for (std::string& param : params) param = RenamedParamOf(param, names);
 }
 
 }  // namespace server

@@ -18,7 +18,7 @@ using RenamedParam = std::pair<std::string_view, std::string_view>;
 ApiError RenamedError(const ApiError& error, std::span<const RenamedParam> names);
 
 // The same for names by themselves.
-void RenameParams(std::span<const RenamedParam> names, std::vector<std::string>* params);
+void RenameParams(std::span<const RenamedParam> names, std::span<std::string> params);
 
 // work(), with its ApiErrors renamed.
 template <typename Work>

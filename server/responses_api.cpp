@@ -584,6 +584,7 @@ ResponsesRequest ParseResponsesRequest(const Json& body, const SchemaOptions& op
   }
   ResponsesRequest request;
   request.chat = InWordsOf(kResponsesNames, [&] { return ParseChatRequest(chat, options); });
+  RenameParams(kResponsesNames, request.chat.params.ignored);
   AddTo(&request.chat.params.ignored, std::move(ignored));
   request.instructions = OrNull(body, "instructions");
   request.max_output_tokens = OrNull(body, "max_output_tokens");

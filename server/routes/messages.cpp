@@ -15,13 +15,15 @@ ChatRequest Parse(const RouteContext& context, const HttpRequest& http, bool cou
 }
 
 GenerationJob Prepare(const RouteContext& context, const HttpRequest& http) {
+  const ChatRequest request = Parse(context, http, false);
   return InWordsOf(kMessagesNames, [&] {
-    const ChatRequest request = Parse(context, http, false);
     const auto model = context.models.Get(request.params.model);
     GenerationJob job =
         CountingTooLong(context, *model, [&] { return PrepareChat(request, model); });
     job.SetSource(http);
-    RenameParams(kMessagesNames, &job.params.ignored);
+    // What turned out to have no effect with this model.
+    RenameParams(kMessagesNames,
+                 std::span(job.params.ignored).subspan(request.params.ignored.size()));
     return job;
   });
 }
@@ -34,22 +36,21 @@ asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
   co_await Respond(context, std::move(job), std::move(writer), exchange);
 }
 
-Json CountTokens(const RouteContext& context, const HttpRequest& http) {
+HttpResponse CountTokens(const RouteContext& context, const HttpRequest& http) {
+  const ChatRequest request = Parse(context, http, true);
   return InWordsOf(kMessagesNames, [&] {
-    const ChatRequest request = Parse(context, http, true);
     const auto model = context.models.Get(request.params.model);
     Json json;
     json["input_tokens"] =
         EncodeChat(RenderChat(request.prompt, *model), model->tokenizer()).size();
-    return json;
+    return JsonResponse(json, request.params.ignored);
   });
 }
 
 asio::awaitable<void> Count(RouteContext& context, const HttpRequest& http,
                             HttpExchange& exchange) {
-  const Json json =
+  const HttpResponse response =
       co_await OnWorker(context.workers, [&context, &http] { return CountTokens(context, http); });
-  const HttpResponse response = JsonResponse(json);
   co_await exchange.Reply(response);
 }
 

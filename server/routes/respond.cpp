@@ -85,8 +85,8 @@ asio::awaitable<void> Collect(Generation& generation, AnswerWriter& writer,
   for (uint32_t i = 0; i < count && generation.job().echo(); ++i) {
     echoes.push_back(generation.echo(i));
   }
-  HttpResponse response = JsonResponse(writer.Whole(choices, generation.usage(), echoes));
-  AddIgnoredHeader(generation.job().params.ignored, &response);
+  const HttpResponse response = JsonResponse(writer.Whole(choices, generation.usage(), echoes),
+                                             generation.job().params.ignored);
   co_await exchange.Reply(response);
 }
 
@@ -133,9 +133,10 @@ void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* respo
   if (!list.empty()) response->headers.emplace_back("x-tern-ignored-parameters", list);
 }
 
-HttpResponse JsonResponse(const Json& json) {
+HttpResponse JsonResponse(const Json& json, const std::vector<std::string>& ignored) {
   HttpResponse response;
   response.body = Dump(json);
+  AddIgnoredHeader(ignored, &response);
   return response;
 }
 

@@ -61,7 +61,8 @@ boost::asio::awaitable<void> Respond(RouteContext& context, GenerationJob job,
 // not stand in a header is left out.
 void AddIgnoredHeader(const std::vector<std::string>& names, HttpResponse* response);
 
-HttpResponse JsonResponse(const Json& json);
+// ignored: as AddIgnoredHeader().
+HttpResponse JsonResponse(const Json& json, const std::vector<std::string>& ignored = {});
 // Of an event stream.
 HttpResponse StreamHead();
 

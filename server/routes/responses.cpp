@@ -24,7 +24,10 @@ Prepared Prepare(const RouteContext& context, const HttpRequest& http) {
     prepared.job =
         CountingTooLong(context, *model, [&] { return PrepareChat(request.chat, model); });
     prepared.job.SetSource(http);
-    RenameParams(kResponsesNames, &prepared.job.params.ignored);
+    // What turned out to have no effect with this model.
+    RenameParams(
+        kResponsesNames,
+        std::span(prepared.job.params.ignored).subspan(request.chat.params.ignored.size()));
     prepared.writer = MakeResponsesWriter(request, prepared.job);
     return prepared;
   });

@@ -11,7 +11,7 @@ namespace {
 namespace asio = boost::asio;
 
 // The names of both vLLM and llama-server, so that clients of either work.
-Json Tokenize(const RouteContext& context, const HttpRequest& http) {
+HttpResponse Tokenize(const RouteContext& context, const HttpRequest& http) {
   const TokenizeRequest request =
       ParseTokenizeRequest(ParseJson(http.body, context.options.max_json_depth),
                            {.strict = context.options.strict_params});
@@ -33,10 +33,10 @@ Json Tokenize(const RouteContext& context, const HttpRequest& http) {
       json["token_strs"].push_back(engine::text::SanitizeUtf8(tokenizer.TokenBytes(token, true)));
     }
   }
-  return json;
+  return JsonResponse(json, request.ignored);
 }
 
-Json Detokenize(const RouteContext& context, const HttpRequest& http) {
+HttpResponse Detokenize(const RouteContext& context, const HttpRequest& http) {
   const DetokenizeRequest request =
       ParseDetokenizeRequest(ParseJson(http.body, context.options.max_json_depth),
                              {.strict = context.options.strict_params});
@@ -47,24 +47,23 @@ Json Detokenize(const RouteContext& context, const HttpRequest& http) {
   Json json;
   json["prompt"] = text;
   json["content"] = text;
-  return json;
+  return JsonResponse(json, request.ignored);
 }
 
-Json ApplyTemplate(const RouteContext& context, const HttpRequest& http) {
+HttpResponse ApplyTemplate(const RouteContext& context, const HttpRequest& http) {
   const ChatRequest request =
       ParseTemplateRequest(ParseJson(http.body, context.options.max_json_depth),
                            {.strict = context.options.strict_params});
   Json json;
   json["prompt"] = RenderChat(request.prompt, *context.models.Get(request.params.model));
-  return json;
+  return JsonResponse(json, request.params.ignored);
 }
 
-template <Json (*kWork)(const RouteContext&, const HttpRequest&)>
+template <HttpResponse (*kWork)(const RouteContext&, const HttpRequest&)>
 asio::awaitable<void> Answer(RouteContext& context, const HttpRequest& http,
                              HttpExchange& exchange) {
-  const Json json =
+  const HttpResponse response =
       co_await OnWorker(context.workers, [&context, &http] { return kWork(context, http); });
-  const HttpResponse response = JsonResponse(json);
   co_await exchange.Reply(response);
 }
 

@@ -291,6 +291,18 @@ TEST_F(Protocols, IgnoredParametersAreListedInAHeader) {
   EXPECT_EQ(message.Header("x-tern-ignored-parameters"),
             "metadata, max_completion_tokens, thinking.budget_tokens");
   EXPECT_EQ(json::parse(message.body)["usage"]["output_tokens"], 2) << message.body;
+  // Its own name, not that of the chat completion which it would become.
+  body = MessagesBody(2);
+  body["stop"] = "x";
+  EXPECT_EQ(app().Post("/v1/messages", body).Header("x-tern-ignored-parameters"), "stop");
+  body = {{"messages", body["messages"]}, {"foo", 1}};
+  EXPECT_EQ(app().Post("/v1/messages/count_tokens", body).Header("x-tern-ignored-parameters"),
+            "foo");
+  EXPECT_EQ(app().Post("/apply-template", body).Header("x-tern-ignored-parameters"), "foo");
+  body = {{"content", "Hi"}, {"add_specal", true}};
+  EXPECT_EQ(app().Post("/tokenize", body).Header("x-tern-ignored-parameters"), "add_specal");
+  body = {{"tokens", {1}}, {"foo", 1}};
+  EXPECT_EQ(app().Post("/detokenize", body).Header("x-tern-ignored-parameters"), "foo");
   EXPECT_EQ(
       app().Post("/v1/chat/completions", ChatBody("Hi", 2)).Header("x-tern-ignored-parameters"),
       "");

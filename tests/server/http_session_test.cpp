@@ -533,6 +533,8 @@ TEST(HttpSession, KeysBeyondTheirRateAreToldWhenToComeBack) {
   EXPECT_GT(seconds, 0);
   EXPECT_LE(seconds, 30);
   EXPECT_EQ(refused.Header("x-should-retry"), "true");
+  EXPECT_EQ(refused.Header("x-ratelimit-limit-requests"), "2");
+  EXPECT_EQ(refused.Header("x-ratelimit-remaining-requests"), "0");
   EXPECT_EQ(server.Ask(PostText("/echo", "[]", "x-api-key: sk-2\r\n")).status, 200);
 }
 
