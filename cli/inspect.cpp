@@ -125,6 +125,11 @@ std::string ActivationReason(const engine::ModelConfig& model, const config::Con
              : "ternary tensors have several scales or none are there";
 }
 
+std::string HeadReason(engine::HeadMode mode, const config::Config& config) {
+  if (config.engine.head == mode) return "--head " + std::string(engine::HeadModeName(mode));
+  return "it is small, or of a type without a sketch";
+}
+
 Json RunJson(LocalModel& model, const config::Config& config) {
   const engine::ModelConfig& shape = model.model().config();
   const engine::Weights& weights = model.model().weights();
@@ -143,6 +148,7 @@ Json RunJson(LocalModel& model, const config::Config& config) {
           {"activation_reason", ActivationReason(shape, config)},
           {"layout_reason", weights.layout_reason},
           {"head", engine::HeadModeName(model.engine().head_mode())},
+          {"head_reason", HeadReason(model.engine().head_mode(), config)},
           {"load_seconds", model.model().load_report().seconds},
           {"packed_cache", model.model().load_report().packed_cache},
           {"memory",
@@ -222,9 +228,8 @@ void PrintText(const Json& report, bool fabric) {
   const std::string packed_cache = run["packed_cache"].get<std::string>();
   if (!packed_cache.empty()) std::cout << "packed cache: " << packed_cache << "\n";
   std::cout << "head: " << run["head"].get<std::string>()
-            << (run["head"] == "full"
-                    ? " (not screened: --head full, too small, or a type without a sketch)\n"
-                    : ", where only the best logits count\n");
+            << (run["head"] == "full" ? "" : ", where only the best logits count") << " ("
+            << run["head_reason"].get<std::string>() << ")\n";
   std::cout << "memory: weights " << Mebibytes(memory["weights_bytes"]) << ", workspace "
             << Mebibytes(memory["workspace_bytes"]) << ", KV " << memory["kv_bytes_per_token"]
             << " bytes per token, " << Mebibytes(memory["kv_bytes_full_context"])

@@ -108,11 +108,13 @@ Option Text(OptionInfo info, Field field) {
 }
 
 template <typename Field>
-Option Bytes(OptionInfo info, Field field) {
+Option Bytes(OptionInfo info, Field field, uint64_t low = 0) {
   info.kind = OptionKind::kBytes;
   return {info,
           [=](Config& config, const std::vector<std::string>& values) {
-            field(config) = ParseBytes(values[0]);
+            const uint64_t bytes = ParseBytes(values[0]);
+            if (bytes < low) Refuse("at least " + std::to_string(low) + " bytes", values[0]);
+            field(config) = bytes;
           },
           [=](const Config& config) { return std::to_string(field(config)); }};
 }
@@ -444,10 +446,10 @@ void AddServerOptions(std::vector<Option>* table) {
                    "requests that may wait for one model to be loaded; more are answered with 503"),
               TERN_FIELD(server.max_model_waiting), 1, 1 << 20));
   add(Bytes(info("max_body", "--max-body", "BYTES", "largest request body"),
-            TERN_FIELD(server.max_body_bytes)));
+            TERN_FIELD(server.max_body_bytes), 1024));
   add(Bytes(info("max_body_memory", "--max-body-memory", "BYTES",
                  "largest sum of request bodies at one time; more are answered with 503"),
-            TERN_FIELD(server.max_body_memory_bytes)));
+            TERN_FIELD(server.max_body_memory_bytes), 1024));
   add(Integer(info("max_header_bytes", "--max-header-bytes", "N", "largest request header"),
               TERN_FIELD(server.max_header_bytes), 1024, 1 << 24));
   add(Integer(info("max_header_lines", "--max-header-lines", "N", "most header lines"),

@@ -38,7 +38,7 @@ uint32_t ResolveStateSlots(const ModelConfig& config, const EngineOptions& optio
 AttentionWindow ResolveWindow(const EngineOptions& options) {
   if (options.sliding_window == 0) return {};
   if (options.sliding_window < fabric::kAttentionChunk) {
-    throw ModelError("The sliding window must be at least " +
+    throw ModelError("--sliding-window (engine.sliding_window) must be at least " +
                      std::to_string(fabric::kAttentionChunk) + " tokens, but it is " +
                      std::to_string(options.sliding_window) + ".");
   }

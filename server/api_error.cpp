@@ -202,8 +202,7 @@ ApiError ModelLoadFailed(std::string_view model, const std::string& reason, int 
 }
 
 ApiError ShuttingDown() {
-  return ApiError(503, kUnavailable, "shutting_down",
-                  "The server is shutting down and takes no new requests.")
+  return ApiError(503, kUnavailable, "shutting_down", "The server is shutting down.")
       .WithRetryAfter(5);
 }
 

@@ -42,7 +42,8 @@ ResidentDevice::ResidentDevice(std::unique_ptr<Device> device, const FabricOptio
       picojoules_per_byte_(options.energy.dram_byte),
       layout_(options.layout),
       kernels_(kernels),
-      space_(options.pool_bytes),
+      // A pool of less than a line would look like none.
+      space_(std::max<size_t>(options.pool_bytes, kBufferAlignment)),
       pool_(space_.bytes()),
       store_(options.store),
       copies_(store_) {}

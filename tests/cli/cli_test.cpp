@@ -421,6 +421,14 @@ TEST_F(Cli, ResultsThatCannotBeWrittenFailTheCommand) {
   }
 }
 
+// One that is smaller than a line of memory is a pool, too, not none.
+TEST_F(Cli, ATinyPoolIsToldWhatIsEnough) {
+  const ProcessResult result =
+      RunTern({"generate", "--model", Model(), "-p", "x", "--fabric-pool", "1"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("give --fabric-pool at least"));
+}
+
 TEST_F(Cli, PrefixCacheFileInNoFolderIsToldAtTheStart) {
   const ProcessResult result =
       RunTern({"serve", "--model", Model(), "--port", "0", "--prefix-cache-file", "/nope/x"});

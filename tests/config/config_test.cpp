@@ -417,6 +417,11 @@ TEST(Config, PrintedConfigKeepsTheKeyFile) {
   EXPECT_EQ(again.server.api_keys[0].key, "k-1");
 }
 
+TEST(ConfigErrors, ABodyLimitThatRefusesEveryBodyIsNone) {
+  EXPECT_EQ(ErrorOf({.flags = {{"--max-body", {"0"}}}}),
+            "--max-body must be at least 1024 bytes, not \"0\".");
+}
+
 TEST(ConfigErrors, OneKeyUnderTwoNamesIsRefused) {
   const ConfigFile keys("low kk rpm=1\nboss kk scope=admin\n");
   const std::string error = ErrorOf({.flags = {{"--api-key-file", {keys.path()}}}});
