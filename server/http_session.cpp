@@ -270,8 +270,7 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
   ArmDeadline(options.header_timeout_seconds);
   const error_code error = co_await ParseHeader(parser);
   DisarmDeadline();
-  // So that an error has the shape of its path's protocol.
-  ReadTarget(View(parser.get().target()));
+  ReadHead(parser.get());
   if (timed_out_) co_return RequestTimeout();
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     // The request line is parsed first: without a target it is that line which is too long.
@@ -288,10 +287,21 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
     gone_ = true;
     co_return std::nullopt;
   }
-  const auto& message = parser.get();
-  http_1_0_ = message.version() == 10;
-  keep_alive_ = message.keep_alive();
+  http_1_0_ = parser.get().version() == 10;
+  keep_alive_ = parser.get().keep_alive();
   incoming.body_pending = !parser.is_done();
+  if (auto refused = CheckHeader(incoming)) {
+    // What follows on this connection cannot be trusted to be a request.
+    keep_alive_ = false;
+    co_return refused;
+  }
+  co_return std::nullopt;
+}
+
+// What has arrived of a head, whole or not: an error, too, has the shape of its path's protocol,
+// the client's id, and what its browser wants.
+void HttpSession::ReadHead(const http::request_header<>& message) {
+  ReadTarget(View(message.target()));
   request_.method = View(message.method_string());
   head_request_ = request_.method == "HEAD";
   for (const auto& field : message) {
@@ -301,12 +311,6 @@ asio::awaitable<std::optional<ApiError>> HttpSession::ReadHeader(Incoming& incom
     request_.request_id = id;
   }
   request_.trace = Tracer::Begin(shared_.tracer, request_.headers);
-  if (auto refused = CheckHeader(incoming)) {
-    // What follows on this connection cannot be trusted to be a request.
-    keep_alive_ = false;
-    co_return refused;
-  }
-  co_return std::nullopt;
 }
 
 // Refuses what two HTTP implementations could read as different requests (RFC 9112, 6.3 and 11.2).

@@ -60,6 +60,7 @@ class HttpSession : public HttpExchange, public std::enable_shared_from_this<Htt
   void AddRateLimits(const std::function<void(std::string_view, std::string_view)>& add) const;
   std::optional<ApiError> Authorise(const Router::Route& route);
   bool ReadTarget(std::string_view target);
+  void ReadHead(const boost::beast::http::request_header<>& message);
   std::optional<ApiError> FindRoute(Incoming& incoming, HttpResponse* preflight);
   boost::asio::awaitable<void> RunHandler(const Router::Route& route);
   boost::asio::awaitable<bool> ReplyError(const ApiError& error);

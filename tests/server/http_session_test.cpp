@@ -504,6 +504,22 @@ TEST(HttpSession, BodiesTogetherAreLimited) {
       [&] { return server.Ask(PostText("/echo", std::string(90'000, ' '))).status == 200; }));
 }
 
+// A browser shows its page nothing of an answer without the header; who reads logs needs the id.
+TEST(HttpSession, ARefusedHeadStillHasItsClientsIdAndOrigin) {
+  ServerOptions options = TestOptions();
+  options.cors_origin = "https://a.example";
+  TestServer server(options);
+  const std::string origin = "Origin: https://a.example\r\nx-request-id: mine-1\r\n";
+  for (const auto& [more, status] :
+       {std::pair{std::string("Content-Length: 99999999\r\n"), 413},
+        {std::string("Content-Length: 1\r\nContent-Length: 2\r\n"), 400}}) {
+    const auto refused = server.Ask("POST /echo HTTP/1.1\r\nHost: x\r\n" + origin + more + "\r\n");
+    EXPECT_EQ(refused.status, status);
+    EXPECT_EQ(refused.Header("x-request-id"), "mine-1") << status;
+    EXPECT_EQ(refused.Header("Access-Control-Allow-Origin"), "https://a.example") << status;
+  }
+}
+
 TEST(HttpSession, AdminRoutesNeedTheScope) {
   ServerOptions options = TestOptions();
   options.api_keys = {{"user", "sk-1", false}, {"ops", "sk-2", true}};
