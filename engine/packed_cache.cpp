@@ -387,7 +387,11 @@ void PackedCache::Finish() {
 std::string PackedCachePath(const std::string& option, const std::string& model_path) {
   if (option.empty() || option == "off") return {};
   if (option == "beside") return model_path + ".packed";
-  if (option.find('/') == std::string::npos && !std::filesystem::is_directory(option)) {
+  if (std::filesystem::exists(option) && !std::filesystem::is_directory(option)) {
+    throw ModelError("packed_cache must be off, beside or a folder, and \"" + option +
+                     "\" is a file.");
+  }
+  if (option.find('/') == std::string::npos && !std::filesystem::exists(option)) {
     throw ModelError("packed_cache must be off, beside or a folder, and there is no folder \"" +
                      option + "\"; a new one has a slash in its name, as ./" + option + ".");
   }

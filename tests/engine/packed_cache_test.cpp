@@ -201,6 +201,7 @@ TEST(PackedCachePath, IsBesideTheModelOrInAFolderWhereModelsOfOneNameDiffer) {
   for (const char* slip : {"on", "true", "Beside"}) {
     EXPECT_THROW(PackedCachePath(slip, "/models/a.gguf"), ModelError) << slip;
   }
+  EXPECT_THROW(PackedCachePath(BundledModel(), "/models/a.gguf"), ModelError);  // a file
 }
 
 // A whole model, which has a tokenizer too.
@@ -288,7 +289,7 @@ TEST_F(PackedModel, ADamagedPieceIsMadeAnewInTheSameLoad) {
 TEST_F(PackedModel, AModelLoadsWhereNoCacheCanBeWritten) {
   WriteFile(Path("file"), "");
   EngineOptions options = Beside();
-  options.packed_cache = Path("file");
+  options.packed_cache = Path("file/folder");
   Rig rig = Load(options);
   EXPECT_THAT(Outcome(rig), HasSubstr("cannot be written"));
   EXPECT_TRUE(Logits(rig) == expected_);
