@@ -54,6 +54,15 @@ bool Has(const std::array<std::string_view, kSize>& names, std::string_view name
   throw GrammarError("JSON Schema: '" + keyword + "' at " + path + " " + what);
 }
 
+// Merged, one name would look like an array of one.
+void CheckRequired(const Value& required, const std::string& path) {
+  const Array* names = required.as_array();
+  const bool strings = names != nullptr &&
+                       std::all_of(names->begin(), names->end(),
+                                   [](const Value& name) { return name.as_string() != nullptr; });
+  if (!strings) Fail("required", path, "must be an array of strings.");
+}
+
 bool IsFalse(const Value& value) { return value.as_bool() != nullptr && !*value.as_bool(); }
 bool IsTrue(const Value& value) { return value.as_bool() != nullptr && *value.as_bool(); }
 
@@ -192,6 +201,7 @@ void SchemaMerger::CheckKeywords(const Object& schema, const std::string& path) 
     if (key == "unevaluatedItems" && IsFalse(value)) continue;
     Fail(key, path, "is not supported.");
   }
+  if (const Value* required = schema.Find("required")) CheckRequired(*required, path);
   if (const Value* value = schema.Find("unevaluatedProperties"); value && !IsFalse(*value)) {
     Fail("unevaluatedProperties", path, "is supported only as false.");
   }

@@ -256,6 +256,19 @@ TEST(JsonSchema, NamesTheKeywordAndPathThatItRefuses) {
   EXPECT_THAT(error(R"({"allOf": [{"$ref": "#"}]})"), HasSubstr("nested deeper"));
 }
 
+TEST(JsonSchema, RequiredIsAnArrayOfStrings) {
+  const std::string expected = "JSON Schema: 'required' at # must be an array of strings.";
+  for (const char* schema :
+       {R"({"required": [1]})", R"({"required": "b"})", R"({"required": ["a", null]})",
+        R"({"required": true})", R"({"properties": {"b": {}}, "required": "b"})"}) {
+    EXPECT_EQ(ErrorOf(Schema(schema)), expected) << schema;
+  }
+  EXPECT_EQ(ErrorOf(Schema(R"({"allOf": [{"required": ["a"]}, {"required": "b"}]})")),
+            "JSON Schema: 'required' at #/allOf/1 must be an array of strings.");
+  EXPECT_EQ(ErrorOf(Schema(R"({"properties": {"b": {}}, "required": ["b"]})")), "no error");
+  EXPECT_EQ(ErrorOf(Schema(R"({"type": "object", "required": []})")), "no error");
+}
+
 // The worst that one request can send ends with a sentence, in bounded time.
 TEST(GrammarLimits, RefuseHostileSourcesQuickly) {
   std::string unions = R"({"$defs": {"d0": {"type": "null"})";
