@@ -30,6 +30,25 @@ class NodeFacts {
   bool productive(NodeId id) const { return productive_[id]; }
   uint64_t size(NodeId id) const { return sizes_[id]; }
 
+  // Why a part without which `id` has no text has none; empty when no one part is to blame.
+  std::string WhyNoText(NodeId id) const {
+    std::vector<bool> seen(expressions_.nodes());
+    while (!seen[id]) {
+      seen[id] = true;
+      const Node& node = expressions_.node(id);
+      if (node.kind == NodeKind::kNever) return expressions_.why(node);
+      if (node.kind == NodeKind::kCall) {
+        id = expressions_.rules()[node.index].body;
+      } else if (node.kind == NodeKind::kGraph) {
+        id = BlockedLabel(expressions_.graph(node)).value_or(id);
+      } else {
+        id = *std::find_if(node.children.begin(), node.children.end(),
+                           [&](NodeId child) { return !productive_[child]; });
+      }
+    }
+    return {};
+  }
+
  private:
   static constexpr uint64_t kHuge = 1 << 20;
 
@@ -71,8 +90,26 @@ class NodeFacts {
     return false;
   }
 
+  // The label without a text that ends the longest way through the graph: parts come in order.
+  std::optional<NodeId> BlockedLabel(const Graph& graph) const {
+    const std::vector<bool> reached = Reached(graph, productive_);
+    const Graph::Edge* last = nullptr;
+    for (const Graph::Edge& edge : graph.edges) {
+      if (!reached[edge.from] || productive_[edge.label]) continue;
+      if (last == nullptr || edge.from > last->from) last = &edge;
+    }
+    if (last == nullptr) return std::nullopt;
+    return last->label;
+  }
+
   // Whether an accepting state is reached along edges that hold.
   bool GraphHolds(const Graph& graph, const std::vector<bool>& holds) const {
+    const std::vector<bool> reached = Reached(graph, holds);
+    return std::any_of(graph.accepting.begin(), graph.accepting.end(),
+                       [&](uint32_t state) { return reached[state]; });
+  }
+
+  std::vector<bool> Reached(const Graph& graph, const std::vector<bool>& holds) const {
     std::vector<std::vector<uint32_t>> next(graph.states);
     for (const Graph::Edge& edge : graph.edges) {
       expressions_.budget().Step();
@@ -90,8 +127,7 @@ class NodeFacts {
         work.push_back(to);
       }
     }
-    return std::any_of(graph.accepting.begin(), graph.accepting.end(),
-                       [&](uint32_t state) { return seen[state]; });
+    return seen;
   }
 
   uint64_t Size(NodeId id) const {
@@ -135,6 +171,8 @@ class Builder {
       : expressions_(expressions), facts_(expressions), rule_numbers_(expressions.rules().size()) {
     const Expressions::Rule& rule = expressions.rules()[root];
     if (!facts_.productive(rule.body)) {
+      const std::string why = facts_.WhyNoText(rule.body);
+      if (!why.empty()) throw GrammarError(why);
       throw GrammarError("The grammar has no finite text: '" + rule.name + "' can never end.");
     }
     NumberOf(root);

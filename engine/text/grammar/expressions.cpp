@@ -9,6 +9,8 @@ namespace {
 // Bounds the recursion over a tree. Sources nest less; repeats and sequences add a few levels to
 // each level of theirs.
 constexpr uint32_t kMaxDepth = 2000;
+// Bounds what is kept for a message: a schema may have many parts without a value, and long paths.
+constexpr size_t kMaxReasonBytes = 64 << 10;
 
 }  // namespace
 
@@ -26,6 +28,16 @@ NodeId Expressions::Add(Node node) {
   CompileBudget::CheckAtMost(nodes_.size() + 1, budget_.limits().nodes, "expressions");
   nodes_.push_back(std::move(node));
   return static_cast<NodeId>(nodes_.size() - 1);
+}
+
+NodeId Expressions::Never(std::string why) {
+  const bool kept = !why.empty() && reason_bytes_ + why.size() <= kMaxReasonBytes;
+  if (kept) {
+    reason_bytes_ += why.size();
+    reasons_.push_back(std::move(why));
+  }
+  const size_t index = kept ? reasons_.size() - 1 : 0;
+  return Add({.kind = NodeKind::kNever, .index = static_cast<uint32_t>(index)});
 }
 
 NodeId Expressions::Literal(std::string_view bytes) {
@@ -58,7 +70,8 @@ NodeId Expressions::Choice(const std::vector<NodeId>& options) {
   for (const NodeId option : options) {
     if (nodes_[option].kind != NodeKind::kNever) kept.push_back(option);
   }
-  if (kept.empty()) return Never();
+  // The first says why as well as any: one option with a text is enough.
+  if (kept.empty()) return options.empty() ? Never() : options.front();
   if (kept.size() == 1) return kept.front();
   return Add({.kind = NodeKind::kChoice, .children = std::move(kept)});
 }

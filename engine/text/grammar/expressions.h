@@ -51,7 +51,7 @@ struct Node {
   NodeKind kind = NodeKind::kEmpty;
   Spelling spelling = Spelling::kPlain;  // kClass
   uint32_t depth = 1;                    // of the tree below
-  uint32_t index = 0;  // kLiteral, kClass, kGraph: into their tables; kCall: the rule
+  uint32_t index = 0;  // kLiteral, kClass, kGraph, kNever: into their tables; kCall: the rule
   uint32_t min = 0;    // kRepeat
   uint32_t max = 0;    // kRepeat
   std::vector<NodeId> children = {};
@@ -66,7 +66,8 @@ class Expressions {
   explicit Expressions(CompileBudget& budget) : budget_(budget) {}
 
   NodeId Empty() { return Add({.kind = NodeKind::kEmpty}); }
-  NodeId Never() { return Add({.kind = NodeKind::kNever}); }
+  // why: a sentence for the message when nothing else is left; may be empty.
+  NodeId Never(std::string why = {});
   NodeId Literal(std::string_view bytes);
   NodeId Class(CodePointSet set, Spelling spelling = Spelling::kPlain);
   NodeId Sequence(const std::vector<NodeId>& parts);
@@ -82,6 +83,7 @@ class Expressions {
 
   const Node& node(NodeId id) const { return nodes_[id]; }
   const std::string& literal(const Node& node) const { return literals_[node.index]; }
+  const std::string& why(const Node& never) const { return reasons_[never.index]; }
   const CodePointSet& code_points(const Node& node) const { return classes_[node.index]; }
   const Graph& graph(const Node& node) const { return graphs_[node.index]; }
   size_t nodes() const { return nodes_.size(); }
@@ -100,6 +102,8 @@ class Expressions {
   CompileBudget& budget_;
   std::vector<Node> nodes_;
   std::vector<std::string> literals_;
+  std::vector<std::string> reasons_ = {""};
+  size_t reason_bytes_ = 0;
   std::vector<CodePointSet> classes_;
   std::vector<Graph> graphs_;
   std::vector<Rule> rules_;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -81,6 +83,29 @@ class SchemaCompiler {
     throw GrammarError("JSON Schema: '" + std::string(keyword) + "' at " + path + " " + what);
   }
 
+  // No value, as what Fail() refuses, but only where nothing else is left: another branch may do.
+  NodeId None(std::string_view keyword, const std::string& path, const std::string& what) {
+    return expressions_.Never("JSON Schema: '" + std::string(keyword) + "' at " + path + " " +
+                              what);
+  }
+
+  // The same, for keywords that leave nothing together. Those that the schema has are named.
+  NodeId NoneSatisfies(std::string_view type, std::initializer_list<std::string_view> keywords,
+                       const Object& schema, const std::string& path) {
+    std::string named;
+    for (const std::string_view keyword : keywords) {
+      const Value* value = schema.Find(keyword);
+      if (value == nullptr) continue;
+      named += (named.empty() ? "'" : ", '") + std::string(keyword) + "'";
+      const bool number = value->as_int() != nullptr || value->as_double() != nullptr;
+      if (number) named += " " + JsonText(*value);
+    }
+    return expressions_.Never("JSON Schema: no " + std::string(type) + " at " + path +
+                              " satisfies " + named + ".");
+  }
+
+  bool IsNever(NodeId id) const { return expressions_.node(id).kind == NodeKind::kNever; }
+
   NodeId RuleOf(const std::string& reference, const std::string& path) {
     const auto [found, added] = references_.try_emplace(reference, 0);
     if (added) {
@@ -94,7 +119,9 @@ class SchemaCompiler {
   NodeId Compile(const Value& schema, const std::string& path, size_t depth) {
     expressions_.budget().CheckNesting(depth);
     if (const bool* all = schema.as_bool()) {
-      return *all ? json_.AnyValue() : expressions_.Never();
+      if (*all) return json_.AnyValue();
+      return expressions_.Never("JSON Schema: " + path +
+                                " is false, or combined with false: no value satisfies it.");
     }
     const Object* object = schema.as_object();
     if (object == nullptr) {
@@ -119,8 +146,13 @@ class SchemaCompiler {
     if (schema.Find("enum") != nullptr || schema.Find("const") != nullptr) {
       return CompileConstants(schema, path);
     }
+    const std::vector<std::string_view> types = Types(schema, path);
+    if (types.empty()) {
+      return None("type", path,
+                  "leaves no type: it is empty, or combined types exclude each other.");
+    }
     std::vector<NodeId> options;
-    for (const std::string_view type : Types(schema, path)) {
+    for (const std::string_view type : types) {
       options.push_back(CompileType(type, schema, path, depth));
     }
     return expressions_.Choice(options);
@@ -130,6 +162,7 @@ class SchemaCompiler {
                       size_t depth) {
     const Array* branches = schema.Find(keyword)->as_array();
     if (branches == nullptr) Fail(keyword, path, "must be an array.");
+    if (branches->empty()) return None(keyword, path, "has no branch.");
     Object base;
     for (const auto& [key, value] : schema.items()) {
       if (key != keyword) base.Set(key, value);
@@ -186,11 +219,20 @@ class SchemaCompiler {
     if (type == "string") return CompileString(schema, path);
     if (type == "boolean") return json_.Boolean();
     if (type == "null") return json_.Null();
+    return CompileNumber(type, schema, path);
+  }
+
+  NodeId CompileNumber(std::string_view type, const Object& schema, const std::string& path) {
+    const bool integer = type == "integer";
     const NumberBounds bounds = Bounds(schema, path);
-    if (type == "integer") {
-      return bounds.empty() ? json_.AnyInteger() : AddIntegers(&expressions_, bounds);
-    }
-    return bounds.empty() ? json_.AnyNumber() : AddNumbers(&expressions_, bounds);
+    if (bounds.empty()) return integer ? json_.AnyInteger() : json_.AnyNumber();
+    const NodeId numbers =
+        integer ? AddIntegers(&expressions_, bounds) : AddNumbers(&expressions_, bounds);
+    if (!IsNever(numbers)) return numbers;
+    return NoneSatisfies(
+        type,
+        {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf", "format"},
+        schema, path);
   }
 
   NodeId CompileConstants(const Object& schema, const std::string& path) {
@@ -211,6 +253,10 @@ class SchemaCompiler {
       if (schema.Find("type") != nullptr && !HasType(value, types)) continue;
       if (!Satisfies(value, schema, path) || !seen.emplace(text, true).second) continue;
       options.push_back(json_.Constant(value));
+    }
+    if (options.empty()) {
+      return None(constant != nullptr ? "const" : "enum", path,
+                  "leaves no value: it is empty, or what it is combined with excludes it.");
     }
     return expressions_.Choice(options);
   }
@@ -371,12 +417,20 @@ class SchemaCompiler {
     const bool any_length = length.min == 0 && length.max == kUnbounded;
     const std::vector<NodeId> patterns = Patterns(schema, path, Spelling::kJson);
     if (patterns.empty() && any_length) return json_.AnyString();
+    const NodeId text = StringText(schema, path, length, patterns);
+    if (!IsNever(text)) return json_.Quoted(text);
+    return NoneSatisfies("string", {"minLength", "maxLength", "pattern", "format"}, schema, path);
+  }
+
+  NodeId StringText(const Object& schema, const std::string& path, const CountRange& length,
+                    const std::vector<NodeId>& patterns) {
     if (length.min > length.max) return expressions_.Never();
     if (patterns.empty()) {
-      return json_.Quoted(expressions_.Repeat(json_.StringCharacter(), length.min, length.max));
+      return expressions_.Repeat(json_.StringCharacter(), length.min, length.max);
     }
-    if (patterns.size() == 1 && any_length) return json_.Quoted(patterns.front());
-    return json_.Quoted(StringDfa(schema, path)->ToNode(&expressions_, Spelling::kJson));
+    const bool any_length = length.min == 0 && length.max == kUnbounded;
+    if (patterns.size() == 1 && any_length) return patterns.front();
+    return StringDfa(schema, path)->ToNode(&expressions_, Spelling::kJson);
   }
 
   NodeId CompileArray(const Object& schema, const std::string& path, size_t depth) {
@@ -390,6 +444,12 @@ class SchemaCompiler {
       Fail("prefixItems", path, "must be an array.");
     }
     const size_t prefix_size = prefix == nullptr ? 0 : prefix->as_array()->size();
+    // What the schema does not describe is not written.
+    const bool open = items != nullptr || prefix == nullptr;
+    if (!open && count.min > prefix_size) {
+      return None("minItems", path,
+                  "is above the number of 'prefixItems', and 'items' does not say what follows.");
+    }
     // State i: i elements are written; the last two: more may follow, and the end.
     Graph graph;
     const auto rest = static_cast<uint32_t>(prefix_size);
@@ -408,8 +468,6 @@ class SchemaCompiler {
       if (i > 0) element = expressions_.Sequence({json_.Comma(), element});
       graph.edges.push_back({i, i + 1, element});
     }
-    // What the schema does not describe is not written.
-    const bool open = items != nullptr || prefix == nullptr;
     if (open && rest < count.max)
       AddRest(items, count, rest, end, path, depth, &graph, space_close);
     graph.accepting = {end};
@@ -555,13 +613,16 @@ class SchemaCompiler {
       return std::find_if(named.begin(), named.end(),
                           [&](const auto& item) { return item.first == name; });
     };
-    std::map<std::string, bool> required;
-    for (const Value& name : Strings(schema, "required", path)) {
-      required[*name.as_string()] = true;
-      if (find(*name.as_string()) == named.end()) {
-        named.emplace_back(*name.as_string(),
-                           MatchesAny(*name.as_string(), patterns, path) ? Value(true) : extra);
-      }
+    const bool closed = extra.as_bool() != nullptr && !*extra.as_bool();
+    std::set<std::string> required;
+    std::set<std::string> undescribed;
+    for (const Value& element : Strings(schema, "required", path)) {
+      const std::string& name = *element.as_string();
+      required.insert(name);
+      if (find(name) != named.end()) continue;
+      const bool matches = MatchesAny(name, patterns, path);
+      if (closed && !matches) undescribed.insert(name);
+      named.emplace_back(name, matches ? Value(true) : extra);
     }
     std::vector<Member> members;
     const std::string properties_path = ChildPath(path, "properties");
@@ -572,7 +633,10 @@ class SchemaCompiler {
           narrowed = SchemaMerger::Both(narrowed, pattern_schema);
         }
       }
-      const NodeId node = Compile(narrowed, ChildPath(properties_path, name), depth + 1);
+      const NodeId node =
+          undescribed.contains(name)
+              ? None("required", path, "names '" + name + "', which the schema does not describe.")
+              : Compile(narrowed, ChildPath(properties_path, name), depth + 1);
       members.push_back({name, json_.Member(name, node), required.contains(name)});
     }
     return members;
@@ -596,7 +660,12 @@ class SchemaCompiler {
     const auto n = static_cast<uint32_t>(members.size());
     const bool bounded = count.min > 1 || count.max != kUnbounded;
     const uint32_t most = extras.empty() ? n : kUnbounded;
-    if (count.min > most) return expressions_.Never();
+    if (count.min > most) {
+      return None("minProperties", path, "is above the number of members that are described.");
+    }
+    if (RequiredCount(members) > count.max) {
+      return None("maxProperties", path, "is below the number of members that are required.");
+    }
     const uint32_t stop =
         !bounded ? 1
                  : std::max(std::min(count.max == kUnbounded ? count.min : count.max, most), 1U);

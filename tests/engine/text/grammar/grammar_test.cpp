@@ -248,12 +248,61 @@ TEST(JsonSchema, NamesTheKeywordAndPathThatItRefuses) {
   EXPECT_THAT(error(R"({"minLength": -1})"), HasSubstr("'minLength'"));
   EXPECT_THAT(error(R"({"minLength": 1e300})"), HasSubstr("'minLength'"));
   EXPECT_THAT(error(R"([])"), HasSubstr("not an object or a boolean"));
-  EXPECT_THAT(error(R"({"type": "integer", "minimum": 3, "maximum": 2})"),
-              HasSubstr("no finite text"));
   EXPECT_THAT(error(R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})"),
               HasSubstr("no finite text"));
   EXPECT_THAT(error(R"({"anyOf": [{"$ref": "#"}, {"type": "null"}]})"), HasSubstr("itself"));
   EXPECT_THAT(error(R"({"allOf": [{"$ref": "#"}]})"), HasSubstr("nested deeper"));
+}
+
+TEST(JsonSchema, SaysWhyNoValueSatisfiesIt) {
+  for (const auto& [schema, error] : std::vector<std::pair<const char*, const char*>>{
+           {R"({"type": "integer", "minimum": 5, "maximum": 2})",
+            "no integer at # satisfies 'minimum' 5, 'maximum' 2."},
+           {R"({"type": "integer", "exclusiveMinimum": 1, "maximum": 6, "multipleOf": 7})",
+            "no integer at # satisfies 'exclusiveMinimum' 1, 'maximum' 6, 'multipleOf' 7."},
+           {R"({"exclusiveMinimum": 0.5, "maximum": 0.5})",
+            "no number at # satisfies 'exclusiveMinimum' 0.5, 'maximum' 0.5."},
+           {R"({"type": "string", "minLength": 3, "maxLength": 2})",
+            "no string at # satisfies 'minLength' 3, 'maxLength' 2."},
+           {R"({"type": "string", "pattern": "^abc$", "maxLength": 2})",
+            "no string at # satisfies 'maxLength' 2, 'pattern'."},
+           {R"({"enum": []})",
+            "'enum' at # leaves no value: it is empty, or what it is combined with excludes it."},
+           {R"({"type": "string", "const": 1})",
+            "'const' at # leaves no value: it is empty, or what it is combined with excludes it."},
+           {R"({"allOf": [{"type": "string"}, {"type": "integer"}]})",
+            "'type' at # leaves no type: it is empty, or combined types exclude each other."},
+           {R"({"anyOf": []})", "'anyOf' at # has no branch."},
+           {R"(false)", "# is false, or combined with false: no value satisfies it."},
+           {R"({"prefixItems": [{}, {}], "minItems": 3})",
+            "'minItems' at # is above the number of 'prefixItems', and 'items' does not say what "
+            "follows."},
+           {R"({"properties": {"a": {}}, "minProperties": 2})",
+            "'minProperties' at # is above the number of members that are described."},
+           {R"({"properties": {"a": {}}, "required": ["a"], "maxProperties": 0})",
+            "'maxProperties' at # is below the number of members that are required."},
+           {R"({"properties": {"a": {}}, "required": ["b"]})",
+            "'required' at # names 'b', which the schema does not describe."},
+           // Inside: what is required is to blame, not what may be absent.
+           {R"({"properties": {"a": {"enum": []}, "b": {"minimum": 2, "maximum": 1}, "c": false},
+               "required": ["b", "c"]})",
+            "no number at #/properties/b satisfies 'minimum' 2, 'maximum' 1."},
+           {R"({"$defs": {"x": {"enum": []}}, "items": {"$ref": "#/$defs/x"}, "minItems": 1})",
+            "'enum' at #/$defs/x leaves no value: it is empty, or what it is combined with "
+            "excludes it."},
+           {R"({"oneOf": [{"minimum": 2, "maximum": 1}, false]})",
+            "no number at #/oneOf/0 satisfies 'minimum' 2, 'maximum' 1."}}) {
+    EXPECT_EQ(ErrorOf(Schema(schema)), std::string("JSON Schema: ") + error) << schema;
+  }
+  for (const char* one_does : {
+           R"({"anyOf": [{"minimum": 5, "maximum": 2}, {"const": "a"}]})",
+           R"({"oneOf": [{"const": "a"}, {"enum": []}, false]})",
+           R"({"type": ["integer", "string"], "minimum": 5, "maximum": 2})",
+           R"({"type": "string", "anyOf": [{"type": "integer"}, {"type": "string"}]})",
+           R"({"enum": ["a", "b", 3], "type": "string"})",
+       }) {
+    EXPECT_TRUE(Language(Schema(one_does)).Has("\"a\"")) << one_does;
+  }
 }
 
 TEST(JsonSchema, RequiredIsAnArrayOfStrings) {
