@@ -111,7 +111,9 @@ TEST_P(AnswerGrammar, OfStrictToolsHasTextAndValidCalls) {
 // Text alone would be a grammar too: the function would never be called.
 TEST_P(AnswerGrammar, OfAStrictFunctionWithoutValidArgumentsIsRefused) {
   for (const char* city : {"false", R"({"enum": []})", R"({"allOf": [{"const": 1}, {"const": 2}]})",
-                           R"({"type": "integer", "minimum": 5, "maximum": 4})"}) {
+                           R"({"type": "integer", "minimum": 5, "maximum": 4})",
+                           R"({"type": "array", "minItems": 5, "maxItems": 3})",
+                           R"({"type": "object", "minProperties": 2, "maxProperties": 1})"}) {
     for (const char* choice : {"auto", "required"}) {
       Json tools = Weather(true);
       tools[0]["function"]["parameters"]["properties"]["city"] = Json::parse(city);

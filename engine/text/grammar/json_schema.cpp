@@ -435,6 +435,9 @@ class SchemaCompiler {
 
   NodeId CompileArray(const Object& schema, const std::string& path, size_t depth) {
     const CountRange count = Counts(schema, "minItems", "maxItems", path);
+    if (count.min > count.max) {
+      return NoneSatisfies("array", {"minItems", "maxItems"}, schema, path);
+    }
     const Value* prefix = schema.Find("prefixItems");
     const Value* items = schema.Find("items");
     if (prefix == nullptr && items == nullptr && count.min == 0 && count.max == kUnbounded) {
@@ -512,6 +515,9 @@ class SchemaCompiler {
                            schema.Find("unevaluatedProperties") != nullptr;
     const Value* additional = schema.Find("additionalProperties");
     const CountRange count = Counts(schema, "minProperties", "maxProperties", path);
+    if (count.min > count.max) {
+      return NoneSatisfies("object", {"minProperties", "maxProperties"}, schema, path);
+    }
     const bool any_count = count.min == 0 && count.max == kUnbounded;
     const bool anything =
         additional == nullptr || (additional->as_bool() != nullptr && *additional->as_bool());

@@ -254,6 +254,35 @@ TEST(JsonSchema, NamesTheKeywordAndPathThatItRefuses) {
   EXPECT_THAT(error(R"({"allOf": [{"$ref": "#"}]})"), HasSubstr("nested deeper"));
 }
 
+// A count of at least five and at most three is none; it used to end at the three.
+TEST(JsonSchema, CountsThatExcludeEachOtherAllowNothing) {
+  const auto error = [](const char* text) { return ErrorOf(Schema(text)); };
+  EXPECT_EQ(error(R"({"type": "array", "items": {"type": "null"}, "minItems": 5, "maxItems": 3})"),
+            "JSON Schema: no array at # satisfies 'minItems' 5, 'maxItems' 3.");
+  EXPECT_EQ(error(R"({"type": "object", "minProperties": 2, "maxProperties": 1})"),
+            "JSON Schema: no object at # satisfies 'minProperties' 2, 'maxProperties' 1.");
+  EXPECT_EQ(error(R"({"properties": {"a": {}, "b": {}, "c": {}}, "minProperties": 3,
+                      "maxProperties": 2})"),
+            "JSON Schema: no object at # satisfies 'minProperties' 3, 'maxProperties' 2.");
+  EXPECT_EQ(error(R"({"allOf": [{"minItems": 5, "items": {}}, {"maxItems": 3}]})"),
+            "JSON Schema: no array at # satisfies 'minItems' 5, 'maxItems' 3.");
+  EXPECT_EQ(error(R"({"items": {"type": "object", "minProperties": 2, "maxProperties": 1},
+                      "minItems": 1})"),
+            "JSON Schema: no object at #/items satisfies 'minProperties' 2, 'maxProperties' 1.");
+  const Language types(Schema(R"({"type": ["array", "null"], "minItems": 5, "maxItems": 3})"));
+  EXPECT_TRUE(types.Has("null"));
+  EXPECT_FALSE(types.Has("[1, 2, 3]"));
+  EXPECT_FALSE(types.Has("[1, 2, 3, 4, 5]"));
+  const Language branches(Schema(R"({"anyOf": [
+    {"type": "object", "minProperties": 2, "maxProperties": 1, "additionalProperties": {}},
+    {"type": "array", "minItems": 1, "maxItems": 1}]})"));
+  EXPECT_TRUE(branches.Has("[1]"));
+  EXPECT_FALSE(branches.Has(R"({"a": 1})"));
+  const Language optional(Schema(R"({"properties": {"a": {"minItems": 2, "maxItems": 1}}})"));
+  EXPECT_TRUE(optional.Has("{}"));
+  EXPECT_FALSE(optional.Has(R"({"a": [1]})"));
+}
+
 TEST(JsonSchema, SaysWhyNoValueSatisfiesIt) {
   for (const auto& [schema, error] : std::vector<std::pair<const char*, const char*>>{
            {R"({"type": "integer", "minimum": 5, "maximum": 2})",
