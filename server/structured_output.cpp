@@ -17,6 +17,9 @@ constexpr uint32_t kMaxSchemaDepth = 128;
 class GrammarReader {
  public:
   std::shared_ptr<const GrammarRequest> Take() { return std::move(found_); }
+  bool FoundIn(std::string_view object) const {
+    return found_ && found_->param.starts_with(object);
+  }
 
   void Schema(const std::string& name, const Json& schema) {
     Set(name, "schema", schema.dump(), grammar::JsonSchema{ToValue(schema)});
@@ -54,7 +57,11 @@ class GrammarReader {
 
   void Choices(ParamReader& reader, std::string_view name) {
     const Json* list = reader.Array(name);
-    if (list == nullptr || list->empty()) return;
+    if (list == nullptr) return;
+    if (list->empty()) {
+      throw InvalidValue(reader.Name(name), "Invalid value for '" + reader.Name(name) +
+                                                "': expected at least one choice, but got none.");
+    }
     if (list->size() > kMaxChoices) {
       throw InvalidValue(reader.Name(name), "Invalid value for '" + reader.Name(name) +
                                                 "': expected at most " +
@@ -127,6 +134,11 @@ void ReadStructuredOutputs(ParamReader& reader, GrammarReader* grammars) {
   for (const std::string& unknown : inner.Unknown()) {
     throw UnsupportedParameter(unknown,
                                "Unsupported parameter: '" + unknown + "' is not supported.");
+  }
+  if (!grammars->FoundIn("structured_outputs.")) {
+    throw InvalidValue("structured_outputs",
+                       "Invalid value for 'structured_outputs': expected one of 'json', 'regex', "
+                       "'choice', 'grammar' and 'json_object', but got none.");
   }
 }
 

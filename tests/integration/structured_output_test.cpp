@@ -197,6 +197,14 @@ TEST_F(StructuredOutput, EndsWhereTheGrammarEnds) {
 TEST_F(StructuredOutput, WhatCannotBeCompiledIsRefusedBeforeTheStream) {
   EXPECT_EQ(Refusal({{"guided_json", {{"not", json::object()}}}}),
             "Invalid value for 'guided_json'. JSON Schema: 'not' at # is not supported.");
+  EXPECT_EQ(Refusal({{"guided_json", {{"type", "array"}, {"minItems", 5}, {"maxItems", 3}}}}),
+            "Invalid value for 'guided_json'. JSON Schema: no array at # satisfies 'minItems' 5, "
+            "'maxItems' 3.");
+  EXPECT_EQ(Refusal({{"guided_choice", json::array()}}),
+            "Invalid value for 'guided_choice': expected at least one choice, but got none.");
+  EXPECT_EQ(Refusal({{"structured_outputs", json::object()}}),
+            "Invalid value for 'structured_outputs': expected one of 'json', 'regex', 'choice', "
+            "'grammar' and 'json_object', but got none.");
   EXPECT_THAT(
       Refusal({{"response_format",
                 {{"type", "json_schema"}, {"json_schema", {{"schema", {{"type", "wrong"}}}}}}}}),

@@ -291,7 +291,9 @@ TEST(ChatSchema, WhatAsksForNothingIsAccepted) {
         R"("grammar":"root ::= \"a\"")",
         R"("json_schema":{"type":"object"})",
         R"("structured_outputs":{"regex":"a"})",
-        R"("guided_regex":"","guided_choice":[])",
+        R"("guided_regex":"","guided_json":"","guided_grammar":"","grammar":"")",
+        R"("guided_choice":null,"structured_outputs":null)",
+        R"("structured_outputs":{"choice":null,"json_object":true})",
         R"("modalities":["text"])",
         R"("best_of":1)",
         R"("n":3,"best_of":3)",
@@ -303,6 +305,22 @@ TEST(ChatSchema, WhatAsksForNothingIsAccepted) {
         R"("stop":"")",
         R"("stop":[])"}) {
     EXPECT_EQ(ChatOutcome(more), "ok") << more;
+  }
+}
+
+// No text is one of none; free text would look like an answer.
+TEST(ChatSchema, ConstraintsThatAllowNothingAreRefused) {
+  for (const auto& [more, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"("guided_choice":[])", "guided_choice"},
+           {R"("guided_regex":"a","guided_choice":[])", "guided_choice"},
+           {R"("structured_outputs":{"choice":[]})", "structured_outputs.choice"},
+           {R"("structured_outputs":{})", "structured_outputs"},
+           {R"("structured_outputs":{"json":null})", "structured_outputs"},
+           {R"("structured_outputs":{"regex":""})", "structured_outputs"},
+           {R"("structured_outputs":{"json_object":false})", "structured_outputs"},
+           {R"("response_format":{"type":"json_object"},"structured_outputs":{})",
+            "structured_outputs"}}) {
+    EXPECT_EQ(ChatOutcome(more), "invalid_value " + param) << more;
   }
 }
 
