@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "cli/command.h"
 #include "cli/model_path.h"
@@ -44,13 +45,22 @@ std::string SourceOf(const TemplateFlags& flags) {
   return file.metadata().GetString("tokenizer.chat_template");
 }
 
+// ParseJson() speaks of a request's body.
+std::string WhyNoJson(const std::string& path, std::string_view what) {
+  constexpr std::string_view kOfARequest = "We could not parse the JSON body of your request: ";
+  const std::string name = path == "-" ? "Standard input" : path;
+  if (!what.starts_with(kOfARequest)) return name + ": " + std::string(what);
+  what.remove_prefix(kOfARequest.size());
+  return name + " is no JSON: " + std::string(what) + ".";
+}
+
 int RunTemplate(const TemplateFlags& flags) {
   const std::string source = SourceOf(flags);
   engine::text::Value input;
   try {
     input = server::ToValue(server::ParseJson(ReadTextFile(flags.input), kMaxJsonDepth));
   } catch (const server::ApiError& error) {
-    throw std::runtime_error(flags.input + ": " + error.what());
+    throw std::runtime_error(WhyNoJson(flags.input, error.what()));
   }
   if (input.as_object() == nullptr) {
     throw std::runtime_error(flags.input + " must hold a JSON object of template variables.");

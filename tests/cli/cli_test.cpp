@@ -401,6 +401,17 @@ TEST_F(Cli, ChatAnswersEachLine) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const size_t half = result.out.size() / 2;
   // The same message to an empty conversation twice: the same answer twice.
+TEST_F(Cli, TemplateSaysWhereItsInputIsNoJson) {
+  const ScratchFile source("jinja", "{{ x }}");
+  const ScratchFile input("json", "{\n \"x\": yes}");
+  const ProcessResult result =
+      RunTern({"template", "--file", source.path(), "--input", input.path()});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr(input.path() + " is no JSON: parse error at line 2, column 7"));
+  EXPECT_THAT(RunTern({"template", "--file", source.path(), "--input", "-"}, "").err,
+              HasSubstr("Standard input is no JSON: "));
+}
+
   EXPECT_EQ(result.out.substr(0, half), result.out.substr(half));
 }
 
