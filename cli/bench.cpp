@@ -292,14 +292,16 @@ void AddBench(CLI::App& root, Run* run) {
   command->footer(kBenchExamples);
   command->add_option("-m,--model", flags->model, "GGUF file (default: the bundled model)")
       ->type_name("FILE");
-  command->add_option("--shape", flags->shape, "synthetic model instead: " + ShapeNames())
-      ->type_name("NAME");
+  CLI::Option* shape =
+      command->add_option("--shape", flags->shape, "synthetic model instead: " + ShapeNames())
+          ->type_name("NAME");
   command
       ->add_option("--format", flags->format,
                    "layout in memory (pt5, 2bit) or the synthetic file's type (I2_S, TQ1_0, ...)")
       ->type_name("NAME");
   command->add_option("--embedding-type", flags->embedding_type, "of the synthetic model")
       ->type_name("TYPE")
+      ->needs(shape)
       ->capture_default_str();
   command->add_option("-p,--prompt", flags->prompt, "prompt tokens per sequence; 0 = no pp test")
       ->type_name("N")
@@ -319,12 +321,16 @@ void AddBench(CLI::App& root, Run* run) {
       ->type_name("N,...")
       ->delimiter(',')
       ->check(CLI::Range(0, 1 << 20));
+  CLI::Option* replay =
+      command
+          ->add_option(
+              "--replay", flags->replay,
+              "instead: -p tokens of FILE as prompt, the next -n as answer, drafted and not")
+          ->type_name("FILE");
   command
-      ->add_option("--replay", flags->replay,
-                   "instead: -p tokens of FILE as prompt, the next -n as answer, drafted and not")
-      ->type_name("FILE");
-  command->add_flag("--replay-free", flags->free,
-                    "with --replay: the model answers by itself, greedily");
+      ->add_flag("--replay-free", flags->free,
+                 "with --replay: the model answers by itself, greedily")
+      ->needs(replay);
   command
       ->add_option("--mixed", flags->mixed,
                    "instead: a prompt of N tokens beside short requests, in chunks and whole")

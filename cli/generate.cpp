@@ -165,18 +165,23 @@ void AddGenerate(CLI::App& root, Run* run) {
       ->add_option("--force-tokens", flags->force_tokens,
                    "take these tokens instead of sampling (teacher forcing)")
       ->type_name("IDS");
-  command->add_flag("--chat", flags->chat, "the prompt is a user's message in the chat template");
-  command->add_option("--system", flags->system, "system message, with --chat")->type_name("TEXT");
+  CLI::Option* chat = command->add_flag("--chat", flags->chat,
+                                        "the prompt is a user's message in the chat template");
+  command->add_option("--system", flags->system, "system message, with --chat")
+      ->type_name("TEXT")
+      ->needs(chat);
   command->add_option("-n,--max-tokens", flags->max_tokens, "most tokens to generate")
       ->type_name("N")
       ->check(CLI::Range(1U, std::numeric_limits<uint32_t>::max()))
       ->capture_default_str();
+  CLI::Option* json =
+      command->add_flag("--json", flags->json, "one JSON object instead of streamed text");
   command
       ->add_option("--logprobs", flags->logprobs,
                    "report log-probabilities of the tokens and of the K best, with --json")
       ->type_name("K")
-      ->check(CLI::Range(0, 1000));
-  command->add_flag("--json", flags->json, "one JSON object instead of streamed text");
+      ->check(CLI::Range(0, 1000))
+      ->needs(json);
   AddSamplingFlags(*command, &flags->sampling);
   flags->config.AddTo(*command, {"engine", "fabric"});
   command->callback([flags, run] { *run = [flags] { return RunGenerate(*flags); }; });

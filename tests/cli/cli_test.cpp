@@ -174,6 +174,20 @@ TEST_F(Cli, GenerateStreamsPlainText) {
   EXPECT_TRUE(result.out.ends_with("\n"));
 }
 
+TEST_F(Cli, FlagsWithoutEffectAreBadUsage) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"generate", "--prompt", "x", "--logprobs", "2"}, "--logprobs requires --json"},
+      {{"generate", "--prompt", "x", "--system", "y"}, "--system requires --chat"},
+      {{"bench", "--replay-free"}, "--replay-free requires --replay"},
+      {{"bench", "--embedding-type", "F16"}, "--embedding-type requires --shape"}};
+  for (const auto& [arguments, sentence] : cases) {
+    const ProcessResult result = RunTern(arguments);
+    EXPECT_EQ(result.exit_code, 2) << sentence;
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err, StartsWith("tern: " + sentence + "\n"));
+  }
+}
+
 TEST_F(Cli, BadTokenListIsBadUsage) {
   for (const char* list : {"1,,2", "1,", "x", "-1", "99999999", "1 2"}) {
     const ProcessResult result =
@@ -387,6 +401,17 @@ TEST_F(Cli, TemplateThatRaisesFailsWithItsOwnMessage) {
   EXPECT_EQ(result.err, "Roles must alternate!\n");
 }
 
+TEST_F(Cli, TemplateSaysWhereItsInputIsNoJson) {
+  const ScratchFile source("jinja", "{{ x }}");
+  const ScratchFile input("json", "{\n \"x\": yes}");
+  const ProcessResult result =
+      RunTern({"template", "--file", source.path(), "--input", input.path()});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr(input.path() + " is no JSON: parse error at line 2, column 7"));
+  EXPECT_THAT(RunTern({"template", "--file", source.path(), "--input", "-"}, "").err,
+              HasSubstr("Standard input is no JSON: "));
+}
+
 TEST_F(Cli, TemplateTimeCanBeFixed) {
   const ScratchFile source("jinja", "{{ strftime_now('%Y-%m-%d') }}");
   EXPECT_EQ(
@@ -401,17 +426,6 @@ TEST_F(Cli, ChatAnswersEachLine) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const size_t half = result.out.size() / 2;
   // The same message to an empty conversation twice: the same answer twice.
-TEST_F(Cli, TemplateSaysWhereItsInputIsNoJson) {
-  const ScratchFile source("jinja", "{{ x }}");
-  const ScratchFile input("json", "{\n \"x\": yes}");
-  const ProcessResult result =
-      RunTern({"template", "--file", source.path(), "--input", input.path()});
-  EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr(input.path() + " is no JSON: parse error at line 2, column 7"));
-  EXPECT_THAT(RunTern({"template", "--file", source.path(), "--input", "-"}, "").err,
-              HasSubstr("Standard input is no JSON: "));
-}
-
   EXPECT_EQ(result.out.substr(0, half), result.out.substr(half));
 }
 
