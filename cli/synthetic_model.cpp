@@ -47,8 +47,11 @@ uint64_t HashName(std::string_view name) {
   return hash;
 }
 
+// Shares of zeros come in steps of one in so many.
+constexpr double kZeroSteps = 65536;
+
 void RandomTrits(uint64_t stream, double zero_rate, std::span<int8_t> trits) {
-  const auto zeros = static_cast<uint32_t>(zero_rate * 65536.0);
+  const auto zeros = static_cast<uint32_t>(zero_rate * kZeroSteps);
   for (size_t i = 0; i < trits.size(); i += 4) {
     uint64_t bits = Mix(stream + i);
     for (size_t j = i; j < std::min(i + 4, trits.size()); ++j, bits >>= 16) {
@@ -196,7 +199,9 @@ void SyntheticWriter::AddProjection(const std::string& name, uint32_t rows, uint
     std::vector<int8_t> trits(size_t{rows} * cols);
     RandomTrits(Mix(options.seed) ^ HashName(name), options.zero_rate, trits);
     // Keeps the norm of what goes through; F16 can hold it, so every format has the same weights.
-    const double norm = std::sqrt((1.0 - options.zero_rate) * cols);
+    // Zeros alone have no norm to keep, but need a scale like any others.
+    const double density = std::max(1.0 - options.zero_rate, 1.0 / kZeroSteps);
+    const double norm = std::sqrt(density * cols);
     const float scale = gguf::HalfToFloat(gguf::FloatToHalf(static_cast<float>(1.0 / norm)));
     if (gguf::IsTernaryType(options.type)) {
       emit(gguf::EncodeTernary(options.type, rows, cols, trits, gguf::ScaleLayout::kTensor, cols,

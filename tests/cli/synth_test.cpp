@@ -116,6 +116,18 @@ TEST(Synth, APrunedModelRunsSparseWithTheSameTokens) {
   }
 }
 
+// The end of --zero-rate's range: no norm to keep, yet a scale that every type can hold.
+TEST(Synth, ZerosAloneAreAModel) {
+  for (const char* type : {"TQ1_0", "TQ2_0", "I2_S", "F16"}) {
+    const ScratchFile file("gguf");
+    const ProcessResult made = Synth(file.path(), {"--zero-rate", "1", "--type", type});
+    ASSERT_EQ(made.exit_code, 0) << type << ": " << made.err;
+    const ProcessResult answer =
+        RunTern({"generate", "-m", file.path(), "-p", "a b", "-n", "4", "--temperature", "0"});
+    EXPECT_EQ(answer.exit_code, 0) << type << ": " << answer.err;
+  }
+}
+
 TEST(Synth, UnknownNamesAreBadUsage) {
   const ScratchFile file("gguf");
   const ProcessResult type = Synth(file.path(), {"--type", "Q9"});
