@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -314,7 +315,8 @@ void AddEval(CLI::App& root, Run* run) {
                        "after a query that begins with \"Question:\", else a space)")
           ->type_name("TEXT");
   command->add_option("--limit", flags->limit, "only the first N questions of each task; 0 = all")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{0}, int64_t{std::numeric_limits<uint32_t>::max()}));
   command
       ->add_option("--samples", flags->samples,
                    "write every question's log-probabilities to this file, a JSON object per line")

@@ -228,6 +228,14 @@ TEST(Eval, BrokenFilesAreToldByLine) {
   EXPECT_EQ(RunTern({"eval"}).exit_code, 2);
 }
 
+TEST(Eval, NegativeLimitIsBadUsage) {
+  const ScratchFile task("jsonl", kMultipleChoice);
+  const ProcessResult result = RunTern({"eval", task.path(), "--limit", "-1"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_THAT(result.err, HasSubstr("--limit: Value -1 not in range"));
+}
+
 TEST(Eval, SharedTasksHaveTheirSizes) {
   TERN_NEEDS_SHARED_DATA("eval/copa.jsonl");
   const std::vector<std::pair<const char*, double>> tasks = {{"copa", 100}, {"winograd_wsc", 273}};
