@@ -1,13 +1,17 @@
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/command.h"
@@ -18,6 +22,7 @@
 #include "cli/model_path.h"
 #include "cli/output_file.h"
 #include "cli/progress_line.h"
+#include "cli/unfinished_file.h"
 #include "fabric/seconds_since.h"
 #include "server/json.h"
 
@@ -88,10 +93,47 @@ struct EvalResult {
   double seconds = 0;
 };
 
+// The file of --samples. It has its name when it is complete; before, it is FILE.partial.
+class SamplesFile {
+ public:
+  explicit SamplesFile(std::string path)
+      : path_(std::move(path)),
+        partial_(path_ + ".partial"),
+        unfinished_(partial_),
+        file_(partial_, std::ios::trunc) {
+    Check(!file_.fail());
+  }
+  SamplesFile(const SamplesFile&) = delete;
+  SamplesFile& operator=(const SamplesFile&) = delete;
+  ~SamplesFile() {
+    if (!finished_) std::remove(partial_.c_str());
+  }
+
+  std::ostream& stream() { return file_; }
+
+  void Finish() {
+    file_.close();
+    Check(!file_.fail() && std::rename(partial_.c_str(), path_.c_str()) == 0);
+    finished_ = true;
+  }
+
+ private:
+  void Check(bool good) const {
+    if (good) return;
+    throw std::runtime_error("Cannot write " + path_ + ": " + std::strerror(errno) + ".");
+  }
+
+  std::string path_;
+  std::string partial_;
+  UnfinishedFile unfinished_;
+  std::ofstream file_;
+  bool finished_ = false;
+};
+
 // Gathers the scores of a task's choices and judges each question when it has all of them.
 class Judge {
  public:
-  Judge(const EvalTask& task, std::ofstream* samples) : task_(task), samples_(samples) {}
+  Judge(const EvalTask& task, std::ostream* samples) : task_(task), samples_(samples) {}
 
   void Add(std::span<const ContinuationScore> scores, bool truncated) {
     pending_.insert(pending_.end(), scores.begin(), scores.end());
@@ -154,7 +196,7 @@ class Judge {
   }
 
   const EvalTask& task_;
-  std::ofstream* samples_;
+  std::ostream* samples_;
   std::vector<ContinuationScore> pending_;
   bool truncated_ = false;
   size_t next_ = 0;
@@ -162,7 +204,7 @@ class Judge {
 };
 
 EvalResult RunTask(const EvalTask& task, LocalModel& model, uint32_t context,
-                   std::ofstream* samples) {
+                   std::ostream* samples) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<ScoringItem> items;
   for (const EvalQuestion& question : task.questions) {
@@ -263,11 +305,10 @@ int RunEval(const EvalFlags& flags) {
   // All files are read first: a broken one is told before the work of the others.
   std::vector<std::vector<EvalTask>> groups;
   for (const std::string& path : flags.paths) groups.push_back(LoadEvalTasks(path, options));
-  std::ofstream samples;
+  std::optional<SamplesFile> samples;
   if (!flags.samples.empty()) {
     for (const std::string& path : flags.paths) CheckOutputFile(flags.samples, {path});
-    samples.open(flags.samples);
-    if (!samples) throw std::runtime_error("Cannot write " + flags.samples + ".");
+    samples.emplace(flags.samples);
   }
   LocalModel model(ChooseModelPath(flags.model, config), config);
   const uint32_t context = config.engine.context_length != 0
@@ -277,7 +318,7 @@ int RunEval(const EvalFlags& flags) {
     Average average;
     for (const EvalTask& task : groups[i]) {
       const EvalResult result =
-          RunTask(task, model, context, flags.samples.empty() ? nullptr : &samples);
+          RunTask(task, model, context, samples ? &samples->stream() : nullptr);
       average.Add(result.accuracy);
       if (flags.json) {
         std::cout << server::Dump(ResultJson(task, result)) << std::endl;
@@ -289,10 +330,7 @@ int RunEval(const EvalFlags& flags) {
       PrintAverage(flags.paths[i], average, flags.json);
     }
   }
-  samples.flush();
-  if (!flags.samples.empty() && !samples) {
-    throw std::runtime_error("Cannot write " + flags.samples + ".");
-  }
+  if (samples) samples->Finish();
   return kSuccess;
 }
 

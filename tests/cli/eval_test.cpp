@@ -236,6 +236,19 @@ TEST(Eval, NegativeLimitIsBadUsage) {
   EXPECT_THAT(result.err, HasSubstr("--limit: Value -1 not in range"));
 }
 
+// What was there stays until the new file is complete.
+TEST(Eval, SamplesHaveTheirNameWhenTheyAreComplete) {
+  const ScratchFile task("jsonl", kMultipleChoice);
+  const ScratchFile samples("jsonl", "before\n");
+  ASSERT_EQ(
+      RunTern({"eval", task.path(), "--model", "/nonexistent.gguf", "--samples", samples.path()})
+          .exit_code,
+      1);
+  std::ifstream kept(samples.path());
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(kept), {}), "before\n");
+  EXPECT_FALSE(fs::exists(samples.path() + ".partial"));
+}
+
 TEST(Eval, SharedTasksHaveTheirSizes) {
   TERN_NEEDS_SHARED_DATA("eval/copa.jsonl");
   const std::vector<std::pair<const char*, double>> tasks = {{"copa", 100}, {"winograd_wsc", 273}};

@@ -65,6 +65,23 @@ TEST(Interrupted, PerplexityLeavesNoPartialLogits) {
   EXPECT_FALSE(fs::exists(output));
 }
 
+TEST(Interrupted, EvalLeavesNoPartialSamples) {
+  std::string questions;
+  for (int i = 0; i < 20000; ++i) {
+    questions += R"({"query": "I like", "choices": ["it.", "zebras and zoology"], "gold": 0})";
+    questions += "\n";
+  }
+  const ScratchFile task("jsonl", questions);
+  const std::string output = FreshPath("samples");
+  const std::string partial = output + ".partial";
+  BackgroundTern eval({"eval", task.path(), "--samples", output});
+  ASSERT_TRUE(WaitUntil([&] { return fs::exists(partial); })) << eval.Errors();
+  eval.Signal(SIGINT);
+  EXPECT_EQ(eval.Wait(), 128 + SIGINT);
+  EXPECT_FALSE(fs::exists(partial));
+  EXPECT_FALSE(fs::exists(output));
+}
+
 TEST(Interrupted, BenchLeavesNoSyntheticModel) {
   const std::string folder = FreshPath("tmp");
   fs::create_directory(folder);
