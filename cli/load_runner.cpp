@@ -199,14 +199,37 @@ class Page : public server::ClientEvents {
   void OnHead(int got, const server::HeaderList&) override { status = got; }
   void OnBody(std::string_view piece) override { body += piece; }
   void OnEnd(const ClientFailure* why) override {
-    if (why != nullptr) failure = why->message;
+    if (why != nullptr) failure = *why;
   }
   int status = 0;
   std::string body;
-  std::string failure;
+  std::optional<ClientFailure> failure;
 };
 
+// So end plain requests to a server with TLS.
+bool MayBeTls(const server::ClientUrl& url, ClientFailure::Kind kind) {
+  return !url.tls &&
+         (kind == ClientFailure::Kind::kClosed || kind == ClientFailure::Kind::kProtocol);
+}
+
 }  // namespace
+
+std::string OneLine(std::string_view text) {
+  constexpr size_t kMost = 200;
+  std::string line;
+  for (const char c : text) {
+    const bool space = c == ' ' || (c >= '\0' && c < ' ') || c == '\x7F';
+    if (!space) line += c;
+    if (space && !line.empty() && line.back() != ' ') line += ' ';
+    if (line.size() > kMost) break;
+  }
+  while (line.ends_with(' ')) line.pop_back();
+  if (line.size() <= kMost) return line;
+  // Not in the middle of a character of UTF-8.
+  size_t end = kMost;
+  while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
+  return line.substr(0, end) + "...";
+}
 
 std::vector<LoadSample> RunLoad(server::HttpClient& client, const LoadPlan& plan,
                                 const std::function<void(size_t, double)>& on_progress,
@@ -224,11 +247,15 @@ std::string Fetch(server::HttpClient& client, const server::ClientUrl& url,
   const auto page = std::make_shared<Page>();
   client.Start(std::move(request), page);
   client.Run();
-  if (!page->failure.empty()) throw std::runtime_error(page->failure + ".");
+  if (page->failure) {
+    const bool hint = MayBeTls(url, page->failure->kind);
+    throw std::runtime_error(page->failure->message +
+                             (hint ? "; a server with TLS needs https://." : "."));
+  }
   if (page->status != 200) {
     throw std::runtime_error("GET " + url.path + " at " + url.Authority() +
                              " was answered with status " + std::to_string(page->status) + ": " +
-                             page->body.substr(0, 200));
+                             OneLine(page->body));
   }
   return page->body;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/load_stats.h"
@@ -30,6 +31,9 @@ struct LoadPlan {
 std::vector<LoadSample> RunLoad(server::HttpClient& client, const LoadPlan& plan,
                                 const std::function<void(size_t, double)>& on_progress,
                                 const std::function<bool()>& stop);
+
+// The text's beginning in one line, at most about 200 bytes, for messages.
+std::string OneLine(std::string_view text);
 
 // The whole answer of a GET. Errors: std::runtime_error with a sentence.
 std::string Fetch(server::HttpClient& client, const server::ClientUrl& url,
