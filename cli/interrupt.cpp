@@ -18,6 +18,10 @@ InterruptGuard::InterruptGuard(Signals signals) {
     if (signal != SIGINT && signals == Signals::kInterruptOnly) continue;
     before_[count_].signal = signal;
     sigaction(signal, &action, &before_[count_].action);
+    if (signal == SIGHUP && before_[count_].action.sa_handler == SIG_IGN) {
+      sigaction(signal, &before_[count_].action, nullptr);
+      continue;
+    }
     ++count_;
   }
 }

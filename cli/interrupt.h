@@ -5,7 +5,7 @@
 namespace cli {
 
 // While alive, Ctrl-C (and with kAndTerminate SIGTERM and SIGHUP too) makes Interrupted() true
-// instead of ending the program. One at a time.
+// instead of ending the program. A SIGHUP that is ignored (nohup) stays so. One at a time.
 class InterruptGuard {
  public:
   enum class Signals { kInterruptOnly, kAndTerminate };

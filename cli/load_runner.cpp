@@ -138,6 +138,7 @@ class LoadRun {
     } else {
       for (uint32_t i = 0; i < plan_.concurrency && !Enough(); ++i) Send(0);
     }
+    WatchForStop();
     client_.Run();
     return std::move(samples_);
   }
@@ -149,13 +150,37 @@ class LoadRun {
     return counted || timed || stop_();
   }
 
+  bool Finished() const { return !scheduled_ && samples_.size() == sent_; }
+
+  // A run that is stopped waits neither for a schedule nor for a server that hangs.
+  void WatchForStop() {
+    if (Finished()) return;
+    constexpr double kInterval = 0.05;
+    const auto now = Clock::now();
+    if (stop_() && !stopped_) stopped_ = now;
+    if (stopped_ && (samples_.size() == sent_ || Since(*stopped_, now) >= plan_.stop_seconds)) {
+      GiveUp(now);
+      return;
+    }
+    client_.At(now + server::Seconds(kInterval), [this] { WatchForStop(); });
+  }
+
+  void GiveUp(Clock::time_point now) {
+    while (samples_.size() < sent_) {
+      samples_.push_back({.sent = Since(begin_, now), .error = "interrupted"});
+    }
+    client_.Stop();
+  }
+
   // An open loop sends at times that do not depend on the answers: gaps are exponential.
   void ScheduleNext(double after) {
-    if (Enough()) return;
+    scheduled_ = !Enough();
+    if (!scheduled_) return;
     std::exponential_distribution<double> gap(plan_.rate);
     const double when = after + gap(random_);
     const auto time = begin_ + server::Seconds(when);
     client_.At(time, [this, when] {
+      scheduled_ = false;
       if (Enough()) return;
       Send(std::max(0.0, Since(begin_, Clock::now()) - when));
       ScheduleNext(when);
@@ -191,6 +216,8 @@ class LoadRun {
   Clock::time_point begin_;
   std::mt19937_64 random_;
   uint32_t sent_ = 0;
+  bool scheduled_ = false;  // an open loop's next request waits for its time
+  std::optional<Clock::time_point> stopped_;
   std::vector<LoadSample> samples_;
 };
 

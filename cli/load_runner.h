@@ -22,10 +22,13 @@ struct LoadPlan {
   double rate = 0;    // open loop: requests per second on average, Poisson; 0 = closed
   uint64_t seed = 0;  // of the arrivals
   double timeout_seconds = 600;
+  double stop_seconds = 5;  // what requests under way are given when the run is stopped
 };
 
 // Runs the plan to its end. on_progress: completed requests and the share of the plan that is done.
-// stop: asked between requests; when true no more are sent and those under way are waited for.
+// stop: asked many times a second; when true no more are sent, and those under way get
+// plan.stop_seconds: what is not answered then has the error "interrupted", and the client is
+// stopped for good.
 //
 // Threads: one, which sends, receives and takes the times.
 std::vector<LoadSample> RunLoad(server::HttpClient& client, const LoadPlan& plan,

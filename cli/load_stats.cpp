@@ -112,6 +112,7 @@ Json ToJson(const LoadSummary& summary) {
   Json json = {
       {"requests", summary.requests},
       {"completed", summary.completed},
+      {"interrupted", summary.interrupted},
       {"errors", Json::object()},
       {"seconds", summary.seconds},
       {"requests_per_second", summary.requests_per_second},
@@ -134,6 +135,7 @@ std::string ToMarkdown(const LoadSummary& summary) {
   std::string text = "| | |\n|---|---|\n";
   text += "| completed / requests | " + std::to_string(summary.completed) + " / " +
           std::to_string(summary.requests) + " |\n";
+  if (summary.interrupted) text += "| interrupted | yes: the plan was not finished |\n";
   for (const auto& [kind, count] : summary.errors) {
     text += "| error " + kind + " | " + std::to_string(count) + " |\n";
   }

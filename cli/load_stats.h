@@ -46,6 +46,7 @@ Distribution Describe(std::vector<double> values);
 struct LoadSummary {
   size_t requests = 0;
   size_t completed = 0;
+  bool interrupted = false;              // the plan was not carried out to its end
   std::map<std::string, size_t> errors;  // by kind
   double seconds = 0;                    // from the first request to the last end
   double requests_per_second = 0;        // completed ones

@@ -277,7 +277,6 @@ int RunLoadTest(const LoadTestFlags& flags) {
   plan.seed = flags.seed;
   plan.timeout_seconds = flags.timeout;
 
-  const InterruptGuard interrupt;
   server::HttpClient client({.verify = !flags.insecure, .ca_file = flags.ca_file});
   const std::string model =
       flags.model.empty() ? FirstModel(client, flags, plan.headers) : flags.model;
@@ -297,11 +296,16 @@ int RunLoadTest(const LoadTestFlags& flags) {
     bodies.erase(bodies.begin(), bodies.begin() + warmup.requests);
   }
   plan.bodies = std::move(bodies);
+  const InterruptGuard guard(InterruptGuard::Signals::kAndTerminate);
   if (warmup.requests > 0) RunShown(client, warmup, "warm-up");
-  const LoadSummary summary = Summarise(RunShown(client, plan, LoopText(plan)), goals);
-  if (summary.requests == 0) throw std::runtime_error("No request was sent.");
+  LoadSummary summary = Summarise(RunShown(client, plan, LoopText(plan)), goals);
+  summary.interrupted = Interrupted();
+  if (summary.requests == 0) {
+    throw std::runtime_error(summary.interrupted ? "Interrupted before a request was measured."
+                                                 : "No request was sent.");
+  }
   Report(flags, plan, model, summary);
-  return summary.completed == summary.requests ? kSuccess : kFailed;
+  return summary.completed == summary.requests && !summary.interrupted ? kSuccess : kFailed;
 }
 
 }  // namespace

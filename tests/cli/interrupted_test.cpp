@@ -1,5 +1,5 @@
 // Property: a command that a signal ends leaves nothing half-written behind, and ends by that
-// signal.
+// signal; a load test reports what it has.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,9 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <thread>
 
@@ -99,6 +101,29 @@ TEST(Interrupted, BenchLeavesNoSyntheticModel) {
   EXPECT_EQ(bench.Wait(), 128 + SIGINT);
   EXPECT_EQ(models(), 0);
   fs::remove_all(folder);
+}
+
+TEST(Interrupted, LoadTestReportsWhatItHasAndFails) {
+  const ScratchFile model("gguf");
+  ASSERT_EQ(RunTern({"synth", "--shape", "tiny", "-o", model.path()}).exit_code, 0);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    BackgroundTern server({"serve", "--model", model.path(), "--port", "0", "--kv-bytes", "16MiB"});
+    ASSERT_TRUE(server.WaitFor("curl http://127.0.0.1:", 120)) << server.Errors();
+    const std::string log = server.Errors();
+    const size_t url = log.find("http://127.0.0.1:");
+    const ScratchFile report("md");
+    BackgroundTern load({"loadtest", "--url",
+                         log.substr(url, log.find_first_of(" /\n", url + 7) - url), "--duration",
+                         "3600", "--warmup", "0", "--markdown", report.path()});
+    EXPECT_TRUE(server.WaitFor("/v1/chat/completions\" status=200", 120))
+        << load.Errors() << server.Errors();
+    load.Signal(signal);
+    EXPECT_EQ(load.Wait(), 1) << load.Errors();
+    std::ifstream file(report.path());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_THAT(text, testing::HasSubstr("| interrupted | yes"));
+    EXPECT_THAT(text, testing::HasSubstr("| completed / requests | "));
+  }
 }
 
 // What the caller chose to ignore stays ignored: `nohup tern synth` outlives its terminal.

@@ -2,6 +2,8 @@
 // definitions, and counts what went wrong by its kind.
 #include <gmock/gmock.h>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
@@ -15,6 +17,7 @@ namespace {
 
 using server::Json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(LoadStats, FollowsTheDefinitions) {
   std::vector<LoadSample> samples = {
@@ -48,6 +51,15 @@ TEST(LoadStats, FollowsTheDefinitions) {
   EXPECT_THAT(ToMarkdown(summary), HasSubstr("| completed / requests | 2 / 3 |"));
   EXPECT_THAT(ToMarkdown(summary), HasSubstr("| error timeout | 1 |"));
   EXPECT_EQ(ToJson(summary)["ttft_seconds"]["max"], 0.5);
+}
+
+TEST(LoadStats, AnInterruptedRunSaysSo) {
+  LoadSummary summary = Summarise({{.first = 1, .last = 2}}, {});
+  EXPECT_EQ(ToJson(summary)["interrupted"], false);
+  EXPECT_THAT(ToMarkdown(summary), Not(HasSubstr("interrupted")));
+  summary.interrupted = true;
+  EXPECT_EQ(ToJson(summary)["interrupted"], true);
+  EXPECT_THAT(ToMarkdown(summary), HasSubstr("| interrupted | yes"));
 }
 
 TEST(LoadStats, PercentilesInterpolate) {
@@ -232,6 +244,29 @@ TEST(LoadRunner, ErrorsAreCountedByTheirKind) {
   plan.url.port = 1;
   plan.requests = 3;
   EXPECT_EQ(Summarise(Go(plan), {}).errors.at("connect"), 3U);
+}
+
+TEST(LoadRunner, StopWaitsNeitherForAHangingServerNorForTheSchedule) {
+  boost::asio::io_context io;
+  boost::asio::ip::tcp::acceptor silent(io, {boost::asio::ip::address_v4::loopback(), 0});
+  const auto stopped = [](const LoadPlan& plan) {
+    server::HttpClient client(server::HttpClient::Options{});
+    return RunLoad(
+        client, plan, [](size_t, double) {}, [asked = 0]() mutable { return ++asked > 5; });
+  };
+  LoadPlan plan;
+  plan.url.host = "127.0.0.1";
+  plan.url.port = silent.local_endpoint().port();
+  plan.bodies = {"{}"};
+  plan.duration = 3600;
+  plan.timeout_seconds = 3600;
+  plan.stop_seconds = 0.1;
+  plan.concurrency = 3;
+  const LoadSummary summary = Summarise(stopped(plan), {});
+  EXPECT_EQ(summary.requests, 3U);
+  EXPECT_EQ(summary.errors.at("interrupted"), 3U);
+  plan.rate = 0.0001;  // the first request in hours
+  EXPECT_TRUE(stopped(plan).empty());
 }
 
 TEST(LoadRunner, StopsWhenTheTimeIsOver) {
