@@ -50,6 +50,18 @@ bool HasContent(const Json& choice) {
          filled(*delta, "reasoning") || filled(*delta, "tool_calls");
 }
 
+// What an error's body says: {"error": {"message": ...}}, {"error": ...}, or all of it.
+std::string MessageIn(std::string_view body) {
+  const Json json = Json::parse(body, nullptr, false);
+  if (!json.is_object() || !json.contains("error")) return std::string(body);
+  const Json& error = json["error"];
+  if (error.is_string()) return error;
+  if (error.is_object() && error.contains("message") && error["message"].is_string()) {
+    return error["message"];
+  }
+  return std::string(body);
+}
+
 // One streamed answer. Calls back with its sample at the end.
 class Stream : public server::ClientEvents {
  public:
@@ -60,7 +72,11 @@ class Stream : public server::ClientEvents {
 
   void OnBody(std::string_view piece) override {
     const auto now = Clock::now();
-    if (status_ != 200) return;
+    if (status_ != 200) {
+      constexpr size_t kMost = 16u << 10;
+      text_.append(piece.substr(0, kMost - std::min(kMost, text_.size())));
+      return;
+    }
     text_.append(piece);
     size_t begin = 0;
     for (size_t end; (end = text_.find('\n', begin)) != std::string::npos; begin = end + 1) {
@@ -74,8 +90,10 @@ class Stream : public server::ClientEvents {
   void OnEnd(const ClientFailure* failure) override {
     if (failure != nullptr) {
       sample_.error = KindOf(*failure);
+      sample_.message = OneLine(failure->message);
     } else if (status_ != 200) {
       sample_.error = "http_" + std::to_string(status_);
+      sample_.message = OneLine(MessageIn(text_));
     } else if (sample_.error.empty() && pieces_ == 0) {
       sample_.error = "no_tokens";
     }
@@ -94,6 +112,7 @@ class Stream : public server::ClientEvents {
     if (!json.is_object()) return;  // [DONE] too
     if (const auto error = json.find("error"); error != json.end() && !error->is_null()) {
       sample_.error = "stream_error";
+      sample_.message = OneLine(MessageIn(line));
       return;
     }
     if (const auto usage = json.find("usage"); usage != json.end() && usage->is_object()) {
@@ -115,7 +134,7 @@ class Stream : public server::ClientEvents {
   LoadSample sample_;
   Clock::time_point sent_;
   std::function<void(LoadSample)> done_;
-  std::string text_;  // an unfinished line
+  std::string text_;  // an unfinished line; of a refusal the body
   int status_ = 0;
   uint32_t pieces_ = 0;
 };

@@ -37,6 +37,15 @@ std::string Line(const char* name, double value) {
   return text;
 }
 
+// ": message", as a table's cell can hold it.
+std::string Because(const LoadSummary& summary, const std::string& kind) {
+  const auto found = summary.messages.find(kind);
+  if (found == summary.messages.end()) return "";
+  std::string text = ": ";
+  for (const char c : found->second) text += c == '|' ? "\\|" : std::string(1, c);
+  return text;
+}
+
 }  // namespace
 
 std::optional<double> LoadSample::TimePerToken() const {
@@ -78,6 +87,7 @@ LoadSummary Summarise(const std::vector<LoadSample>& samples, const LoadGoals& g
     late.push_back(sample.late);
     if (!sample.error.empty()) {
       ++summary.errors[sample.error];
+      if (!sample.message.empty()) summary.messages.emplace(sample.error, sample.message);
       continue;
     }
     ++summary.completed;
@@ -114,6 +124,7 @@ Json ToJson(const LoadSummary& summary) {
       {"completed", summary.completed},
       {"interrupted", summary.interrupted},
       {"errors", Json::object()},
+      {"error_messages", Json::object()},
       {"seconds", summary.seconds},
       {"requests_per_second", summary.requests_per_second},
       {"goodput_requests_per_second", summary.goodput ? Json(*summary.goodput) : Json(nullptr)},
@@ -128,6 +139,7 @@ Json ToJson(const LoadSummary& summary) {
       {"e2e_seconds", ToJson(summary.last)},
       {"schedule_lag_seconds", ToJson(summary.late)}};
   for (const auto& [kind, count] : summary.errors) json["errors"][kind] = count;
+  for (const auto& [kind, message] : summary.messages) json["error_messages"][kind] = message;
   return json;
 }
 
@@ -137,7 +149,7 @@ std::string ToMarkdown(const LoadSummary& summary) {
           std::to_string(summary.requests) + " |\n";
   if (summary.interrupted) text += "| interrupted | yes: the plan was not finished |\n";
   for (const auto& [kind, count] : summary.errors) {
-    text += "| error " + kind + " | " + std::to_string(count) + " |\n";
+    text += "| error " + kind + " | " + std::to_string(count) + Because(summary, kind) + " |\n";
   }
   text += Line("seconds", summary.seconds);
   text += Line("requests/s", summary.requests_per_second);

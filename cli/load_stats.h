@@ -16,6 +16,7 @@ struct LoadSample {
   double sent = 0;                // seconds since the test began
   double late = 0;                // behind its time in the schedule
   std::string error = {};         // its kind: "http_503", "timeout", ...; empty = complete
+  std::string message = {};       // why, in one line; empty where nobody said
   double first = 0;               // TTFT: the first piece of answer that is not empty
   double last = 0;                // E2E: the last one
   std::vector<double> gaps = {};  // ITL: between pieces
@@ -46,10 +47,11 @@ Distribution Describe(std::vector<double> values);
 struct LoadSummary {
   size_t requests = 0;
   size_t completed = 0;
-  bool interrupted = false;              // the plan was not carried out to its end
-  std::map<std::string, size_t> errors;  // by kind
-  double seconds = 0;                    // from the first request to the last end
-  double requests_per_second = 0;        // completed ones
+  bool interrupted = false;                     // the plan was not carried out to its end
+  std::map<std::string, size_t> errors;         // by kind
+  std::map<std::string, std::string> messages;  // the first of each kind that has one
+  double seconds = 0;                           // from the first request to the last end
+  double requests_per_second = 0;               // completed ones
   double output_tokens_per_second = 0;
   double total_tokens_per_second = 0;  // with those of the prompts
   double concurrency = 0;              // mean number of requests under way

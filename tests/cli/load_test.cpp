@@ -127,7 +127,7 @@ class ScriptedServer {
     if (prompt == "busy") {
       server::HttpResponse refusal;
       refusal.status = 503;
-      refusal.body = "{}";
+      refusal.body = R"({"error":{"message":"come\nback | later"}})";
       co_await exchange.Reply(refusal);
       co_return;
     }
@@ -241,9 +241,26 @@ TEST(LoadRunner, ErrorsAreCountedByTheirKind) {
   const std::map<std::string, size_t> expected = {
       {"http_503", 2}, {"no_tokens", 2}, {"stream_error", 2}};
   EXPECT_EQ(summary.errors, expected);
+  const std::map<std::string, std::string> messages = {{"http_503", "come back | later"},
+                                                       {"stream_error", "no"}};
+  EXPECT_EQ(summary.messages, messages);
+  EXPECT_EQ(ToJson(summary)["error_messages"]["http_503"], "come back | later");
+  EXPECT_THAT(ToMarkdown(summary), HasSubstr("| error http_503 | 2: come back \\| later |\n"));
+  EXPECT_THAT(ToMarkdown(summary), HasSubstr("| error no_tokens | 2 |\n"));
   plan.url.port = 1;
   plan.requests = 3;
   EXPECT_EQ(Summarise(Go(plan), {}).errors.at("connect"), 3U);
+  EXPECT_THAT(Summarise(Go(plan), {}).messages.at("connect"), HasSubstr("cannot connect to "));
+}
+
+TEST(LoadRunner, MessagesAreOneLineAndNotTooLong) {
+  EXPECT_EQ(OneLine("  a\r\n\tb \x7F c\n"), "a b c");
+  EXPECT_EQ(OneLine(""), "");
+  EXPECT_EQ(OneLine(std::string(200, 'x')), std::string(200, 'x'));
+  EXPECT_EQ(OneLine(std::string(201, 'x')), std::string(200, 'x') + "...");
+  // A character of three bytes is not cut.
+  const std::string longer = std::string(199, 'x') + "\xE2\x82\xAC and more";
+  EXPECT_EQ(OneLine(longer), std::string(199, 'x') + "...");
 }
 
 TEST(LoadRunner, StopWaitsNeitherForAHangingServerNorForTheSchedule) {
