@@ -565,7 +565,10 @@ asio::awaitable<bool> HttpSession::Write(std::string_view text) {
 
 asio::awaitable<bool> HttpSession::FinishStream() {
   if (head_request_) co_return complete_;
-  complete_ = http_1_0_ ? !gone_ : co_await SendAll("0\r\n\r\n");
+  // Not in one expression: for `member = condition ? value : co_await ...` UBSan reports a null
+  // `this` with GCC 12.
+  const bool ended = http_1_0_ || co_await SendAll("0\r\n\r\n");
+  complete_ = ended && !gone_;
   co_return complete_;
 }
 
