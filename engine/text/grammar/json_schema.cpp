@@ -152,6 +152,7 @@ class SchemaCompiler {
                   "leaves no type: it is empty, or combined types exclude each other.");
     }
     std::vector<NodeId> options;
+    options.reserve(types.size());
     for (const std::string_view type : types) {
       options.push_back(CompileType(type, schema, path, depth));
     }
